@@ -1,0 +1,72 @@
+//! Decoding what a client sends: prost and tonic do it; here are its bounds.
+
+use crate::wire::hello::ChatRequest;
+use http::HeaderMap;
+use prost::Message;
+use tonic::codec::{BufferSettings, CompressionEncoding, DecodeBuf, Decoder, Streaming};
+use tonic::{Code, Status};
+
+/// Bytes of decode buffer that a connection holds from the start. tonic's default is 8 KiB, which most
+/// connections, that hear much and say little, would never use; it grows by need.
+const BUFFER: usize = 256;
+
+/// Content codings that a request's messages may have (gRPC compression).
+pub(super) const ACCEPTED: &str = "identity,gzip";
+
+pub(super) struct ChatRequests;
+
+impl Decoder for ChatRequests {
+    type Item = ChatRequest;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<ChatRequest>, Status> {
+        let decoded = ChatRequest::decode(message);
+        decoded.map(Some).map_err(|e| Status::internal(format!("not a ChatRequest: {e}")))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, BUFFER)
+    }
+}
+
+/// The messages of a request's body, none longer than `max_bytes`.
+///
+/// # Errors
+/// UNIMPLEMENTED for a content coding that is not [`ACCEPTED`].
+pub(super) fn messages(
+    headers: &HeaderMap,
+    body: tonic::body::Body,
+    max_bytes: usize,
+) -> Result<Streaming<ChatRequest>, Status> {
+    let coding = match headers.get("grpc-encoding").map(|value| value.as_bytes()) {
+        None | Some(b"identity") => None,
+        Some(b"gzip") => Some(CompressionEncoding::Gzip),
+        Some(_) => {
+            let mut status = Status::unimplemented(format!("messages may be coded as {ACCEPTED}"));
+            let accepted = tonic::metadata::MetadataValue::from_static(ACCEPTED);
+            status.metadata_mut().insert("grpc-accept-encoding", accepted);
+            return Err(status);
+        }
+    };
+    Ok(Streaming::new_request(ChatRequests, body, coding, Some(max_bytes)))
+}
+
+/// What an error of [`messages`] says about the client.
+pub(super) enum Fault {
+    /// The call or its transport broke; there is nobody to blame it on.
+    Broken,
+    TooLarge,
+    Invalid(String),
+}
+
+impl From<Status> for Fault {
+    fn from(status: Status) -> Self {
+        // tonic reports an oversized message as OUT_OF_RANGE, and errors of HTTP/2 with their source.
+        match status.code() {
+            Code::OutOfRange | Code::ResourceExhausted => Self::TooLarge,
+            _ if std::error::Error::source(&status).is_some() => Self::Broken,
+            Code::Cancelled => Self::Broken,
+            _ => Self::Invalid(status.message().to_owned()),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What is said in a room.
+
+use crate::hub::{Frame, Position};
+use crate::wire;
+use bytes::BytesMut;
+
+/// A text that somebody said.
+#[derive(Debug)]
+pub struct Said {
+    /// The text, as the client sent it.
+    pub text: String,
+}
+
+impl Frame for Said {
+    fn frame_len(&self) -> usize {
+        wire::text_frame_len(self.text.len())
+    }
+
+    fn frame(&self, _position: Position, out: &mut BytesMut) {
+        wire::frame_text(&self.text, out);
+    }
+}

@@ -1,0 +1,222 @@
+//! The command line: flags, each also an environment variable, onto [`Settings`].
+
+use crate::config::{Config, InvalidSetting, Settings};
+use crate::telemetry::LogFormat;
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A gRPC broadcast server: what one client says, everyone in the room receives, in one order.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server.
+    Serve(Box<ServeArgs>),
+    /// Chat from the terminal, or from a pipe.
+    Chat(ChatArgs),
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormatArg {
+    /// For people; in colour on a terminal.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl From<LogFormatArg> for LogFormat {
+    fn from(format: LogFormatArg) -> Self {
+        match format {
+            LogFormatArg::Text => Self::Text,
+            LogFormatArg::Json => Self::Json,
+        }
+    }
+}
+
+fn defaults() -> Settings {
+    Settings::default()
+}
+
+fn seconds(time: Duration) -> humantime::Duration {
+    time.into()
+}
+
+/// `chatroom serve`.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// Address for clients; port 0 lets the system choose
+    #[arg(long, env = "CHATROOM_LISTEN", value_name = "ADDR", default_value_t = defaults().listen)]
+    listen: SocketAddr,
+    /// Worker threads [default: one per core]
+    #[arg(long, env = "CHATROOM_WORKERS", value_name = "N", default_value_t = defaults().workers, hide_default_value = true)]
+    workers: usize,
+    /// How log lines look
+    #[arg(long, env = "CHATROOM_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormatArg,
+    /// Which log lines to write, like "warn,chatroom=debug"
+    #[arg(long, env = "CHATROOM_LOG_FILTER", value_name = "FILTER", default_value = "info")]
+    pub log_filter: String,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// Limits of `chatroom serve`; the reasons for the defaults are in the documentation of `Settings`.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Longest message, encoded
+    #[arg(long, env = "CHATROOM_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value_t = ByteSize(defaults().max_message_bytes as u64))]
+    max_message_bytes: ByteSize,
+    /// Connections in all rooms together
+    #[arg(long, env = "CHATROOM_MAX_CONNECTIONS", value_name = "N", default_value_t = defaults().max_connections)]
+    max_connections: usize,
+    /// TCP connections [default: 10000, less if the open-file limit is low]
+    #[arg(long, env = "CHATROOM_MAX_TRANSPORTS", value_name = "N")]
+    max_transports: Option<usize>,
+    /// Calls at a time on one TCP connection
+    #[arg(long, env = "CHATROOM_MAX_STREAMS", value_name = "N", default_value_t = defaults().max_streams)]
+    max_streams: u32,
+    /// Rooms at a time
+    #[arg(long, env = "CHATROOM_MAX_ROOMS", value_name = "N", default_value_t = defaults().max_rooms)]
+    max_rooms: usize,
+    /// How long a room outlives its last member
+    #[arg(long, env = "CHATROOM_ROOM_IDLE", value_name = "TIME", default_value_t = seconds(defaults().room_idle))]
+    room_idle: humantime::Duration,
+    /// What a room's log keeps: bytes
+    #[arg(long, env = "CHATROOM_RETENTION_BYTES", value_name = "BYTES", default_value_t = ByteSize(defaults().retention_bytes))]
+    retention_bytes: ByteSize,
+    /// What a room's log keeps: messages
+    #[arg(long, env = "CHATROOM_RETENTION_MESSAGES", value_name = "N", default_value_t = defaults().retention_messages)]
+    retention_messages: u64,
+    /// What a room's log keeps: age
+    #[arg(long, env = "CHATROOM_RETENTION_AGE", value_name = "TIME", default_value_t = seconds(defaults().retention_age))]
+    retention_age: humantime::Duration,
+    /// How far behind a member may be before it is disconnected
+    #[arg(long, env = "CHATROOM_LAG_LIMIT_BYTES", value_name = "BYTES", default_value_t = ByteSize(defaults().lag_limit_bytes))]
+    lag_limit_bytes: ByteSize,
+    /// How long a message may wait for a member before that is disconnected
+    #[arg(long, env = "CHATROOM_LAG_LIMIT_AGE", value_name = "TIME", default_value_t = seconds(defaults().lag_limit_age))]
+    lag_limit_age: humantime::Duration,
+    /// Messages in a room's inbox
+    #[arg(long, env = "CHATROOM_INBOX_MESSAGES", value_name = "N", default_value_t = defaults().inbox_messages)]
+    inbox_messages: usize,
+    /// Bytes in a room's inbox
+    #[arg(long, env = "CHATROOM_INBOX_BYTES", value_name = "BYTES", default_value_t = ByteSize(defaults().inbox_bytes as u64))]
+    inbox_bytes: ByteSize,
+    /// Messages of one connection in its room's inbox
+    #[arg(long, env = "CHATROOM_INBOX_SHARE", value_name = "N", default_value_t = defaults().inbox_share)]
+    inbox_share: usize,
+    /// Time for a TCP connection to begin speaking HTTP/2
+    #[arg(long, env = "CHATROOM_PREFACE_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().preface_deadline))]
+    preface_deadline: humantime::Duration,
+    /// Time for a TCP connection to open its first call
+    #[arg(long, env = "CHATROOM_FIRST_STREAM_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().first_stream_deadline))]
+    first_stream_deadline: humantime::Duration,
+    /// How long a TCP connection may take no byte of those that wait for it
+    #[arg(long, env = "CHATROOM_WRITE_STALL_LIMIT", value_name = "TIME", default_value_t = seconds(defaults().write_stall_limit))]
+    write_stall_limit: humantime::Duration,
+    /// HTTP/2 ping interval
+    #[arg(long, env = "CHATROOM_KEEPALIVE_INTERVAL", value_name = "TIME", default_value_t = seconds(defaults().keepalive_interval))]
+    keepalive_interval: humantime::Duration,
+    /// Time for the answer to a ping
+    #[arg(long, env = "CHATROOM_KEEPALIVE_TIMEOUT", value_name = "TIME", default_value_t = seconds(defaults().keepalive_timeout))]
+    keepalive_timeout: humantime::Duration,
+    /// How long stopping may take
+    #[arg(long, env = "CHATROOM_STOP_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().stop_deadline))]
+    stop_deadline: humantime::Duration,
+}
+
+impl ServeArgs {
+    /// The validated configuration; `open_files` is the process's limit of descriptors.
+    ///
+    /// # Errors
+    /// The first setting out of range, by its flag's name.
+    pub fn config(&self, open_files: u64) -> Result<Config, InvalidSetting> {
+        let limits = &self.limits;
+        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        Settings {
+            listen: self.listen,
+            workers: self.workers,
+            max_message_bytes: bytes(limits.max_message_bytes),
+            max_connections: limits.max_connections,
+            max_transports: limits.max_transports.unwrap_or_else(|| transports_max(open_files)),
+            max_streams: limits.max_streams,
+            max_rooms: limits.max_rooms,
+            room_idle: *limits.room_idle,
+            retention_bytes: limits.retention_bytes.as_u64(),
+            retention_messages: limits.retention_messages,
+            retention_age: *limits.retention_age,
+            lag_limit_bytes: limits.lag_limit_bytes.as_u64(),
+            lag_limit_age: *limits.lag_limit_age,
+            inbox_messages: limits.inbox_messages,
+            inbox_bytes: bytes(limits.inbox_bytes),
+            inbox_share: limits.inbox_share,
+            preface_deadline: *limits.preface_deadline,
+            first_stream_deadline: *limits.first_stream_deadline,
+            write_stall_limit: *limits.write_stall_limit,
+            keepalive_interval: *limits.keepalive_interval,
+            keepalive_timeout: *limits.keepalive_timeout,
+            stop_deadline: *limits.stop_deadline,
+        }
+        .validate()
+    }
+}
+
+/// The default, or less where the open-file limit is low: a tenth and 64 descriptors stay for everything else.
+fn transports_max(open_files: u64) -> usize {
+    let within_limit = (open_files / 10 * 9).saturating_sub(64).max(1);
+    usize::try_from(within_limit).map_or(defaults().max_transports, |n| n.min(defaults().max_transports))
+}
+
+/// `chatroom chat`.
+#[derive(Args, Debug)]
+pub struct ChatArgs {
+    /// Server to chat on
+    #[arg(long, env = "CHATROOM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
+    pub addr: String,
+    /// Display name
+    #[arg(long, env = "CHATROOM_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Room to be in [default: lobby]
+    #[arg(long, env = "CHATROOM_ROOM", value_name = "ROOM")]
+    pub room: Option<String>,
+    /// Keep listening when the input has ended
+    #[arg(long)]
+    pub follow: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn transports_leave_descriptors_for_everything_else() {
+        assert_eq!(transports_max(20_000), 10_000);
+        assert_eq!(transports_max(1_024), 854);
+        assert_eq!(transports_max(10), 1);
+    }
+
+    #[test]
+    fn the_flags_default_to_the_settings_defaults() {
+        let cli = Cli::try_parse_from(["chatroom", "serve"]).expect("no flag is required");
+        let Command::Serve(args) = cli.command else { panic!("serve") };
+        let config = args.config(1 << 20).expect("the defaults are valid");
+        assert_eq!(format!("{:?}", *config), format!("{:?}", Settings::default()));
+    }
+}

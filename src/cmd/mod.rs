@@ -1,0 +1,4 @@
+//! The commands.
+
+pub mod chat;
+pub mod serve;

@@ -1,0 +1,197 @@
+//! Every setting, its default and its allowed range. A [`Config`] cannot exist unvalidated.
+//!
+//! Knows nothing of flags or environment variables: [`crate::cli`] fills in [`Settings`] from these.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::time::Duration;
+
+/// KiB and MiB in bytes.
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// What can be set. [`Settings::validate`] makes it a [`Config`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients connect. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Worker threads; connections are spread over them.
+    pub workers: usize,
+    /// Longest message that a client may say, in bytes of its encoding. Fan-out multiplies it.
+    pub max_message_bytes: usize,
+    /// Connections in all rooms together.
+    pub max_connections: usize,
+    /// TCP connections.
+    pub max_transports: usize,
+    /// Calls at a time on one transport; beyond it clients queue.
+    pub max_streams: u32,
+    /// Rooms at a time.
+    pub max_rooms: usize,
+    /// How long a room outlives its last member.
+    pub room_idle: Duration,
+    /// What a room's log keeps: bytes of frames.
+    pub retention_bytes: u64,
+    /// What a room's log keeps: messages.
+    pub retention_messages: u64,
+    /// What a room's log keeps: age.
+    pub retention_age: Duration,
+    /// How far behind the tail a member may be, in bytes; then it is disconnected.
+    pub lag_limit_bytes: u64,
+    /// How long the next message may wait for a member to take it; then the member is disconnected.
+    pub lag_limit_age: Duration,
+    /// Messages in a room's inbox.
+    pub inbox_messages: usize,
+    /// Bytes of frames in a room's inbox.
+    pub inbox_bytes: usize,
+    /// Messages of one connection in its room's inbox.
+    pub inbox_share: usize,
+    /// How long a transport may take to send the HTTP/2 preface.
+    pub preface_deadline: Duration,
+    /// How long a transport may live without ever opening a stream.
+    pub first_stream_deadline: Duration,
+    /// How long a transport's socket may take no byte while some wait to be written.
+    pub write_stall_limit: Duration,
+    /// HTTP/2 ping interval, under the 60 s idle timers of common balancers.
+    pub keepalive_interval: Duration,
+    /// How long a ping may stay unanswered: a dead peer is seen within interval + timeout.
+    pub keepalive_timeout: Duration,
+    /// How long stopping may take; what is left then is closed.
+    pub stop_deadline: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 50051)),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            max_message_bytes: 64 * KIB as usize,
+            max_connections: 50_000,
+            max_transports: 10_000,
+            max_streams: 1_000,
+            max_rooms: 10_000,
+            room_idle: Duration::from_secs(60),
+            retention_bytes: 16 * MIB,
+            retention_messages: 65_536,
+            retention_age: Duration::from_secs(600),
+            lag_limit_bytes: MIB,
+            lag_limit_age: Duration::from_secs(30),
+            inbox_messages: 4_096,
+            inbox_bytes: 4 * MIB as usize,
+            inbox_share: 256,
+            preface_deadline: Duration::from_secs(10),
+            first_stream_deadline: Duration::from_secs(30),
+            write_stall_limit: Duration::from_secs(10),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            stop_deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A setting that is outside its range, or contradicts another.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} must be {allowed}, not {value}")]
+pub struct InvalidSetting {
+    /// The flag's name without dashes in front.
+    pub key: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What would be right.
+    pub allowed: String,
+}
+
+/// Validated settings.
+#[derive(Clone, Debug)]
+pub struct Config(Settings);
+
+impl Deref for Config {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.0
+    }
+}
+
+impl Settings {
+    /// # Errors
+    /// The first setting that is out of range, by its flag's name.
+    pub fn validate(self) -> Result<Config, InvalidSetting> {
+        let second = Duration::from_secs(1);
+        let day = Duration::from_secs(24 * 3600);
+        within("workers", self.workers, 1, 64)?;
+        within("max-message-bytes", self.max_message_bytes, 1, 4 << 20)?;
+        within("max-connections", self.max_connections, 1, 10_000_000)?;
+        within("max-transports", self.max_transports, 1, 10_000_000)?;
+        within("max-streams", self.max_streams, 1, 1_000_000)?;
+        within("max-rooms", self.max_rooms, 1, 1_000_000)?;
+        within_time("room-idle", self.room_idle, second, day)?;
+        within("retention-bytes", self.retention_bytes, 64 * KIB, 1 << 40)?;
+        within("retention-messages", self.retention_messages, 1, 1 << 32)?;
+        within_time("retention-age", self.retention_age, second, 365 * day)?;
+        within("lag-limit-bytes", self.lag_limit_bytes, 64 * KIB, 1 << 40)?;
+        within_time("lag-limit-age", self.lag_limit_age, second, day)?;
+        within("inbox-messages", self.inbox_messages, 1, 1 << 20)?;
+        within("inbox-bytes", self.inbox_bytes, 64 * KIB as usize, 1 << 40)?;
+        within("inbox-share", self.inbox_share, 1, self.inbox_messages)?;
+        let short = Duration::from_millis(100);
+        within_time("preface-deadline", self.preface_deadline, short, day)?;
+        within_time("first-stream-deadline", self.first_stream_deadline, short, day)?;
+        within_time("write-stall-limit", self.write_stall_limit, short, day)?;
+        within_time("keepalive-interval", self.keepalive_interval, second, day)?;
+        within_time("keepalive-timeout", self.keepalive_timeout, second, day)?;
+        within_time("stop-deadline", self.stop_deadline, short, day)?;
+        Ok(Config(self))
+    }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    key: &'static str,
+    value: T,
+    min: T,
+    max: T,
+) -> Result<(), InvalidSetting> {
+    if (&min..=&max).contains(&&value) {
+        return Ok(());
+    }
+    let allowed = format!("from {min} to {max}");
+    let value = value.to_string();
+    Err(InvalidSetting { key, value, allowed })
+}
+
+fn within_time(
+    key: &'static str,
+    value: Duration,
+    min: Duration,
+    max: Duration,
+) -> Result<(), InvalidSetting> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    let allowed = format!("from {min:?} to {max:?}");
+    let value = format!("{value:?}");
+    Err(InvalidSetting { key, value, allowed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert!(Settings::default().validate().is_ok());
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_with_its_key_and_the_range() {
+        let settings = Settings { workers: 0, ..Settings::default() };
+        let refused = settings.validate().map(|_| ()).map_err(|e| e.to_string());
+        assert_eq!(refused, Err("workers must be from 1 to 64, not 0".to_owned()));
+    }
+
+    #[test]
+    fn a_share_cannot_exceed_the_inbox() {
+        let settings = Settings { inbox_messages: 10, inbox_share: 11, ..Settings::default() };
+        let refused = settings.validate().map(|_| ()).map_err(|e| e.key);
+        assert_eq!(refused, Err("inbox-share"));
+    }
+}

@@ -1,0 +1,177 @@
+//! A connection's own two handles: the [`Publisher`] with which it says, the [`Subscription`] by which it hears.
+//!
+//! They may live in different tasks. The subscription is the connection: dropping it is leaving, however it came to
+//! be dropped, so a connection cannot be forgotten in its room.
+
+use super::Frame;
+use super::departure::{Departure, Ending};
+use super::inbox::Offer;
+use super::log::Read;
+use super::member::Member;
+use super::position::{Cursor, Position};
+use super::room::Room;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// The sending half of a connection. There is one for each, so a connection's messages have an order.
+pub struct Publisher<M: Frame> {
+    room: Arc<Room<M>>,
+    member: Arc<Member>,
+}
+
+/// The message was not accepted: the connection has been ended.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connection has ended")]
+pub struct Ended;
+
+impl<M: Frame> Publisher<M> {
+    pub(crate) fn new(room: Arc<Room<M>>, member: Arc<Member>) -> Self {
+        Self { room, member }
+    }
+
+    /// The connection as a member of its room.
+    #[must_use]
+    pub fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+
+    /// Says `message` in the room. Waits while the room's inbox, or this connection's share of it, is full;
+    /// accepted messages are never dropped.
+    ///
+    /// # Errors
+    /// [`Ended`] when the connection's end has been decided.
+    pub async fn publish(&mut self, message: M) -> Result<(), Ended> {
+        let size = message.frame_len();
+        let mut offer = Some(Offer { from: Arc::clone(&self.member), message, size });
+        std::future::poll_fn(|cx| self.poll_offer(cx, &mut offer)).await
+    }
+
+    fn poll_offer(&self, cx: &mut Context<'_>, offer: &mut Option<Offer<M>>) -> Poll<Result<(), Ended>> {
+        let mut attempt = || {
+            if self.member.ending().is_some() {
+                return Poll::Ready(Err(Ended));
+            }
+            if self.member.waiting() >= self.room.share() {
+                return Poll::Pending;
+            }
+            let Some(given) = offer.take() else {
+                return Poll::Ready(Ok(()));
+            };
+            match self.room.offer(self.member.lane(), given) {
+                Ok(()) => Poll::Ready(Ok(())),
+                Err(back) => {
+                    *offer = Some(back);
+                    Poll::Pending
+                }
+            }
+        };
+        if let Poll::Ready(done) = attempt() {
+            return Poll::Ready(done);
+        }
+        self.member.sender().register(cx.waker());
+        self.room.inbox().wake_on_release(&self.member);
+        attempt()
+    }
+
+    /// The client will say nothing more: once it has heard its own last message, its connection ends as
+    /// [`Departure::Left`].
+    pub fn finish(self) {
+        self.member.said_all();
+    }
+}
+
+/// What a subscription hands out.
+#[derive(Debug)]
+pub enum Next {
+    /// Whole framed messages, shared with all other members.
+    Frames(Bytes),
+    /// The connection has ended; see [`Subscription::ending`].
+    End,
+}
+
+/// The hearing half of a connection: a cursor into the room's log. Dropping it is leaving the room.
+pub struct Subscription<M: Frame> {
+    room: Arc<Room<M>>,
+    member: Arc<Member>,
+    cursor: Cursor,
+}
+
+impl<M: Frame> Subscription<M> {
+    pub(crate) fn new(room: Arc<Room<M>>, member: Arc<Member>, cursor: Cursor) -> Self {
+        Self { room, member, cursor }
+    }
+
+    /// The connection as a member of its room.
+    #[must_use]
+    pub fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+
+    /// The room.
+    #[must_use]
+    pub fn room(&self) -> &Room<M> {
+        &self.room
+    }
+
+    /// The last message handed out; offset 0 means none before the first.
+    #[must_use]
+    pub fn delivered(&self) -> Position {
+        Position { epoch: self.room.epoch(), offset: self.cursor.offset - 1 }
+    }
+
+    /// The ending, once [`Next::End`] was handed out.
+    #[must_use]
+    pub fn ending(&self) -> Option<&Ending> {
+        self.member.ending()
+    }
+
+    /// The next frames, or the end.
+    ///
+    /// A connection that ends because it left, or because the server stops, first gets all it is still owed.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if let Some(next) = self.next_now() {
+            return Poll::Ready(next);
+        }
+        // Registered before the second look: what comes after the look wakes us.
+        self.member.reader().register(cx.waker());
+        self.next_now().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn next_now(&mut self) -> Option<Next> {
+        if let Some(ending) = self.member.ending()
+            && !still_owed(ending.departure)
+        {
+            return Some(Next::End);
+        }
+        match self.room.log().read(&self.cursor) {
+            Read::Frames(frames, next) => {
+                self.cursor = next;
+                self.member.saw(&next);
+                return Some(Next::Frames(frames));
+            }
+            Read::Lost => {
+                self.member.depart(Departure::SlowConsumer, None);
+                return Some(Next::End);
+            }
+            Read::Empty => {}
+        }
+        if self.member.has_heard_itself_out(&self.cursor) {
+            self.member.depart(Departure::Left, None);
+        }
+        self.member.ending().map(|_| Next::End)
+    }
+}
+
+/// Whether a connection that ends so is first handed what is in the log.
+fn still_owed(departure: Departure) -> bool {
+    matches!(departure, Departure::Left | Departure::Shutdown)
+}
+
+impl<M: Frame> Drop for Subscription<M> {
+    fn drop(&mut self) {
+        // Nobody decided on an end before: the client went.
+        self.member.depart(Departure::Cancelled, None);
+        self.room.leave(&self.member);
+    }
+}

@@ -1,0 +1,56 @@
+//! Why a connection ended: one word of a closed list, the same in status, metric and log.
+
+use std::time::Instant;
+
+macro_rules! departures {
+    ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
+        /// Why a connection ended. Each end has exactly one, counted once.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Departure { $($(#[$doc])* $variant,)* }
+
+        impl Departure {
+            /// All of them, in order of declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The word that logs, metrics and error reasons use.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+    };
+}
+
+departures! {
+    /// The client half-closed, heard its own last message, and its call ended OK.
+    Left = "left",
+    /// The client cancelled the call, or its transport went away.
+    Cancelled = "cancelled",
+    /// The connection fell too far behind, or out of the room's retention.
+    SlowConsumer = "slow_consumer",
+    /// The client sent a message over the limit.
+    MessageTooLarge = "message_too_large",
+    /// The client sent something that is not a message of the contract.
+    InvalidMessage = "invalid_message",
+    /// An operator ended the connection.
+    Kicked = "kicked",
+    /// The server is stopping.
+    Shutdown = "shutdown",
+}
+
+impl std::fmt::Display for Departure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A departure that was decided, and what to tell the client beside the word.
+#[derive(Debug)]
+pub struct Ending {
+    /// Why.
+    pub departure: Departure,
+    /// Words for the client; none means the departure's own.
+    pub detail: Option<String>,
+    /// When it was decided: a connection that is not gone some time after is aborted.
+    pub(crate) at: Instant,
+}

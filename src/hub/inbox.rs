@@ -1,0 +1,99 @@
+//! A room's inbox: what was accepted and waits for the sequencer.
+//!
+//! Promises: bounded in messages and bytes; each sender's messages stay in its order; a sender who finds it full
+//! is woken when there is room. Full or not, offering and taking need no lock.
+//! Knows nothing of logs or positions.
+
+use super::member::Member;
+use super::sync::{AtomicU64, Ordering, SegQueue, fence};
+use std::sync::Arc;
+
+/// One accepted message.
+pub(crate) struct Offer<M> {
+    pub(crate) from: Arc<Member>,
+    pub(crate) message: M,
+    /// Bytes it will have as a frame.
+    pub(crate) size: usize,
+}
+
+pub(crate) struct Inbox<M> {
+    queue: SegQueue<Offer<M>>,
+    /// Messages and bytes inside, as one number so that both bounds are met in one step.
+    load: AtomicU64,
+    /// Senders to wake when there is room: each connection at most once.
+    waiters: SegQueue<Arc<Member>>,
+    messages_max: u64,
+    bytes_max: u64,
+}
+
+/// In `load`, messages stand above the bytes: 40 bits are a TiB.
+const ONE_MESSAGE: u64 = 1 << 40;
+
+fn weight(messages: usize, bytes: usize) -> u64 {
+    messages as u64 * ONE_MESSAGE + bytes as u64
+}
+
+impl<M> Inbox<M> {
+    pub(crate) fn new(messages_max: usize, bytes_max: usize) -> Self {
+        Self {
+            queue: SegQueue::new(),
+            load: AtomicU64::new(0),
+            waiters: SegQueue::new(),
+            messages_max: messages_max as u64,
+            bytes_max: bytes_max as u64,
+        }
+    }
+
+    /// Takes the offer in, or hands it back when the inbox is full.
+    pub(crate) fn offer(&self, offer: Offer<M>) -> Result<(), Offer<M>> {
+        let mut load = self.load.load(Ordering::Acquire);
+        while self.fits(load, offer.size) {
+            let more = load + weight(1, offer.size);
+            match self.load.compare_exchange_weak(load, more, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    offer.from.offered();
+                    self.queue.push(offer);
+                    return Ok(());
+                }
+                Err(now) => load = now,
+            }
+        }
+        Err(offer)
+    }
+
+    fn fits(&self, load: u64, size: usize) -> bool {
+        let (messages, bytes) = (load / ONE_MESSAGE, load % ONE_MESSAGE);
+        // A message larger than the byte bound gets in when nothing else is waiting.
+        messages < self.messages_max && (bytes == 0 || bytes + size as u64 <= self.bytes_max)
+    }
+
+    /// Has `member` woken at the next release. The caller has registered its waker, and must offer once more
+    /// before it waits: a release may have come in between.
+    pub(crate) fn wake_on_release(&self, member: &Arc<Member>) {
+        if member.queue_as_waiter() {
+            self.waiters.push(Arc::clone(member));
+        }
+        // Pairs with the fence in `release`: either the release sees this waiter, or the next offer sees
+        // the release.
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn take(&self) -> Option<Offer<M>> {
+        self.queue.pop()
+    }
+
+    /// What was taken no longer counts; senders that waited for this are woken.
+    pub(crate) fn release(&self, messages: usize, bytes: usize) {
+        self.load.fetch_sub(weight(messages, bytes), Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        // As many as wait now: those who come meanwhile have seen the release.
+        for _ in 0..self.waiters.len() {
+            let Some(waiter) = self.waiters.pop() else { break };
+            waiter.woken_as_waiter();
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}

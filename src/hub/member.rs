@@ -1,0 +1,205 @@
+//! A member: a connection in a room, as everyone else sees it.
+//!
+//! The cursor itself belongs to the connection's [`super::Subscription`]; what is shared here is where that
+//! cursor was last seen, the wakers, and the ending. Nothing here blocks, and nothing is copied per message.
+
+use super::departure::{Departure, Ending};
+use super::members::Listed;
+use super::names::{ConnectionId, DisplayName};
+use super::position::Cursor;
+use super::sync::{AtomicBool, AtomicU64, AtomicUsize, AtomicWaker, Ordering};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime};
+
+/// Ends a call that does not end by itself. Given to the hub by the transport.
+pub trait Abort: Send + Sync {
+    /// Ends the call now, whatever it is waiting for. May be called more than once.
+    fn abort(&self);
+}
+
+/// Who joins: what the hub is told about a connection.
+#[derive(Clone)]
+pub struct Introduction {
+    /// What the client calls itself.
+    pub name: DisplayName,
+    /// Where it comes from.
+    pub peer: Option<SocketAddr>,
+    /// How to end its call when it cannot be ended politely.
+    pub abort: Option<Arc<dyn Abort>>,
+}
+
+/// A connection in a room.
+pub struct Member {
+    id: ConnectionId,
+    who: Introduction,
+    lane: usize,
+    since: SystemTime,
+    ticket: AtomicU64,
+    /// Wakes the reader: there is something in the log, or the connection has been ended.
+    reader: AtomicWaker,
+    seen_segment: AtomicU64,
+    seen_offset: AtomicU64,
+    seen_bytes: AtomicU64,
+    /// This connection's messages that wait in the inbox.
+    waiting: AtomicUsize,
+    /// Wakes the sender: its share or the inbox has room again.
+    sender: AtomicWaker,
+    queued_as_waiter: AtomicBool,
+    /// Offset of the last message from this connection; 0 before the first.
+    last_said: AtomicU64,
+    said_all: AtomicBool,
+    ending: OnceLock<Ending>,
+}
+
+impl Listed for Member {
+    fn ticket(&self) -> &AtomicU64 {
+        &self.ticket
+    }
+}
+
+impl Member {
+    pub(crate) fn new(who: Introduction, lane: usize, at: Cursor) -> Self {
+        Self {
+            id: ConnectionId::random(),
+            who,
+            lane,
+            since: SystemTime::now(),
+            ticket: AtomicU64::new(0),
+            reader: AtomicWaker::new(),
+            seen_segment: AtomicU64::new(at.segment),
+            seen_offset: AtomicU64::new(at.offset),
+            seen_bytes: AtomicU64::new(at.bytes),
+            waiting: AtomicUsize::new(0),
+            sender: AtomicWaker::new(),
+            queued_as_waiter: AtomicBool::new(false),
+            last_said: AtomicU64::new(0),
+            said_all: AtomicBool::new(false),
+            ending: OnceLock::new(),
+        }
+    }
+
+    /// The connection's id.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// What the client calls itself.
+    #[must_use]
+    pub fn name(&self) -> &DisplayName {
+        &self.who.name
+    }
+
+    /// Where the client comes from.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.who.peer
+    }
+
+    /// When it joined.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// The ending, once one has been decided.
+    #[must_use]
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending.get()
+    }
+
+    /// Decides why this connection ends, and has it end. The first decision stands; true when this was it.
+    pub fn depart(&self, departure: Departure, detail: Option<String>) -> bool {
+        let at = Instant::now();
+        let ending = Ending { departure, detail, at };
+        let first = self.ending.set(ending).is_ok();
+        if first {
+            self.reader.wake();
+            self.sender.wake();
+        }
+        first
+    }
+
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
+    }
+
+    /// Ends the call by force, when its end was decided but its client does not let it end.
+    pub(crate) fn abort(&self) {
+        if let Some(abort) = &self.who.abort {
+            abort.abort();
+        }
+    }
+
+    // The reader's side.
+
+    pub(crate) fn reader(&self) -> &AtomicWaker {
+        &self.reader
+    }
+
+    pub(crate) fn saw(&self, cursor: &Cursor) {
+        // Three stores, not one: whoever looks wants to know how late a reader is, not the exact place.
+        self.seen_segment.store(cursor.segment, Ordering::Relaxed);
+        self.seen_offset.store(cursor.offset, Ordering::Relaxed);
+        self.seen_bytes.store(cursor.bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn seen(&self) -> Cursor {
+        Cursor {
+            segment: self.seen_segment.load(Ordering::Relaxed),
+            offset: self.seen_offset.load(Ordering::Relaxed),
+            bytes: self.seen_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    // The sender's side.
+
+    pub(crate) fn sender(&self) -> &AtomicWaker {
+        &self.sender
+    }
+
+    /// Messages of this connection in the inbox.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn offered(&self) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The sequencer has given a message of this connection its place.
+    pub(crate) fn sequenced(&self, offset: u64) {
+        self.last_said.store(offset, Ordering::Release);
+    }
+
+    /// The message is in the log: it no longer counts against the share.
+    pub(crate) fn appended(&self, share: usize) {
+        if self.waiting.fetch_sub(1, Ordering::AcqRel) == share {
+            self.sender.wake();
+        }
+    }
+
+    /// True the first time until [`Member::woken_as_waiter`]: the caller queues it.
+    pub(crate) fn queue_as_waiter(&self) -> bool {
+        !self.queued_as_waiter.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn woken_as_waiter(&self) {
+        self.queued_as_waiter.store(false, Ordering::Release);
+        self.sender.wake();
+    }
+
+    /// The client will say nothing more.
+    pub(crate) fn said_all(&self) {
+        self.said_all.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// Whether the client has said all it will, all of it is in the log, and `cursor` is past it.
+    pub(crate) fn has_heard_itself_out(&self, cursor: &Cursor) -> bool {
+        self.said_all.load(Ordering::Acquire)
+            && self.waiting() == 0
+            && self.last_said.load(Ordering::Acquire) < cursor.offset
+    }
+}

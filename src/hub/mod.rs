@@ -1,0 +1,210 @@
+//! The hub: rooms, and the broadcast of messages to those who are in them.
+//!
+//! A room is a log, a connection is a cursor into it. [`Hub::join`] gives a connection its two handles;
+//! everything said by any [`Publisher`] of a room reaches every [`Subscription`] of it, in one order, each message
+//! framed once. Slow or dead members cost the room nothing but their cursor.
+//!
+//! Deliberately knows nothing of gRPC, HTTP, flags or metrics: only of messages that can [`Frame`] themselves.
+
+mod census;
+mod connection;
+mod departure;
+mod inbox;
+mod lane;
+pub mod log;
+mod member;
+mod members;
+#[cfg(all(test, feature = "loom"))]
+mod model;
+mod names;
+mod position;
+mod room;
+mod sequencer;
+mod sync;
+mod tend;
+mod turn;
+
+pub use census::Census;
+pub use connection::{Ended, Next, Publisher, Subscription};
+pub use departure::{Departure, Ending};
+pub use lane::{LANES_MAX, LaneId, LaneTask};
+pub use member::{Abort, Introduction, Member};
+pub use names::{ConnectionId, DISPLAY_NAME_MAX, DisplayName, InvalidName, ROOM_NAME_MAX, RoomName};
+pub use position::{Cursor, Epoch, Position};
+pub use room::Room;
+
+use bytes::BytesMut;
+use lane::Lane;
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// A message that a room can carry: it writes itself as the bytes that every member receives.
+pub trait Frame: Send + Sync + 'static {
+    /// Bytes that [`Frame::frame`] appends.
+    fn frame_len(&self) -> usize;
+
+    /// Appends the message as it goes over the wire. Called once for each message.
+    fn frame(&self, position: Position, out: &mut BytesMut);
+}
+
+/// The hub's bounds. Defaults and their reasons are in [`crate::config`].
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections in all rooms together.
+    pub connections: usize,
+    /// Rooms at a time.
+    pub rooms: usize,
+    /// How long a room outlives its last member.
+    pub room_idle: Duration,
+    /// What a room's log keeps.
+    pub retention: log::Retention,
+    /// Messages in a room's inbox.
+    pub inbox_messages: usize,
+    /// Bytes of frames in a room's inbox.
+    pub inbox_bytes: usize,
+    /// Messages of one connection in its room's inbox.
+    pub inbox_share: usize,
+    /// Bytes a member may be behind the tail.
+    pub lag_bytes: u64,
+    /// How long the oldest message that a member has not taken may wait for it.
+    pub lag_age: Duration,
+}
+
+/// Why a connection could not join.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The hub takes in nobody any more.
+    #[error("the server is stopping")]
+    Closing,
+    /// [`Limits::connections`] is met.
+    #[error("the server has all the {0} connections it may have")]
+    Connections(usize),
+    /// [`Limits::rooms`] is met, and the room does not exist yet.
+    #[error("the server has all the {0} rooms it may have")]
+    Rooms(usize),
+}
+
+/// The rooms of one server. Cheap to clone.
+pub struct Hub<M: Frame> {
+    shared: Arc<Shared<M>>,
+}
+
+impl<M: Frame> Clone for Hub<M> {
+    fn clone(&self) -> Self {
+        let shared = Arc::clone(&self.shared);
+        Self { shared }
+    }
+}
+
+struct Shared<M> {
+    limits: Limits,
+    lanes: Arc<[Lane<M>]>,
+    census: Arc<Census>,
+    /// Looked up once for each join. The broadcast path never comes here.
+    rooms: RwLock<HashMap<RoomName, Arc<Room<M>>>>,
+    /// Set once: everyone ends so, and nobody comes in.
+    closing: OnceLock<Departure>,
+}
+
+impl<M: Frame> Hub<M> {
+    /// A hub, and its lanes: one for each worker thread, to be run there.
+    ///
+    /// # Panics
+    /// When `lanes` is 0 or above [`LANES_MAX`].
+    #[must_use]
+    pub fn new(limits: Limits, lanes: usize) -> (Self, Vec<LaneTask<M>>) {
+        assert!((1..=LANES_MAX).contains(&lanes), "1 to {LANES_MAX} lanes");
+        let lanes: Arc<[Lane<M>]> = (0..lanes).map(|_| Lane::new()).collect();
+        let tasks = LaneTask::all(&lanes);
+        let shared = Arc::new(Shared {
+            limits,
+            lanes,
+            census: Arc::default(),
+            rooms: RwLock::default(),
+            closing: OnceLock::new(),
+        });
+        (Self { shared }, tasks)
+    }
+
+    /// Joins a room at its tail: the connection gets everything that is appended from now on.
+    ///
+    /// # Errors
+    /// [`Refused`], with the limit that is met.
+    pub fn join(
+        &self,
+        lane: LaneId,
+        room: &RoomName,
+        who: Introduction,
+    ) -> Result<(Publisher<M>, Subscription<M>), Refused> {
+        let Shared { limits, census, .. } = &*self.shared;
+        if !census.claim(limits.connections) {
+            return Err(Refused::Connections(limits.connections));
+        }
+        let room = self.enter(room).inspect_err(|_| census.give_back())?;
+        let cursor = room.tail();
+        let member = Arc::new(Member::new(who, lane.0, cursor));
+        room.join(Arc::clone(&member));
+        let publisher = Publisher::new(Arc::clone(&room), Arc::clone(&member));
+        let subscription = Subscription::new(room, member, cursor);
+        // After the join: a close either sees the member in the room, or is seen here.
+        if let Some(departure) = self.shared.closing.get() {
+            subscription.member().depart(*departure, None);
+            return Err(Refused::Closing);
+        }
+        Ok((publisher, subscription))
+    }
+
+    /// The room, with a place in it taken.
+    fn enter(&self, name: &RoomName) -> Result<Arc<Room<M>>, Refused> {
+        if self.shared.closing.get().is_some() {
+            return Err(Refused::Closing);
+        }
+        if let Some(room) = self.shared.rooms.read().get(name)
+            && room.enter()
+        {
+            return Ok(Arc::clone(room));
+        }
+        let mut rooms = self.shared.rooms.write();
+        if let Some(room) = rooms.get(name)
+            && room.enter()
+        {
+            return Ok(Arc::clone(room));
+        }
+        // Not there, or retired a moment ago and not yet removed: then it is replaced.
+        let max = self.shared.limits.rooms;
+        if rooms.len() >= max && !rooms.contains_key(name) {
+            return Err(Refused::Rooms(max));
+        }
+        let Shared { limits, lanes, census, .. } = &*self.shared;
+        let room = Room::new(name.clone(), limits, Arc::clone(lanes), Arc::clone(census));
+        let room = Arc::new(room);
+        assert!(room.enter(), "nobody can have retired a room that only we know");
+        rooms.insert(name.clone(), Arc::clone(&room));
+        Ok(room)
+    }
+
+    /// Who came and went.
+    #[must_use]
+    pub fn census(&self) -> &Census {
+        &self.shared.census
+    }
+
+    /// The rooms there are now, in no order.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<Arc<Room<M>>> {
+        self.shared.rooms.read().values().cloned().collect()
+    }
+
+    /// Takes in nobody any more, and ends every connection with `departure`. A connection whose join is not in
+    /// its room's list yet is ended by the next look of [`Hub::tend`].
+    pub fn close(&self, departure: Departure) {
+        let departure = *self.shared.closing.get_or_init(|| departure);
+        for room in self.rooms() {
+            room.for_each_member(|member| {
+                member.depart(departure, None);
+            });
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! A room: an inbox, a log, and its members on each lane.
+//!
+//! Promises: one order for all members; offering, sequencing and fanning out take no lock and never wait for a
+//! member. At most one batch is being fanned out at a time, and the next begins when the members woken by it
+//! have had their turn on *every* lane: what arrives meanwhile gathers into the next segment. That is what
+//! makes batches grow with the load by themselves, without a timer and without added latency when idle.
+
+use super::Frame;
+use super::inbox::{Inbox, Offer};
+use super::lane::{Lane, LaneSet, Turn};
+use super::log::{Log, log};
+use super::member::Member;
+use super::members::Members;
+use super::names::RoomName;
+use super::position::{Cursor, Epoch};
+use super::sequencer::Sequencer;
+use super::sync::{AtomicU64, AtomicUsize, Ordering};
+use super::turn::{Occupancy, Parking};
+use super::{Limits, census::Census};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// One room.
+pub struct Room<M> {
+    name: RoomName,
+    epoch: Epoch,
+    log: Arc<Log>,
+    inbox: Inbox<M>,
+    share: usize,
+    /// One list of members for each lane, by lane number.
+    members: Box<[Members<Member>]>,
+    lanes: Arc<[Lane<M>]>,
+    census: Arc<Census>,
+    occupancy: Occupancy,
+    /// Here is the sequencer while nothing waits.
+    resting: Parking<Sequencer>,
+    /// Here is it while a batch is being fanned out.
+    fanning_out: Parking<Sequencer>,
+    /// Lanes whose members have not yet had their turn with the current batch.
+    lanes_due: AtomicUsize,
+    born: Instant,
+    /// When the last member left, in milliseconds since `born`.
+    emptied: AtomicU64,
+}
+
+impl<M: Frame> Room<M> {
+    pub(crate) fn new(name: RoomName, limits: &Limits, lanes: Arc<[Lane<M>]>, census: Arc<Census>) -> Self {
+        let (log, writer) = log(limits.retention.clone());
+        let epoch = Epoch::random();
+        Self {
+            name,
+            epoch,
+            log,
+            inbox: Inbox::new(limits.inbox_messages, limits.inbox_bytes),
+            share: limits.inbox_share,
+            members: lanes.iter().map(|_| Members::new()).collect(),
+            lanes,
+            census,
+            occupancy: Occupancy::empty(),
+            resting: Parking::holding(Box::new(Sequencer::new(writer, epoch))),
+            fanning_out: Parking::empty(),
+            lanes_due: AtomicUsize::new(0),
+            born: Instant::now(),
+            emptied: AtomicU64::new(0),
+        }
+    }
+
+    /// The room's name.
+    #[must_use]
+    pub fn name(&self) -> &RoomName {
+        &self.name
+    }
+
+    /// Which life of the room this is.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// How many connections are in it.
+    #[must_use]
+    pub fn occupancy(&self) -> usize {
+        self.occupancy.count()
+    }
+
+    /// What was said in it.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Calls `visit` for each member, oldest first within a lane. Reads snapshots: nobody waits for it.
+    pub fn for_each_member(&self, mut visit: impl FnMut(&Arc<Member>)) {
+        for lane in &self.members {
+            lane.snapshot().iter().for_each(&mut visit);
+        }
+    }
+
+    // Joining and leaving.
+
+    /// Holds a place in the room, so that it cannot retire. False: it has retired.
+    pub(crate) fn enter(&self) -> bool {
+        self.occupancy.enter()
+    }
+
+    /// Makes the member one of the room's; [`Room::enter`] came before, [`Room::leave`] must come after.
+    pub(crate) fn join(self: &Arc<Self>, member: Arc<Member>) {
+        let lane = member.lane();
+        self.census.joined();
+        if self.members[lane].join(member) {
+            self.lanes[lane].push(Turn::Members(Arc::clone(self)));
+        }
+    }
+
+    pub(crate) fn leave(self: &Arc<Self>, member: &Arc<Member>) {
+        if let Some(ending) = member.ending() {
+            self.census.departed(ending.departure);
+        }
+        let lane = member.lane();
+        if self.members[lane].leave(Arc::clone(member)) {
+            self.lanes[lane].push(Turn::Members(Arc::clone(self)));
+        }
+        let emptied = self.born.elapsed().as_millis() as u64;
+        self.emptied.store(emptied, Ordering::Relaxed);
+        self.occupancy.leave();
+    }
+
+    /// Retires the room if nobody has been in it for `idle`; then it takes in nobody any more.
+    pub(crate) fn retire_if_idle(&self, idle: Duration) -> bool {
+        let emptied = Duration::from_millis(self.emptied.load(Ordering::Relaxed));
+        let long_enough = self.born.elapsed().saturating_sub(emptied) >= idle;
+        self.occupancy.count() == 0 && long_enough && self.occupancy.retire()
+    }
+
+    // The broadcast path.
+
+    /// The share of the inbox that one connection may hold, in messages.
+    pub(crate) fn share(&self) -> usize {
+        self.share
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox<M> {
+        &self.inbox
+    }
+
+    /// Takes a message in, and has a lane sequence it; or hands it back when the inbox is full.
+    pub(crate) fn offer(self: &Arc<Self>, lane: usize, offer: Offer<M>) -> Result<(), Offer<M>> {
+        self.inbox.offer(offer)?;
+        // If the turn is out, whoever has it looks into the inbox after giving it back.
+        if let Some(sequencer) = self.resting.take() {
+            self.lanes[lane].push(Turn::Sequence(Arc::clone(self), sequencer));
+        }
+        Ok(())
+    }
+
+    /// Sequences what waits, fans out to the members on this lane, and has the other lanes do so.
+    /// The lane that runs this then owes a [`Room::had_their_turn`], as does each lane it told.
+    pub(crate) fn sequence(self: &Arc<Self>, mut sequencer: Box<Sequencer>, lane: usize) {
+        sequencer.take_turn(&self.inbox, self.share);
+        // Read once: the count must be of those that are told. A lane whose first member comes later wakes
+        // that newcomer by itself; one whose last member has left finishes all the same.
+        let others = |l: &usize| *l != lane && !self.members[*l].snapshot().is_empty();
+        let others: LaneSet = (0..self.lanes.len()).filter(others).collect();
+        // In place before anybody can be the last to finish.
+        self.lanes_due.store(others.len() + 1, Ordering::Release);
+        self.fanning_out.park(sequencer);
+        for other in others.iter() {
+            self.lanes[other].push(Turn::FanOut(Arc::clone(self)));
+        }
+        self.fan_out(lane);
+    }
+
+    /// Wakes this lane's members: each reads the log from its own cursor when it runs.
+    ///
+    /// Cost per member: one waker taken and one task queued on this very thread. No allocation, no copy.
+    pub(crate) fn fan_out(&self, lane: usize) {
+        for member in self.members[lane].snapshot().iter() {
+            member.reader().wake();
+        }
+    }
+
+    /// This lane's members have had their turn with the current batch. The last lane to say so takes the
+    /// sequencer on: to the next batch if something waits, to rest if nothing does.
+    pub(crate) fn had_their_turn(self: &Arc<Self>, lane: usize) {
+        if self.lanes_due.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(sequencer) = self.fanning_out.take()
+        {
+            self.go_on_or_rest(sequencer, lane);
+        }
+    }
+
+    fn go_on_or_rest(self: &Arc<Self>, sequencer: Box<Sequencer>, lane: usize) {
+        if self.inbox.is_empty() {
+            self.rest(sequencer, lane);
+        } else {
+            self.lanes[lane].push(Turn::Sequence(Arc::clone(self), sequencer));
+        }
+    }
+
+    fn rest(self: &Arc<Self>, sequencer: Box<Sequencer>, lane: usize) {
+        self.resting.park(sequencer);
+        // Who offered while the turn was out found nothing to take: look again, now that there is.
+        if !self.inbox.is_empty()
+            && let Some(sequencer) = self.resting.take()
+        {
+            self.lanes[lane].push(Turn::Sequence(Arc::clone(self), sequencer));
+        }
+    }
+
+    /// Brings joins and leaves of this lane into the list. A newcomer is woken: what was appended while it
+    /// waited to be listed did not wake it.
+    pub(crate) fn apply_members(&self, lane: usize) {
+        for newcomer in self.members[lane].apply() {
+            newcomer.reader().wake();
+        }
+    }
+
+    /// Housekeeping: removes what is too old from the log, if nothing is being sequenced (else the next
+    /// append does it).
+    pub(crate) fn trim(self: &Arc<Self>) {
+        if let Some(mut sequencer) = self.resting.take() {
+            sequencer.trim();
+            self.rest(sequencer, 0);
+        }
+    }
+
+    /// The place after the last message.
+    pub(crate) fn tail(&self) -> Cursor {
+        self.log.tail()
+    }
+}

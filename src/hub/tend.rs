@@ -1,0 +1,69 @@
+//! Housekeeping, away from the broadcast path: slow members, endings that do not end, old messages, idle rooms.
+//!
+//! It reads snapshots from a thread of its own choice; no member and no lane waits for it.
+
+use super::departure::Departure;
+use super::member::Member;
+use super::room::Room;
+use super::{Frame, Hub, Limits};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often the rooms are looked at. Bounds are met up to this much late.
+const TEND_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a connection whose end is decided may take to hand out what it holds and end politely, before its
+/// call is aborted. Longer than a busy peer needs, shorter than an operator waits.
+const ENDING_GRACE: Duration = Duration::from_secs(1);
+
+impl<M: Frame> Hub<M> {
+    /// Tends the rooms, for ever: run it as one task, best on a thread that serves no connections.
+    ///
+    /// Cost: one look at each member per [`TEND_EVERY`].
+    pub async fn tend(&self) {
+        let mut every = tokio::time::interval(TEND_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            for room in self.rooms() {
+                self.tend_room(&room, Instant::now());
+            }
+        }
+    }
+
+    fn tend_room(&self, room: &Arc<Room<M>>, now: Instant) {
+        let Limits { room_idle, .. } = self.shared.limits;
+        room.for_each_member(|member| self.tend_member(room, member, now));
+        room.trim();
+        if room.retire_if_idle(room_idle) {
+            let mut rooms = self.shared.rooms.write();
+            // A joiner may have put a new room of that name in its place.
+            if rooms.get(room.name()).is_some_and(|r| Arc::ptr_eq(r, room)) {
+                rooms.remove(room.name());
+            }
+        }
+    }
+
+    fn tend_member(&self, room: &Room<M>, member: &Member, now: Instant) {
+        if let Some(ending) = member.ending() {
+            if now.saturating_duration_since(ending.at) > ENDING_GRACE {
+                member.abort();
+            }
+            return;
+        }
+        if let Some(departure) = self.shared.closing.get() {
+            member.depart(*departure, None);
+            return;
+        }
+        let Limits { lag_bytes, lag_age, .. } = self.shared.limits;
+        let seen = member.seen();
+        let (messages, bytes) = room.log().lag(seen.offset, seen.bytes);
+        let waiting = room.log().waiting_since(seen.segment);
+        let age = waiting.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        if bytes > lag_bytes || age > lag_age {
+            let seconds = age.as_secs();
+            let detail = format!("{messages} messages ({bytes} bytes, {seconds} s) behind");
+            member.depart(Departure::SlowConsumer, Some(detail));
+        }
+    }
+}

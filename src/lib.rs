@@ -1,0 +1,26 @@
+//! chatroom: a gRPC broadcast server. What one client says, everyone in its room receives, all in the
+//! same order, at nearly the cost of writing raw bytes to raw sockets.
+//!
+//! One idea carries the design: **a room is a log, a connection is a cursor into it.**
+//!
+//! The modules lie in layers and import only downward (`tests/layers.rs` checks it):
+//!
+//! | layer | modules | knows |
+//! |---|---|---|
+//! | 5 | `main`, [`cli`], [`cmd`] | flags, terminals |
+//! | 4 | [`server`] | the composition root |
+//! | 3 | [`chat`], [`health`] | gRPC status |
+//! | 2 | [`hub`] | rooms, log, members; no gRPC, no HTTP |
+//! | 1 | [`transport`], [`telemetry`] | sockets, HTTP/2, log output |
+//! | 0 | [`config`], [`wire`] | nothing of ours |
+
+pub mod chat;
+pub mod cli;
+pub mod cmd;
+pub mod config;
+pub mod health;
+pub mod hub;
+pub mod server;
+pub mod telemetry;
+pub mod transport;
+pub mod wire;

@@ -1,0 +1,189 @@
+//! Calls: what a transport tells the services about each, and how a call is ended by force.
+
+use super::io::Flow;
+use futures_util::task::AtomicWaker;
+use hyper::rt::Executor;
+use pin_project_lite::pin_project;
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use tokio::task::AbortHandle;
+
+/// A transport's number: counted from 1 since the server began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TransportId(u64);
+
+impl TransportId {
+    pub(super) fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+impl fmt::Display for TransportId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One call on a transport; every request carries one in its extensions.
+#[derive(Clone)]
+pub struct Call {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The transport that carries the call.
+    pub transport: TransportId,
+    /// Ends the call.
+    pub handle: CallHandle,
+}
+
+/// Ends a call by force: its stream is reset, and a transport that then only holds on to a peer that does
+/// not read is closed.
+#[derive(Clone)]
+pub struct CallHandle {
+    transport: Arc<Shared>,
+    task: Arc<OnceLock<AbortHandle>>,
+}
+
+impl CallHandle {
+    /// Ends the call now. May be called more than once, from any thread.
+    pub fn abort(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+        self.transport.doom();
+    }
+}
+
+/// What a transport's task shares with its calls and with the server.
+pub(super) struct Shared {
+    pub(super) id: TransportId,
+    pub(super) peer: SocketAddr,
+    pub(super) flow: Arc<Flow>,
+    calls_opened: AtomicU64,
+    calls_open: AtomicUsize,
+    /// Where the executor, which runs right after the service on the same thread, leaves the task it spawned.
+    spawning: parking_lot::Mutex<Option<Arc<OnceLock<AbortHandle>>>>,
+    going_away: AtomicBool,
+    doomed: AtomicBool,
+    /// One of the above has changed.
+    attention: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Shared {
+    pub(super) fn new(id: TransportId, peer: SocketAddr) -> Self {
+        Self {
+            id,
+            peer,
+            flow: Arc::default(),
+            calls_opened: AtomicU64::new(0),
+            calls_open: AtomicUsize::new(0),
+            spawning: parking_lot::Mutex::new(None),
+            going_away: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
+            attention: AtomicBool::new(true),
+            task: AtomicWaker::new(),
+        }
+    }
+
+    /// A new call; the next task that the executor spawns is its.
+    pub(super) fn open_call(self: &Arc<Self>) -> Call {
+        self.calls_opened.fetch_add(1, Ordering::Relaxed);
+        let task = Arc::new(OnceLock::new());
+        *self.spawning.lock() = Some(Arc::clone(&task));
+        let transport = Arc::clone(self);
+        Call { peer: self.peer, transport: self.id, handle: CallHandle { transport, task } }
+    }
+
+    pub(super) fn has_had_calls(&self) -> bool {
+        self.calls_opened.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the transport holds nothing but bytes for a peer that does not take them.
+    pub(super) fn is_dead_weight(&self) -> bool {
+        self.doomed.load(Ordering::Acquire)
+            && self.calls_open.load(Ordering::Acquire) == 0
+            && self.flow.is_blocked()
+    }
+
+    pub(super) fn is_going_away(&self) -> bool {
+        self.going_away.load(Ordering::Acquire)
+    }
+
+    /// Has the transport tell its peer to open no more calls, and close when the open ones have ended.
+    pub(super) fn go_away(&self) {
+        self.going_away.store(true, Ordering::Release);
+        self.call_attention();
+    }
+
+    fn doom(&self) {
+        self.doomed.store(true, Ordering::Release);
+        self.call_attention();
+    }
+
+    fn call_attention(&self) {
+        self.attention.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    /// Whether something has changed since the last time; the task is woken at the next change.
+    pub(super) fn take_attention(&self, cx: &mut Context<'_>) -> bool {
+        // The usual answer, on every write of every transport: one relaxed load.
+        if !self.attention.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.task.register(cx.waker());
+        self.attention.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Spawns a transport's streams on the worker's own runtime, where they stay.
+#[derive(Clone)]
+pub(super) struct StreamExecutor(pub(super) Arc<Shared>);
+
+impl<F> Executor<F> for StreamExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, stream: F) {
+        self.0.calls_open.fetch_add(1, Ordering::AcqRel);
+        let open = OpenCall(Arc::clone(&self.0));
+        let task = tokio::spawn(StreamTask { stream, open });
+        if let Some(slot) = self.0.spawning.lock().take() {
+            // Nobody else sets it: the slot was made for this very task.
+            let _ = slot.set(task.abort_handle());
+        }
+    }
+}
+
+struct OpenCall(Arc<Shared>);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        let last = self.0.calls_open.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last && self.0.doomed.load(Ordering::Acquire) {
+            self.0.call_attention();
+        }
+    }
+}
+
+pin_project! {
+    struct StreamTask<F> {
+        #[pin]
+        stream: F,
+        open: OpenCall,
+    }
+}
+
+impl<F: Future> Future for StreamTask<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().stream.poll(cx).map(drop)
+    }
+}

@@ -1,0 +1,155 @@
+//! Workers: threads with one current-thread runtime each, on which transports live and stay.
+//!
+//! A message for a thousand members is a thousand tasks to run; threads that steal them from each other cost more than
+//! they win. Connections are spread when they are accepted instead.
+
+use super::accept::TransportCensus;
+use super::call::{Shared, TransportId};
+use super::connection::{Closed, Connection, Limits, Services};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Sockets on their way to one worker; beyond it they queue in the kernel.
+const HANDOVER: usize = 1024;
+
+type Transports = Arc<Mutex<HashMap<TransportId, Arc<Shared>>>>;
+
+/// A worker to be started.
+pub struct Worker<S> {
+    /// The services for this worker's calls.
+    pub services: S,
+    /// Bounds for its transports.
+    pub limits: Limits,
+    /// Where transports are counted.
+    pub census: Arc<TransportCensus>,
+}
+
+/// A worker that runs.
+pub struct WorkerHandle {
+    sockets: mpsc::Sender<(TcpStream, SocketAddr)>,
+    transports: Transports,
+    stop: CancellationToken,
+    thread: thread::JoinHandle<()>,
+}
+
+impl<S: Services> Worker<S> {
+    /// Starts the worker's thread; `beside` runs there as one task as long as the worker does.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no runtime.
+    pub fn start<F>(self, number: usize, beside: F) -> io::Result<WorkerHandle>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (sockets, incoming) = mpsc::channel(HANDOVER);
+        let transports = Transports::default();
+        let stop = CancellationToken::new();
+        let main = self.main(incoming, Arc::clone(&transports), stop.clone(), beside);
+        let thread = thread::Builder::new()
+            .name(format!("worker-{number}"))
+            // The runtime is dropped with the thread, and with it every task that is left.
+            .spawn(move || runtime.block_on(main))?;
+        Ok(WorkerHandle { sockets, transports, stop, thread })
+    }
+
+    async fn main<F>(
+        self,
+        mut incoming: mpsc::Receiver<(TcpStream, SocketAddr)>,
+        transports: Transports,
+        stop: CancellationToken,
+        beside: F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        tokio::spawn(beside);
+        loop {
+            let (socket, peer) = tokio::select! {
+                accepted = incoming.recv() => match accepted {
+                    Some(accepted) => accepted,
+                    // No more will come, but those that are here go on until the stop.
+                    None => return stop.cancelled().await,
+                },
+                () = stop.cancelled() => return,
+            };
+            if let Err(error) = self.serve(socket, peer, &transports) {
+                tracing::debug!(%peer, %error, "socket could not be served");
+            }
+        }
+    }
+
+    fn serve(&self, socket: TcpStream, peer: SocketAddr, transports: &Transports) -> io::Result<()> {
+        let place = Place::take(Arc::clone(&self.census), Arc::clone(transports), peer);
+        let socket = tokio::net::TcpStream::from_std(socket)?;
+        let connection =
+            Connection::new(socket, Arc::clone(&place.shared), self.services.clone(), &self.limits);
+        tokio::spawn(async move {
+            let end = connection.await;
+            let transport = place.shared.id;
+            match end {
+                Ok(Closed::Done) => tracing::debug!(%transport, %peer, "transport closed"),
+                Ok(why) => tracing::info!(%transport, %peer, ?why, "transport closed by the server"),
+                Err(error) => tracing::debug!(%transport, %peer, %error, "transport failed"),
+            }
+            drop(place);
+        });
+        Ok(())
+    }
+}
+
+impl WorkerHandle {
+    /// Transports that live on this worker, or are on their way to it.
+    #[must_use]
+    pub fn load(&self) -> usize {
+        let on_their_way = self.sockets.max_capacity() - self.sockets.capacity();
+        self.transports.lock().len() + on_their_way
+    }
+
+    /// Hands over a socket; waits while the worker is behind. False: the worker has ended.
+    pub(super) async fn take(&self, socket: TcpStream, peer: SocketAddr) -> bool {
+        self.sockets.send((socket, peer)).await.is_ok()
+    }
+
+    /// Tells every peer to open no more calls; transports close when their calls have ended.
+    pub fn go_away(&self) {
+        for transport in self.transports.lock().values() {
+            transport.go_away();
+        }
+    }
+
+    /// Ends the worker, and whatever still lives on it.
+    pub fn stop(self) {
+        self.stop.cancel();
+        if self.thread.join().is_err() {
+            tracing::error!("a worker panicked");
+        }
+    }
+}
+
+/// A transport's place in the lists, given up when it is dropped.
+struct Place {
+    shared: Arc<Shared>,
+    transports: Transports,
+    census: Arc<TransportCensus>,
+}
+
+impl Place {
+    fn take(census: Arc<TransportCensus>, transports: Transports, peer: SocketAddr) -> Self {
+        let shared = Arc::new(Shared::new(TransportId::next(), peer));
+        transports.lock().insert(shared.id, Arc::clone(&shared));
+        Self { shared, transports, census }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.transports.lock().remove(&self.shared.id);
+        self.census.closed();
+    }
+}

@@ -1,0 +1,164 @@
+//! Healthy members of one room who hear everything and keep a log of it, while something else goes on.
+//!
+//! It promises that every member's call ends with OK, and the log of each. Members stay until they have heard as many
+//! messages as were said; messages of loose senders are logged and not counted.
+
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+use tonic::Code;
+
+use super::{
+    client::{Ear, Member, Mouth},
+    history::{Id, Log, Stay},
+};
+
+/// Until [`Crowd::leaves`] says how many messages there were.
+const STAY: usize = usize::MAX;
+
+pub struct Crowd {
+    goal: watch::Sender<usize>,
+    attending: Vec<JoinHandle<Log>>,
+}
+
+impl Crowd {
+    pub fn new() -> Self {
+        Self { goal: watch::Sender::new(STAY), attending: Vec::new() }
+    }
+
+    /// A member who only listens, to the end. It must have joined before the first message.
+    pub fn listens(&mut self, member: Member, name: &str) {
+        let (hand_over, handed_over) = oneshot::channel();
+        let _ = hand_over.send(member.mouth);
+        self.attends(Attendance {
+            ear: member.ear,
+            mouth: Some(handed_over),
+            log: Log::of(name, Stay::Part),
+            echo: watch::Sender::new(0),
+            own: None,
+        });
+    }
+
+    /// A member who speaks and listens. It must have joined before the first message.
+    pub fn speaks(&mut self, member: Member, sender: u16) -> Speaker {
+        let (hand_over, handed_over) = oneshot::channel();
+        let echo = watch::Sender::new(0);
+        let speaker = Speaker { sender, said: 0, mouth: member.mouth, echo: echo.subscribe(), hand_over };
+        self.attends(Attendance {
+            ear: member.ear,
+            mouth: Some(handed_over),
+            log: Log::of_sender(sender, Stay::Part),
+            echo,
+            own: Some(sender),
+        });
+        speaker
+    }
+
+    /// Everyone half-closes after that many messages and hears the rest. The logs of all.
+    pub async fn leaves(self, messages: usize) -> Vec<Log> {
+        self.goal.send_replace(messages);
+        let mut logs = Vec::new();
+        for member in self.attending {
+            logs.push(member.await.expect("a member panicked, see above"));
+        }
+        logs
+    }
+
+    fn attends(&mut self, attendance: Attendance) {
+        let goal = self.goal.subscribe();
+        self.attending.push(tokio::spawn(attendance.until(goal)));
+    }
+}
+
+struct Attendance {
+    ear: Ear,
+    /// Comes when the speaker has nothing more to say; never, if it leaves by itself.
+    mouth: Option<oneshot::Receiver<Mouth>>,
+    log: Log,
+    echo: watch::Sender<u32>,
+    own: Option<u16>,
+}
+
+impl Attendance {
+    async fn until(self, mut goal: watch::Receiver<usize>) -> Log {
+        let Self { mut ear, mut mouth, mut log, echo, own } = self;
+        let (mut heard, mut echoed) = (0, 0);
+        let ending = loop {
+            if heard >= *goal.borrow_and_update()
+                && let Some(handed_over) = mouth.take()
+                && let Ok(mut mouth) = handed_over.await
+            {
+                mouth.half_close();
+                log.is_whole();
+            }
+            let each = |text: &[u8]| {
+                let id = log.hear(text).filter(|id| !id.is_loose());
+                heard += usize::from(id.is_some());
+                echoed += u32::from(own.is_some() && id.map(Id::sender) == own);
+            };
+            tokio::select! {
+                ending = ear.hear(each) => if let Some(ending) = ending { break ending },
+                Ok(()) = goal.changed() => {}
+            }
+            if echoed != *echo.borrow() {
+                echo.send_replace(echoed);
+            }
+        };
+        assert_eq!(ending.code(), Some(Code::Ok), "{log:?} ends: {ending:?}");
+        log
+    }
+}
+
+pub struct Speaker {
+    sender: u16,
+    said: u32,
+    mouth: Mouth,
+    echo: watch::Receiver<u32>,
+    hand_over: oneshot::Sender<Mouth>,
+}
+
+impl Speaker {
+    pub fn said(&self) -> u32 {
+        self.said
+    }
+
+    /// Says its next `messages`, each with `padding` bytes of ballast, in as few frames as it can.
+    pub async fn says(&mut self, messages: u32, padding: usize) {
+        let next = self.said..self.said + messages;
+        let texts: Vec<String> = next.map(|sequence| Id::new(self.sender, sequence).text(padding)).collect();
+        self.mouth.say_all(&texts).await;
+        self.said += messages;
+    }
+
+    /// Waits until it has heard itself, but for the last few messages.
+    pub async fn hears_itself(&mut self, but_for: u32) {
+        let due = self.said.saturating_sub(but_for);
+        // An error means that the call is over, of which the attendance complains better.
+        let _ = self.echo.wait_for(|echoed| *echoed >= due).await;
+    }
+
+    /// Says no more and listens to the end with the others.
+    pub fn stays(self) {
+        let _ = self.hand_over.send(self.mouth);
+    }
+
+    /// Half-closes at once: it hears up to its own last message.
+    pub fn leaves(mut self) {
+        self.mouth.half_close();
+    }
+}
+
+/// A member who came late and goes early: the log of the `messages` in between, fewer if it is `over` before.
+pub async fn passes_by(mut member: Member, messages: usize, mut over: watch::Receiver<bool>) -> Log {
+    let mut log = Log::of("a passer-by", Stay::Part);
+    while log.len() < messages {
+        tokio::select! {
+            ending = member.ear.hear(|text| { log.hear(text); }) => {
+                assert_eq!(ending, None, "a passer-by was sent away");
+            }
+            _ = over.wait_for(|over| *over) => break,
+        }
+    }
+    log
+}

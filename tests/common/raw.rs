@@ -1,0 +1,88 @@
+//! A client that speaks HTTP/2 by hand over a blocking socket, for what no proper client does: to stop reading.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+};
+
+use socket2::{Domain, Socket, Type};
+
+use super::{PATIENCE, frames};
+
+pub struct RawClient {
+    socket: TcpStream,
+}
+
+impl RawClient {
+    /// A transport with a receive buffer as small as the kernel allows, so that it is soon full.
+    pub fn connect(addr: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&addr.into()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut client = Self { socket: socket.into() };
+        client.sends(&frames::handshake());
+        client
+    }
+
+    /// Opens a call as stream 1 and reads until its response headers are here.
+    pub fn joins(&mut self, room: &str, name: &str) {
+        self.sends(&frames::chat_call(1, room, name));
+        while self.reads_frame().0 != frames::HEADERS {}
+    }
+
+    pub fn sends(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).unwrap();
+    }
+
+    /// The next frame's kind and payload; acknowledges SETTINGS.
+    fn reads_frame(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 9];
+        self.socket.read_exact(&mut head).unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        self.socket.read_exact(&mut payload).unwrap();
+        let (kind, flags) = (head[3], head[4]);
+        if kind == frames::SETTINGS && flags & frames::ACK == 0 {
+            let ack = frames::frame(frames::SETTINGS, frames::ACK, 0, &[]);
+            self.sends(&ack);
+        }
+        (kind, payload)
+    }
+}
+
+/// A client in a process of its own, so that it can be killed: `cat` into a socket that bash has opened.
+pub struct Mortal {
+    process: Child,
+}
+
+impl Mortal {
+    pub fn connect(addr: SocketAddr) -> Self {
+        let script = format!("exec cat 1<>/dev/tcp/{}/{}", addr.ip(), addr.port());
+        let process = Command::new("bash").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut mortal = Self { process };
+        mortal.sends(&frames::handshake());
+        mortal
+    }
+
+    pub fn sends(&mut self, bytes: &[u8]) {
+        let pipe = self.process.stdin.as_mut().unwrap();
+        pipe.write_all(bytes).unwrap();
+        pipe.flush().unwrap();
+    }
+
+    /// SIGKILL.
+    pub fn dies(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

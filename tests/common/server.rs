@@ -1,0 +1,240 @@
+//! The real binary as a child process: started, watched, stopped.
+//!
+//! It promises a server on a free port, all its log lines, and that it is dead when dropped.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::{PATIENCE, client::Member, client::Transport, within};
+
+/// A drain may take its whole default deadline (25 s) before the process goes.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(40);
+
+const START_PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Server {
+    child: Child,
+    pub addr: SocketAddr,
+    log: Log,
+}
+
+/// How the server ended, and its own account of who came and went.
+#[derive(Debug)]
+pub struct Stopped {
+    pub status: ExitStatus,
+    pub joined: u64,
+    pub departed: u64,
+    pub took: Duration,
+}
+
+impl Server {
+    /// A server that logs each coming and going.
+    pub fn start(options: &[&str]) -> Self {
+        Self::spawn("info", options)
+    }
+
+    /// A server for storms: it logs warnings and its last line only.
+    pub fn start_quiet(options: &[&str]) -> Self {
+        Self::spawn("warn,chatroom::server=info", options)
+    }
+
+    fn spawn(log_filter: &str, options: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chatroom"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "2"]);
+        command.args(["--log-format", "json", "--log-filter", log_filter]);
+        command.args(options);
+        for (key, _) in env::vars() {
+            if key.starts_with("CHATROOM_") || key == "RUST_LOG" {
+                command.env_remove(key);
+            }
+        }
+        command.stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary was built by cargo");
+        let log = Log::of(child.stderr.take().unwrap());
+        let announced = announced_address(child.stdout.take().unwrap());
+        let Ok(addr) = announced.recv_timeout(START_PATIENCE) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("no `listening on … (chat)`; its log: {:#?}", log.lines());
+        };
+        Self { child, addr, log }
+    }
+
+    /// A member in `room` on a transport of its own.
+    pub async fn join(&self, room: &str) -> Member {
+        self.join_as(room, "someone").await
+    }
+
+    pub async fn join_as(&self, room: &str, name: &str) -> Member {
+        Transport::connect(self.addr).await.join(room, name).await
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Resident memory, in bytes.
+    pub fn rss(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() * 1024
+    }
+
+    /// Resident memory once it has stopped moving, in bytes.
+    pub async fn settled_rss(&self) -> u64 {
+        let mut before = self.rss();
+        for _ in 0..40 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let now = self.rss();
+            if now.abs_diff(before) < 64 * 1024 {
+                return now;
+            }
+            before = now;
+        }
+        before
+    }
+
+    /// Open file descriptors: the sockets it still holds, beside a fixed few.
+    pub fn descriptors(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        open.unwrap().count()
+    }
+
+    /// All lines logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    /// The first logged line with this message that `fits`; waits for it.
+    pub async fn logs(&self, message: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let what = format!("the log line {message:?}");
+        within(PATIENCE, &what, self.log.first(message, &fits)).await
+    }
+
+    /// The id under which the member called `name` was logged as a new user.
+    pub async fn id_of(&self, name: &str) -> String {
+        let line = self.logs("new user", |line| line["name"] == name).await;
+        line["connection"].as_str().unwrap().to_owned()
+    }
+
+    /// The departure of the member called `name`; waits for it.
+    pub async fn departure_of(&self, name: &str) -> String {
+        let id = self.id_of(name).await;
+        let line = self.logs("user left", |line| line["connection"] == id.as_str()).await;
+        line["reason"].as_str().unwrap().to_owned()
+    }
+
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(sent.unwrap().success(), "no such process: {pid}");
+    }
+
+    /// SIGTERM, then its end.
+    pub async fn stop(self) -> Stopped {
+        self.terminate();
+        self.ends().await
+    }
+
+    /// Waits for its end, which someone else has asked for.
+    pub async fn ends(mut self) -> Stopped {
+        let asked = Instant::now();
+        let gone = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let status = within(DRAIN_PATIENCE, "the server's exit after SIGTERM", gone).await;
+        let line = self.logs("stopped", |_| true).await;
+        let count = |field: &str| match line[field].as_u64() {
+            Some(count) => count,
+            None => panic!("no {field} in {line}"),
+        };
+        Stopped { status, joined: count("joined"), departed: count("departed"), took: asked.elapsed() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let lines = self.log.lines();
+            let last = lines.len().saturating_sub(30);
+            eprintln!("the server's last lines: {:#?}", &lines[last..]);
+        }
+    }
+}
+
+/// Reads stdout to its end, so that the server never blocks on it; sends the chat listener's address.
+fn announced_address(stdout: impl Read + Send + 'static) -> mpsc::Receiver<SocketAddr> {
+    let (found, address) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let told = line.strip_prefix("listening on ");
+            if let Some(addr) = told.and_then(|rest| rest.strip_suffix(" (chat)")) {
+                let _ = found.send(addr.parse().unwrap());
+            }
+        }
+    });
+    address
+}
+
+/// What the server wrote to stderr, as it comes.
+struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    count: watch::Receiver<usize>,
+}
+
+impl Log {
+    fn of(stderr: impl Read + Send + 'static) -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (counted, count) = watch::channel(0);
+        let kept = lines.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut kept = kept.lock().unwrap();
+                kept.push(line);
+                counted.send_replace(kept.len());
+            }
+        });
+        Self { lines, count }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    async fn first(&self, message: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let mut count = self.count.clone();
+        let mut seen = 0;
+        loop {
+            count.mark_unchanged();
+            let fresh = self.lines.lock().unwrap()[seen..].to_vec();
+            seen += fresh.len();
+            for line in fresh {
+                let line = serde_json::from_str(&line).unwrap_or(Value::Null);
+                if line["message"] == message && fits(&line) {
+                    return line;
+                }
+            }
+            let more = count.changed().await;
+            assert!(more.is_ok(), "the server is gone without {message:?}");
+        }
+    }
+}
