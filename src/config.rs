@@ -144,7 +144,7 @@ impl Settings {
     }
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(
+fn within<T: PartialOrd + Copy + std::fmt::Display>(
     key: &'static str,
     value: T,
     min: T,

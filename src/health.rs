@@ -1,7 +1,7 @@
 //! Health (`grpc.health.v1`): whether the server as a whole, and each service, takes work.
 //!
-//! Promises to be true at every moment: NOT_SERVING until the listeners are bound, and from the first instant of a
-//! stop. An unknown service is NOT_FOUND for Check, and SERVICE_UNKNOWN on a Watch that stays open, as the
+//! Promises to be true at every moment: `NOT_SERVING` until the listeners are bound, and from the first instant of a
+//! stop. An unknown service is `NOT_FOUND` for Check, and `SERVICE_UNKNOWN` on a Watch that stays open, as the
 //! protocol has it (tonic-health's own Watch ends the call instead).
 
 use std::pin::Pin;

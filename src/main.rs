@@ -5,7 +5,6 @@ use chatroom::cmd;
 use clap::Parser as _;
 use std::process::ExitCode;
 
-#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

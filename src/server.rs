@@ -112,6 +112,8 @@ fn start_worker(
     worker.start(number, lane.run())
 }
 
+const BUILT_IN: &str = "the descriptors are compiled in, and a test reflects on them";
+
 /// Adds server reflection, v1 and v1alpha, that shows these services and health.
 fn with_reflection(routes: Routes, services: &[&str]) -> Routes {
     let builder = || {
@@ -121,7 +123,6 @@ fn with_reflection(routes: Routes, services: &[&str]) -> Routes {
         let health = "grpc.health.v1.Health";
         services.iter().chain([&health]).fold(known, |b, name| b.with_service_name(*name))
     };
-    const BUILT_IN: &str = "the descriptors are compiled in, and a test reflects on them";
     routes
         .add_service(builder().build_v1().expect(BUILT_IN))
         .add_service(builder().build_v1alpha().expect(BUILT_IN))

@@ -8,6 +8,7 @@ use bytes::{BufMut, BytesMut};
 /// The contract: `hello.ChatRoom`.
 #[allow(
     missing_docs,
+    clippy::pedantic,
     reason = "generated; the contract's file must stay byte for byte, so it has no comments"
 )]
 pub mod hello {

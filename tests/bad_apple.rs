@@ -5,7 +5,6 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    PATIENCE,
     client::{Member, Transport, Windows},
     crowd::{Crowd, Speaker},
     eventually, frames,
@@ -83,8 +82,7 @@ impl Orchard {
         let said = self.speaker.said();
         history.said(0, said);
         self.speaker.stays();
-        let leaving = self.crowd.leaves(said as usize);
-        for log in within(PATIENCE, "everyone's whole history", leaving).await {
+        for log in self.crowd.leaves(said as usize).await {
             history.heard(log);
         }
         if let Some(log) = bad {

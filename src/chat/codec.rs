@@ -1,7 +1,7 @@
 //! Decoding what a client sends: prost and tonic do it; here are its bounds.
 
 use crate::wire::hello::ChatRequest;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use prost::Message;
 use tonic::codec::{BufferSettings, CompressionEncoding, DecodeBuf, Decoder, Streaming};
 use tonic::{Code, Status};
@@ -38,7 +38,7 @@ pub(super) fn messages(
     body: tonic::body::Body,
     max_bytes: usize,
 ) -> Result<Streaming<ChatRequest>, Status> {
-    let coding = match headers.get("grpc-encoding").map(|value| value.as_bytes()) {
+    let coding = match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
         None | Some(b"identity") => None,
         Some(b"gzip") => Some(CompressionEncoding::Gzip),
         Some(_) => {

@@ -184,11 +184,13 @@ proptest! {
     }
 }
 
+/// The last number that the threads below write and read.
+const LAST: u64 = 200_000;
+
 /// Readers on other threads, while the writer appends, trims, grows and shrinks as fast as it can.
 #[test]
 fn concurrent_readers_see_every_byte_in_order_or_are_told() {
     let (log, mut writer) = log(Retention { messages: 500, ..roomy() });
-    const LAST: u64 = 200_000;
     let read_all = |log: Arc<Log>| {
         move || {
             let (mut cursor, mut lost) = (log.tail(), 0);

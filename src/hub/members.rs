@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_join_copies_one_block_and_shares_the_others() {
         let members = Members::new();
-        for _ in 0..BLOCK * 10 + 1 {
+        for _ in 0..=BLOCK * 10 {
             let _ = members.join(person());
         }
         members.apply();

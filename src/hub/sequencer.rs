@@ -11,7 +11,7 @@ use super::member::Member;
 use super::position::{Epoch, Position};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A turn ends after this many bytes of frames, so that one room's flood does not keep a lane from its others.
 const TURN_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
@@ -21,17 +21,19 @@ pub(crate) struct Sequencer {
     epoch: Epoch,
     frames: BytesMut,
     in_batch: Vec<Arc<Member>>,
+    turn_began: Instant,
 }
 
 impl Sequencer {
     pub(crate) fn new(writer: LogWriter, epoch: Epoch) -> Self {
-        Self { writer, epoch, frames: BytesMut::new(), in_batch: Vec::new() }
+        Self { writer, epoch, frames: BytesMut::new(), in_batch: Vec::new(), turn_began: Instant::now() }
     }
 
     /// Puts what waits in the inbox into the log. Returns how many messages that were.
     ///
     /// Cost: per message one encoding; per segment one allocation of its exact size.
     pub(crate) fn take_turn<M: Frame>(&mut self, inbox: &Inbox<M>, share: usize) -> usize {
+        self.turn_began = Instant::now();
         let mut messages = 0;
         let mut bytes = 0;
         while bytes < TURN_BYTES_MAX {
@@ -52,6 +54,11 @@ impl Sequencer {
             inbox.release(messages, bytes);
         }
         messages
+    }
+
+    /// Time since the last turn began.
+    pub(crate) fn turn_took(&self) -> Duration {
+        self.turn_began.elapsed()
     }
 
     /// Removes what has become too old.

@@ -49,7 +49,7 @@ const FRAME_MAX: u32 = 16 * 1024;
 const HEADERS_MAX: u32 = 16 * 1024;
 const HEADER_TABLE: u32 = 4 * 1024;
 /// Streams reset for the peer's errors, and resets of streams not yet accepted, before it is sent away: the
-/// classes of attack known as "MadeYouReset" and "rapid reset".
+/// classes of attack known as "`MadeYouReset`" and "rapid reset".
 const ERROR_RESETS_MAX: usize = 1024;
 const PENDING_RESETS_MAX: usize = 20;
 

@@ -3,6 +3,8 @@
 //! It promises that every member's call ends with OK, and the log of each. Members stay until they have heard as many
 //! messages as were said; messages of loose senders are logged and not counted.
 
+use std::time::Duration;
+
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -10,12 +12,17 @@ use tokio::{
 use tonic::Code;
 
 use super::{
+    PATIENCE,
     client::{Ear, Member, Mouth},
     history::{Id, Log, Stay},
+    within,
 };
 
 /// Until [`Crowd::leaves`] says how many messages there were.
 const STAY: usize = usize::MAX;
+
+/// How long everyone may take to hear everything; the whole of `tests/order.rs` is in it.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Crowd {
     goal: watch::Sender<usize>,
@@ -44,7 +51,8 @@ impl Crowd {
     pub fn speaks(&mut self, member: Member, sender: u16) -> Speaker {
         let (hand_over, handed_over) = oneshot::channel();
         let echo = watch::Sender::new(0);
-        let speaker = Speaker { sender, said: 0, mouth: member.mouth, echo: echo.subscribe(), hand_over };
+        let mouth = Some((member.mouth, hand_over));
+        let speaker = Speaker { sender, said: 0, mouth, echo: echo.subscribe() };
         self.attends(Attendance {
             ear: member.ear,
             mouth: Some(handed_over),
@@ -56,12 +64,19 @@ impl Crowd {
     }
 
     /// Everyone half-closes after that many messages and hears the rest. The logs of all.
+    /// Who misses some leaves without them in the end, so that the history can tell which.
     pub async fn leaves(self, messages: usize) -> Vec<Log> {
         self.goal.send_replace(messages);
+        let goal = self.goal.clone();
+        let patience = tokio::spawn(async move {
+            tokio::time::sleep(LAST_WORDS_PATIENCE).await;
+            goal.send_replace(0);
+        });
         let mut logs = Vec::new();
         for member in self.attending {
             logs.push(member.await.expect("a member panicked, see above"));
         }
+        patience.abort();
         logs
     }
 
@@ -113,9 +128,9 @@ impl Attendance {
 pub struct Speaker {
     sender: u16,
     said: u32,
-    mouth: Mouth,
+    /// With the way to hand it over to the attendance; `None` when that has happened.
+    mouth: Option<(Mouth, oneshot::Sender<Mouth>)>,
     echo: watch::Receiver<u32>,
-    hand_over: oneshot::Sender<Mouth>,
 }
 
 impl Speaker {
@@ -127,25 +142,35 @@ impl Speaker {
     pub async fn says(&mut self, messages: u32, padding: usize) {
         let next = self.said..self.said + messages;
         let texts: Vec<String> = next.map(|sequence| Id::new(self.sender, sequence).text(padding)).collect();
-        self.mouth.say_all(&texts).await;
+        let (mouth, _) = self.mouth.as_mut().expect("only `stays` takes it");
+        mouth.say_all(&texts).await;
         self.said += messages;
     }
 
     /// Waits until it has heard itself, but for the last few messages.
     pub async fn hears_itself(&mut self, but_for: u32) {
         let due = self.said.saturating_sub(but_for);
+        let echo = self.echo.wait_for(|echoed| *echoed >= due);
         // An error means that the call is over, of which the attendance complains better.
-        let _ = self.echo.wait_for(|echoed| *echoed >= due).await;
+        let _ = within(PATIENCE, "the speaker's own echo", echo).await;
     }
 
     /// Says no more and listens to the end with the others.
-    pub fn stays(self) {
-        let _ = self.hand_over.send(self.mouth);
+    pub fn stays(mut self) {
+        if let Some((mouth, hand_over)) = self.mouth.take() {
+            let _ = hand_over.send(mouth);
+        }
     }
 
     /// Half-closes at once: it hears up to its own last message.
-    pub fn leaves(mut self) {
-        self.mouth.half_close();
+    pub fn leaves(self) {}
+}
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        if let Some((mouth, _)) = &mut self.mouth {
+            mouth.half_close();
+        }
     }
 }
 

@@ -174,6 +174,8 @@ impl History {
         check_senders("everyone", order.ids.iter().copied(), &mut breaches);
         for log in &self.logs {
             order.check(log, &mut breaches);
+        }
+        for log in &self.logs {
             self.check_complete(log, &mut breaches);
         }
         if !breaches.is_empty() {
