@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["hello/chat.proto"], ["proto"])?;
+    let descriptors = protox::compile(["hello/chat.proto", "chatroom/admin/v1/admin.proto"], ["proto"])?;
     // The server-reflection service answers from this file.
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
     std::fs::write(out, prost_bytes(&descriptors))?;

@@ -15,6 +15,12 @@ pub mod hello {
     tonic::include_proto!("hello");
 }
 
+/// The operator's API: `chatroom.admin.v1`.
+#[allow(clippy::pedantic, reason = "generated")]
+pub mod admin {
+    tonic::include_proto!("chatroom.admin.v1");
+}
+
 /// Every service's encoded descriptors, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

@@ -1,5 +1,7 @@
 //! The layer table of `src/lib.rs`: a module imports only from layers below its own.
 
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -13,8 +13,12 @@ use std::time::{Duration, Instant};
 const TEND_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a connection whose end is decided may take to hand out what it holds and end politely, before its
-/// call is aborted. Longer than a busy peer needs, shorter than an operator waits.
+/// call is aborted: then its client learns no more than that the call was reset. Longer than a busy peer needs,
+/// shorter than an operator waits.
 const ENDING_GRACE: Duration = Duration::from_secs(1);
+
+/// The same for a slow connection: it is behind, but may still come to read why it is ended.
+const SLOW_ENDING_GRACE: Duration = Duration::from_secs(3);
 
 impl<M: Frame> Hub<M> {
     /// Tends the rooms, for ever: run it as one task, best on a thread that serves no connections.
@@ -46,7 +50,9 @@ impl<M: Frame> Hub<M> {
 
     fn tend_member(&self, room: &Room<M>, member: &Member, now: Instant) {
         if let Some(ending) = member.ending() {
-            if now.saturating_duration_since(ending.at) > ENDING_GRACE {
+            let slow = ending.departure == Departure::SlowConsumer;
+            let grace = if slow { SLOW_ENDING_GRACE } else { ENDING_GRACE };
+            if now.saturating_duration_since(ending.at) > grace {
                 member.abort();
             }
             return;

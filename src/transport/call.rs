@@ -103,11 +103,13 @@ impl Shared {
         self.calls_opened.load(Ordering::Relaxed) > 0
     }
 
+    pub(super) fn has_no_call(&self) -> bool {
+        self.calls_open.load(Ordering::Acquire) == 0
+    }
+
     /// Whether the transport holds nothing but bytes for a peer that does not take them.
     pub(super) fn is_dead_weight(&self) -> bool {
-        self.doomed.load(Ordering::Acquire)
-            && self.calls_open.load(Ordering::Acquire) == 0
-            && self.flow.is_blocked()
+        self.doomed.load(Ordering::Acquire) && self.has_no_call() && self.flow.is_blocked()
     }
 
     pub(super) fn is_going_away(&self) -> bool {
@@ -125,7 +127,8 @@ impl Shared {
         self.call_attention();
     }
 
-    fn call_attention(&self) {
+    /// Has the transport's task look at its state.
+    pub(super) fn call_attention(&self) {
         self.attention.store(true, Ordering::Release);
         self.task.wake();
     }
@@ -166,7 +169,7 @@ struct OpenCall(Arc<Shared>);
 impl Drop for OpenCall {
     fn drop(&mut self) {
         let last = self.0.calls_open.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last && self.0.doomed.load(Ordering::Acquire) {
+        if last && (self.0.doomed.load(Ordering::Acquire) || self.0.is_going_away()) {
             self.0.call_attention();
         }
     }

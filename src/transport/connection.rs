@@ -48,10 +48,10 @@ const SEND_BUFFER: usize = 64 * 1024;
 const FRAME_MAX: u32 = 16 * 1024;
 const HEADERS_MAX: u32 = 16 * 1024;
 const HEADER_TABLE: u32 = 4 * 1024;
-/// Streams reset for the peer's errors, and resets of streams not yet accepted, before it is sent away: the
-/// classes of attack known as "`MadeYouReset`" and "rapid reset".
+/// Streams reset for the peer's errors before it is sent away: the class of attack known as "`MadeYouReset`".
 const ERROR_RESETS_MAX: usize = 1024;
-const PENDING_RESETS_MAX: usize = 20;
+/// After its goodbye, how long a transport without calls may wait for its peer to close it.
+const GOODBYE_PATIENCE: Duration = Duration::from_millis(500);
 
 type Http2<S> = http2::Connection<TokioIo<Socket>, Gated<S>, StreamExecutor>;
 
@@ -84,6 +84,8 @@ pub(super) enum Closed {
     Done,
     NoPreface,
     NoCall,
+    /// It was told to go, has no call left, and its peer does not close it.
+    AfterGoodbye,
     /// A call had to be aborted, and the peer still reads nothing.
     DeadWeight,
 }
@@ -109,7 +111,9 @@ impl<S: Services> Connection<S> {
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams)
             .max_local_error_reset_streams(ERROR_RESETS_MAX)
-            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+            // Calls that are dropped before we look at them ("rapid reset"). h2's 20 closes the transport of a client
+            // that opens and drops calls in a loop, and with it its neighbours' calls there.
+            .max_pending_accept_reset_streams(limits.streams as usize)
             .keep_alive_interval(limits.keepalive_interval)
             .keep_alive_timeout(limits.keepalive_timeout)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -146,12 +150,20 @@ impl<S: Services> Future for Connection<S> {
                 if this.shared.is_going_away() && !*this.said_goodbye {
                     *this.said_goodbye = true;
                     this.http2.as_mut().graceful_shutdown();
+                    *this.deadline = None;
+                    this.shared.call_attention();
                     continue;
+                }
+                if *this.said_goodbye && this.shared.has_no_call() {
+                    *this.deadline = Some(Box::pin(sleep(GOODBYE_PATIENCE)));
                 }
             }
             let Some(deadline) = this.deadline else {
                 return Poll::Pending;
             };
+            if *this.said_goodbye {
+                return deadline.as_mut().poll(cx).map(|()| Ok(Closed::AfterGoodbye));
+            }
             if this.shared.has_had_calls() {
                 *this.deadline = None;
                 return Poll::Pending;

@@ -163,7 +163,9 @@ impl Speaker {
     }
 
     /// Half-closes at once: it hears up to its own last message.
-    pub fn leaves(self) {}
+    pub fn leaves(self) {
+        drop(self);
+    }
 }
 
 impl Drop for Speaker {

@@ -1,29 +1,11 @@
-//! The command line: flags, each also an environment variable, onto [`Settings`].
+//! The flags of `chatroom serve`, onto [`Settings`].
 
 use crate::config::{Config, InvalidSetting, Settings};
 use crate::telemetry::LogFormat;
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
 use std::time::Duration;
-
-/// A gRPC broadcast server: what one client says, everyone in the room receives, in one order.
-#[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// What the program can do.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Run the server.
-    Serve(Box<ServeArgs>),
-    /// Chat from the terminal, or from a pipe.
-    Chat(ChatArgs),
-}
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -178,32 +160,11 @@ fn transports_max(open_files: u64) -> usize {
     usize::try_from(within_limit).map_or(defaults().max_transports, |n| n.min(defaults().max_transports))
 }
 
-/// `chatroom chat`.
-#[derive(Args, Debug)]
-pub struct ChatArgs {
-    /// Server to chat on
-    #[arg(long, env = "CHATROOM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
-    pub addr: String,
-    /// Display name
-    #[arg(long, env = "CHATROOM_NAME", value_name = "NAME")]
-    pub name: Option<String>,
-    /// Room to be in [default: lobby]
-    #[arg(long, env = "CHATROOM_ROOM", value_name = "ROOM")]
-    pub room: Option<String>,
-    /// Keep listening when the input has ended
-    #[arg(long)]
-    pub follow: bool,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
 
     #[test]
     fn transports_leave_descriptors_for_everything_else() {

@@ -1,0 +1,38 @@
+//! The command line: the program's commands and their flags, each also an environment variable.
+
+mod chat;
+mod serve;
+
+pub use chat::ChatArgs;
+pub use serve::{LogFormatArg, ServeArgs};
+
+use clap::{Parser, Subcommand};
+
+/// A gRPC broadcast server: what one client says, everyone in the room receives, in one order.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server.
+    Serve(Box<ServeArgs>),
+    /// Chat from the terminal, or from a pipe.
+    Chat(ChatArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
