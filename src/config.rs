@@ -15,6 +15,10 @@ const MIB: u64 = 1024 * KIB;
 pub struct Settings {
     /// Where clients connect. Port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Where operators connect; a loopback address, as there is no authentication.
+    pub admin_listen: SocketAddr,
+    /// Where metrics and probes are answered, over HTTP.
+    pub metrics_listen: SocketAddr,
     /// Worker threads; connections are spread over them.
     pub workers: usize,
     /// Longest message that a client may say, in bytes of its encoding. Fan-out multiplies it.
@@ -63,6 +67,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 50051)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 50052)),
+            metrics_listen: SocketAddr::from(([0, 0, 0, 0], 9464)),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_message_bytes: 64 * KIB as usize,
             max_connections: 50_000,
@@ -113,11 +119,47 @@ impl Deref for Config {
 }
 
 impl Settings {
+    /// Each setting by its flag's name, for people.
+    #[must_use]
+    pub fn by_name(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("listen", self.listen.to_string()),
+            ("admin-listen", self.admin_listen.to_string()),
+            ("metrics-listen", self.metrics_listen.to_string()),
+            ("workers", self.workers.to_string()),
+            ("max-message-bytes", self.max_message_bytes.to_string()),
+            ("max-connections", self.max_connections.to_string()),
+            ("max-transports", self.max_transports.to_string()),
+            ("max-streams", self.max_streams.to_string()),
+            ("max-rooms", self.max_rooms.to_string()),
+            ("room-idle", format!("{:?}", self.room_idle)),
+            ("retention-bytes", self.retention_bytes.to_string()),
+            ("retention-messages", self.retention_messages.to_string()),
+            ("retention-age", format!("{:?}", self.retention_age)),
+            ("lag-limit-bytes", self.lag_limit_bytes.to_string()),
+            ("lag-limit-age", format!("{:?}", self.lag_limit_age)),
+            ("inbox-messages", self.inbox_messages.to_string()),
+            ("inbox-bytes", self.inbox_bytes.to_string()),
+            ("inbox-share", self.inbox_share.to_string()),
+            ("preface-deadline", format!("{:?}", self.preface_deadline)),
+            ("first-stream-deadline", format!("{:?}", self.first_stream_deadline)),
+            ("write-stall-limit", format!("{:?}", self.write_stall_limit)),
+            ("keepalive-interval", format!("{:?}", self.keepalive_interval)),
+            ("keepalive-timeout", format!("{:?}", self.keepalive_timeout)),
+            ("stop-deadline", format!("{:?}", self.stop_deadline)),
+        ]
+    }
+
     /// # Errors
     /// The first setting that is out of range, by its flag's name.
     pub fn validate(self) -> Result<Config, InvalidSetting> {
         let second = Duration::from_secs(1);
         let day = Duration::from_secs(24 * 3600);
+        if !self.admin_listen.ip().is_loopback() {
+            let allowed = "a loopback address (the admin service has no authentication yet)".to_owned();
+            let value = self.admin_listen.to_string();
+            return Err(InvalidSetting { key: "admin-listen", value, allowed });
+        }
         within("workers", self.workers, 1, 64)?;
         within("max-message-bytes", self.max_message_bytes, 1, 4 << 20)?;
         within("max-connections", self.max_connections, 1, 10_000_000)?;

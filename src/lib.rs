@@ -9,17 +9,20 @@
 //! |---|---|---|
 //! | 5 | `main`, [`cli`], [`cmd`] | flags, terminals |
 //! | 4 | [`server`] | the composition root |
-//! | 3 | [`chat`], [`health`] | gRPC status |
+//! | 3 | [`chat`], [`admin`], [`health`], [`http`] | gRPC status, HTTP |
 //! | 2 | [`hub`] | rooms, log, members; no gRPC, no HTTP |
 //! | 1 | [`transport`], [`telemetry`] | sockets, HTTP/2, log output |
-//! | 0 | [`config`], [`wire`] | nothing of ours |
+//! | 0 | [`config`], [`wire`], [`metrics`] | nothing of ours |
 
+pub mod admin;
 pub mod chat;
 pub mod cli;
 pub mod cmd;
 pub mod config;
 pub mod health;
+pub mod http;
 pub mod hub;
+pub mod metrics;
 pub mod server;
 pub mod telemetry;
 pub mod transport;

@@ -21,6 +21,12 @@ pub mod admin {
     tonic::include_proto!("chatroom.admin.v1");
 }
 
+/// gRPC's health protocol, with List. The messages of Check and Watch are tonic-health's.
+#[allow(missing_docs, clippy::pedantic, reason = "generated")]
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
+
 /// Every service's encoded descriptors, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

@@ -111,7 +111,9 @@ fn the_hub_knows_no_grpc_no_http_and_no_flags() {
 fn the_check_finds_an_upward_import_in_any_form() {
     let found = imports("use crate::server::Server;\nuse crate::{chat::{A, B}, config};\ncrate::cmd::run();");
     let mut counts = HashMap::new();
-    found.iter().for_each(|name| *counts.entry(name.as_str()).or_insert(0) += 1);
+    for name in &found {
+        *counts.entry(name.as_str()).or_insert(0) += 1;
+    }
     assert_eq!(counts, HashMap::from([("server", 1), ("chat", 1), ("config", 1), ("cmd", 1)]));
     assert!(!allowed("hub", "chat") && !allowed("transport", "hub") && !allowed("chat", "health"));
     assert!(allowed("server", "hub") && allowed("hub", "wire") && allowed("cmd", "cli"));

@@ -11,6 +11,14 @@ pub struct Said {
     pub text: String,
 }
 
+impl Said {
+    /// A text that nobody traces.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self { text }
+    }
+}
+
 impl Frame for Said {
     fn frame_len(&self) -> usize {
         wire::text_frame_len(self.text.len())

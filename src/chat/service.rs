@@ -48,6 +48,7 @@ impl ChatRoom {
         let who = Introduction {
             name,
             peer: call.map(|call| call.peer),
+            transport: call.map(|call| call.transport.number()),
             abort: call.map(|call| Arc::new(call.handle.clone()) as Arc<dyn Abort>),
         };
         let joined = self.hub.join(self.lane, &room, who);
@@ -74,6 +75,10 @@ impl Abort for CallHandle {
     fn abort(&self) {
         Self::abort(self);
     }
+
+    fn doom(&self) {
+        self.doom_transport();
+    }
 }
 
 /// Publishes what the client says, until it has said all, or something that it may not.
@@ -82,7 +87,7 @@ async fn listen(mut messages: Streaming<ChatRequest>, mut publisher: Publisher<S
         match messages.message().await {
             Ok(Some(ChatRequest { message: text })) => {
                 // An error means that the connection has been ended: nobody listens any more.
-                if publisher.publish(Said { text }).await.is_err() {
+                if publisher.publish(Said::new(text)).await.is_err() {
                     return;
                 }
             }

@@ -40,10 +40,11 @@ pub(super) fn of_ending(ending: &Ending, delivered: Position) -> Status {
 pub(super) fn of_refusal(refused: &Refused) -> Status {
     let (code, reason) = match refused {
         Refused::Closing => (Code::Unavailable, "SHUTDOWN"),
+        Refused::Banned => (Code::PermissionDenied, "BANNED"),
         Refused::Connections(_) => (Code::ResourceExhausted, "TOO_MANY_CONNECTIONS"),
         Refused::Rooms(_) => (Code::ResourceExhausted, "TOO_MANY_ROOMS"),
     };
-    with_details(code, refused.to_string(), reason.to_owned(), HashMap::new(), true)
+    with_details(code, refused.to_string(), reason.to_owned(), HashMap::new(), code != Code::PermissionDenied)
 }
 
 /// The status for metadata that names something impossible.

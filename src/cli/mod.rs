@@ -1,8 +1,10 @@
 //! The command line: the program's commands and their flags, each also an environment variable.
 
+mod admin;
 mod chat;
 mod serve;
 
+pub use admin::{AdminArgs, AdminCommand, KickArgs, ListArgs, TopArgs, api_word, wire_duration};
 pub use chat::ChatArgs;
 pub use serve::{LogFormatArg, ServeArgs};
 
@@ -24,6 +26,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Chat from the terminal, or from a pipe.
     Chat(ChatArgs),
+    /// See and steer a running server.
+    Admin(Box<AdminArgs>),
 }
 
 #[cfg(test)]

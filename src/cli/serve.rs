@@ -39,6 +39,12 @@ pub struct ServeArgs {
     /// Address for clients; port 0 lets the system choose
     #[arg(long, env = "CHATROOM_LISTEN", value_name = "ADDR", default_value_t = defaults().listen)]
     listen: SocketAddr,
+    /// Address for operators (chatroom.admin.v1); must be a loopback address
+    #[arg(long, env = "CHATROOM_ADMIN_LISTEN", value_name = "ADDR", default_value_t = defaults().admin_listen)]
+    admin_listen: SocketAddr,
+    /// Address for metrics and probes over HTTP: /metrics, /livez, /readyz
+    #[arg(long, env = "CHATROOM_METRICS_LISTEN", value_name = "ADDR", default_value_t = defaults().metrics_listen)]
+    metrics_listen: SocketAddr,
     /// Worker threads [default: one per core]
     #[arg(long, env = "CHATROOM_WORKERS", value_name = "N", default_value_t = defaults().workers, hide_default_value = true)]
     workers: usize,
@@ -128,6 +134,8 @@ impl ServeArgs {
         let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         Settings {
             listen: self.listen,
+            admin_listen: self.admin_listen,
+            metrics_listen: self.metrics_listen,
             workers: self.workers,
             max_message_bytes: bytes(limits.max_message_bytes),
             max_connections: limits.max_connections,

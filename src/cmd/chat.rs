@@ -4,6 +4,7 @@
 //! nothing but the contract: its own lines come back in their order, and a half-closed call ends.
 
 use crate::cli::ChatArgs;
+use crate::cmd::terminal::{Harmless, describe, innermost};
 use crate::wire::hello::chat_room_client::ChatRoomClient;
 use crate::wire::hello::{ChatRequest, ChatResponse};
 use anyhow::{Context as _, bail};
@@ -233,42 +234,9 @@ fn judge(status: Status) -> anyhow::Result<CallEnd> {
     Ok(CallEnd::Lost(status))
 }
 
-fn describe(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), Harmless(status.message()))
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
-}
-
-/// Text from others as a terminal may show it: control characters escaped.
-struct Harmless<'a>(&'a str);
-
-impl std::fmt::Display for Harmless<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for c in self.0.chars() {
-            if c.is_control() && c != '\t' {
-                write!(f, "{}", c.escape_default())?;
-            } else {
-                write!(f, "{c}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_others_say_cannot_steer_the_terminal() {
-        assert_eq!(Harmless("a\u{1b}[2Jb\r\tü").to_string(), "a\\u{1b}[2Jb\\r\tü");
-    }
 
     #[test]
     fn a_refusal_is_final_and_a_broken_connection_is_not() {

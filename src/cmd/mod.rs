@@ -1,4 +1,6 @@
 //! The commands.
 
+pub mod admin;
 pub mod chat;
 pub mod serve;
+mod terminal;

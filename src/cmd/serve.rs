@@ -20,7 +20,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let server = Server::bind(config)?;
+        let server = Server::bind(config, telemetry::LogControl)?;
         announce(&server)?;
         let stop = async move {
             tokio::select! {

@@ -10,9 +10,11 @@ use super::log::Read;
 use super::member::Member;
 use super::position::{Cursor, Position};
 use super::room::Room;
+use super::tally::nanos;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// The sending half of a connection. There is one for each, so a connection's messages have an order.
 pub struct Publisher<M: Frame> {
@@ -43,7 +45,8 @@ impl<M: Frame> Publisher<M> {
     /// [`Ended`] when the connection's end has been decided.
     pub async fn publish(&mut self, message: M) -> Result<(), Ended> {
         let size = message.frame_len();
-        let mut offer = Some(Offer { from: Arc::clone(&self.member), message, size });
+        let from = Some(Arc::clone(&self.member));
+        let mut offer = Some(Offer { from, message, accepted: Instant::now(), size });
         std::future::poll_fn(|cx| self.poll_offer(cx, &mut offer)).await
     }
 
@@ -138,6 +141,18 @@ impl<M: Frame> Subscription<M> {
         self.next_now().map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// Cost per delivered frame: the time once, and adds to memory that only this thread writes.
+    fn count(&self, next: &Cursor, accepted: Instant) {
+        let now = Instant::now();
+        self.member.saw(next, now);
+        let tally = self.room.tally(self.member.lane());
+        tally.delivered_messages.add(next.offset - self.cursor.offset);
+        tally.delivered_bytes.add(next.bytes - self.cursor.bytes);
+        // Each segment in the frame, as late as the oldest of them.
+        let segments = next.segment - self.cursor.segment;
+        tally.broadcast_latency.observe(nanos(now.saturating_duration_since(accepted)), segments);
+    }
+
     fn next_now(&mut self) -> Option<Next> {
         if let Some(ending) = self.member.ending()
             && !still_owed(ending.departure)
@@ -145,9 +160,9 @@ impl<M: Frame> Subscription<M> {
             return Some(Next::End);
         }
         match self.room.log().read(&self.cursor) {
-            Read::Frames(frames, next) => {
+            Read::Frames(frames, next, accepted) => {
+                self.count(&next, accepted);
                 self.cursor = next;
-                self.member.saw(&next);
                 return Some(Next::Frames(frames));
             }
             Read::Lost => {
@@ -172,6 +187,11 @@ impl<M: Frame> Drop for Subscription<M> {
     fn drop(&mut self) {
         // Nobody decided on an end before: the client went.
         self.member.depart(Departure::Cancelled, None);
+        if self.member.ending().is_some_and(|e| e.departure == Departure::SlowConsumer) {
+            // The status has told the client up to where it got everything.
+            let (missed, _) = self.room.log().lag(self.cursor.offset, self.cursor.bytes);
+            self.room.tally(self.member.lane()).gap_messages.add(missed);
+        }
         self.room.leave(&self.member);
     }
 }

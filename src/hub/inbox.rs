@@ -7,11 +7,14 @@
 use super::member::Member;
 use super::sync::{AtomicU64, Ordering, SegQueue, fence};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// One accepted message.
 pub(crate) struct Offer<M> {
-    pub(crate) from: Arc<Member>,
+    /// Who said it; nobody did what the server itself says.
+    pub(crate) from: Option<Arc<Member>>,
     pub(crate) message: M,
+    pub(crate) accepted: Instant,
     /// Bytes it will have as a frame.
     pub(crate) size: usize,
 }
@@ -51,7 +54,9 @@ impl<M> Inbox<M> {
             let more = load + weight(1, offer.size);
             match self.load.compare_exchange_weak(load, more, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
-                    offer.from.offered();
+                    if let Some(member) = &offer.from {
+                        member.offered();
+                    }
                     self.queue.push(offer);
                     return Ok(());
                 }

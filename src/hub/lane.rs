@@ -8,6 +8,8 @@ use super::Frame;
 use super::room::Room;
 use super::sequencer::Sequencer;
 use super::sync::{AtomicWaker, SegQueue};
+use super::tally::Tally;
+use crossbeam_utils::CachePadded;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +17,7 @@ use std::task::{Context, Poll};
 /// Something a lane has to do for a room.
 pub(crate) enum Turn<M> {
     /// Sequence what waits in the inbox, and fan out.
-    Sequence(Arc<Room<M>>, Box<Sequencer>),
+    Sequence(Arc<Room<M>>, Box<Sequencer<M>>),
     /// Wake this lane's members.
     FanOut(Arc<Room<M>>),
     /// Bring joins and leaves into this lane's list of members.
@@ -26,16 +28,22 @@ pub(crate) enum Turn<M> {
 pub(crate) struct Lane<M> {
     turns: SegQueue<Turn<M>>,
     waker: AtomicWaker,
+    /// What happens on this lane's thread; on cache lines of its own.
+    tally: CachePadded<Tally>,
 }
 
 impl<M: Frame> Lane<M> {
     pub(crate) fn new() -> Self {
-        Self { turns: SegQueue::new(), waker: AtomicWaker::new() }
+        Self { turns: SegQueue::new(), waker: AtomicWaker::new(), tally: CachePadded::new(Tally::new()) }
     }
 
     pub(crate) fn push(&self, turn: Turn<M>) {
         self.turns.push(turn);
         self.waker.wake();
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     fn poll_turns(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -44,6 +44,8 @@ pub struct Segment {
     start: Cursor,
     messages: u64,
     at: Instant,
+    /// When the oldest of its messages was accepted.
+    accepted: Instant,
     frames: Bytes,
 }
 
@@ -66,8 +68,8 @@ impl Segment {
 pub enum Read {
     /// The cursor is at the tail.
     Empty,
-    /// Whole messages, and where the next read begins.
-    Frames(Bytes, Cursor),
+    /// Whole messages, where the next read begins, and when the oldest of the messages was accepted.
+    Frames(Bytes, Cursor, Instant),
     /// The cursor has fallen out of retention: what it points at is gone.
     Lost,
 }
@@ -153,7 +155,7 @@ impl Log {
         };
         let end = first.end();
         if end.segment == tail || first.frames.len() >= COPY_BELOW {
-            return Read::Frames(first.frames.clone(), end);
+            return Read::Frames(first.frames.clone(), end, first.accepted);
         }
         Self::join(&ring, first, tail)
     }
@@ -182,7 +184,7 @@ impl Log {
             end = next.end();
         }
         let frames = joined.map_or_else(|| first.frames.clone(), BytesMut::freeze);
-        Read::Frames(frames, end)
+        Read::Frames(frames, end, first.accepted)
     }
 
     /// The place of the next message to come. Exact at the moment of the call when called by a reader that
@@ -249,9 +251,9 @@ impl LogWriter {
         self.next.offset
     }
 
-    /// Appends `messages` framed messages as one segment, then trims to retention.
-    pub fn append(&mut self, frames: Bytes, messages: u64, now: Instant) {
-        let segment = Segment { start: self.next, messages, at: now, frames };
+    /// Appends `messages` framed messages, the oldest accepted at `accepted`, as one segment; then trims to retention.
+    pub fn append(&mut self, frames: Bytes, messages: u64, accepted: Instant, now: Instant) {
+        let segment = Segment { start: self.next, messages, at: now, accepted, frames };
         self.next = segment.end();
         self.bytes += segment.footprint();
         self.messages += messages;

@@ -10,7 +10,7 @@ fn roomy() -> Retention {
 }
 
 fn append(writer: &mut LogWriter, text: &str) {
-    writer.append(Bytes::copy_from_slice(text.as_bytes()), 1, Instant::now());
+    writer.append(Bytes::copy_from_slice(text.as_bytes()), 1, Instant::now(), Instant::now());
 }
 
 /// Reads from `cursor` until the tail, and returns what was read and where it ended.
@@ -18,7 +18,7 @@ fn read_on(log: &Log, mut cursor: Cursor) -> Option<(Vec<u8>, Cursor)> {
     let mut bytes = Vec::new();
     loop {
         match log.read(&cursor) {
-            Read::Frames(frames, next) => {
+            Read::Frames(frames, next, _) => {
                 assert_eq!(next.bytes - cursor.bytes, frames.len() as u64);
                 bytes.extend_from_slice(&frames);
                 cursor = next;
@@ -63,15 +63,15 @@ fn every_position_reads_exactly_what_comes_after_it() {
 fn one_large_segment_is_shared_and_small_ones_are_joined_up_to_the_frame_limit() {
     let (log, mut writer) = log(roomy());
     let large = Bytes::from(vec![1; COPY_BELOW]);
-    writer.append(large.clone(), 10, Instant::now());
+    writer.append(large.clone(), 10, Instant::now(), Instant::now());
     let small = vec![2; COPY_BELOW - 1];
     for _ in 0..20 {
-        writer.append(Bytes::from(small.clone()), 1, Instant::now());
+        writer.append(Bytes::from(small.clone()), 1, Instant::now(), Instant::now());
     }
-    let Read::Frames(first, next) = log.read(&Cursor::START) else { panic!("the large one") };
+    let Read::Frames(first, next, _) = log.read(&Cursor::START) else { panic!("the large one") };
     assert_eq!(first.as_ptr(), large.as_ptr());
     assert_eq!(next.offset, 11);
-    let Read::Frames(joined, next) = log.read(&next) else { panic!("small ones") };
+    let Read::Frames(joined, next, _) = log.read(&next) else { panic!("small ones") };
     assert_eq!(joined.len(), FRAME_BYTES_MAX / small.len() * small.len());
     assert_eq!(next.offset, 11 + (joined.len() / small.len()) as u64);
 }
@@ -104,8 +104,13 @@ fn retention_by_bytes_counts_overheads_and_always_keeps_the_newest() {
 fn retention_by_age_empties_the_log_without_a_new_message() {
     let (log, mut writer) = log(Retention { age: Duration::from_secs(10), ..roomy() });
     let start = Instant::now();
-    writer.append(Bytes::from_static(b"old"), 1, start);
-    writer.append(Bytes::from_static(b"new"), 1, start + Duration::from_secs(8));
+    writer.append(Bytes::from_static(b"old"), 1, start, start);
+    writer.append(
+        Bytes::from_static(b"new"),
+        1,
+        start + Duration::from_secs(8),
+        start + Duration::from_secs(8),
+    );
     let old = Cursor::START;
     writer.trim(start + Duration::from_secs(10));
     assert_eq!(log.retained().1, 2, "not older than the bound");
@@ -124,7 +129,7 @@ fn the_ring_grows_with_what_is_retained_and_shrinks_again() {
     let (log, mut writer) = log(Retention { age: Duration::from_secs(10), ..roomy() });
     let start = Instant::now();
     for n in 0..5000u32 {
-        writer.append(Bytes::copy_from_slice(&n.to_be_bytes()), 1, start);
+        writer.append(Bytes::copy_from_slice(&n.to_be_bytes()), 1, start, start);
     }
     assert_eq!(log.ring.load().slots.len(), 8192);
     let (bytes, _) = read_on(&log, Cursor::START).unwrap();
@@ -139,8 +144,13 @@ fn the_ring_grows_with_what_is_retained_and_shrinks_again() {
 fn lag_is_what_the_reader_has_not_taken() {
     let (log, mut writer) = log(roomy());
     let start = Instant::now();
-    writer.append(Bytes::from_static(b"12345"), 5, start);
-    writer.append(Bytes::from_static(b"678"), 3, start + Duration::from_secs(1));
+    writer.append(Bytes::from_static(b"12345"), 5, start, start);
+    writer.append(
+        Bytes::from_static(b"678"),
+        3,
+        start + Duration::from_secs(1),
+        start + Duration::from_secs(1),
+    );
     assert_eq!(log.lag(1, 0), (8, 8));
     assert_eq!(log.lag(6, 5), (3, 3));
     assert_eq!(log.lag(9, 8), (0, 0));
@@ -163,7 +173,7 @@ proptest! {
         for (n, (len, count)) in appends.into_iter().enumerate() {
             let frames = vec![n as u8; len];
             all.extend_from_slice(&frames);
-            writer.append(Bytes::from(frames), count, Instant::now());
+            writer.append(Bytes::from(frames), count, Instant::now(), Instant::now());
             cursors.push(log.tail());
         }
         let (kept_bytes, kept_messages) = log.retained();
@@ -196,7 +206,7 @@ fn concurrent_readers_see_every_byte_in_order_or_are_told() {
             let (mut cursor, mut lost) = (log.tail(), 0);
             while cursor.offset <= LAST {
                 match log.read(&cursor) {
-                    Read::Frames(frames, next) => {
+                    Read::Frames(frames, next, _) => {
                         let numbers = frames.chunks(8).map(|b| u64::from_be_bytes(b.try_into().unwrap()));
                         assert!(numbers.eq(cursor.offset..next.offset), "a gap or a swap");
                         cursor = next;
@@ -216,7 +226,7 @@ fn concurrent_readers_see_every_byte_in_order_or_are_told() {
     while next <= LAST {
         let batch = next..(next + 1 + next % 7).min(LAST + 1);
         let frames: Vec<u8> = batch.clone().flat_map(u64::to_be_bytes).collect();
-        writer.append(Bytes::from(frames), batch.end - batch.start, Instant::now());
+        writer.append(Bytes::from(frames), batch.end - batch.start, Instant::now(), Instant::now());
         next = batch.end;
     }
     for reader in readers {

@@ -8,14 +8,18 @@ use super::members::Listed;
 use super::names::{ConnectionId, DisplayName};
 use super::position::Cursor;
 use super::sync::{AtomicBool, AtomicU64, AtomicUsize, AtomicWaker, Ordering};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Ends a call that does not end by itself. Given to the hub by the transport.
 pub trait Abort: Send + Sync {
     /// Ends the call now, whatever it is waiting for. May be called more than once.
     fn abort(&self);
+
+    /// Has the call's transport closed once no call is left on it.
+    fn doom(&self);
 }
 
 /// Who joins: what the hub is told about a connection.
@@ -25,6 +29,8 @@ pub struct Introduction {
     pub name: DisplayName,
     /// Where it comes from.
     pub peer: Option<SocketAddr>,
+    /// The number of the transport that carries its call.
+    pub transport: Option<u64>,
     /// How to end its call when it cannot be ended politely.
     pub abort: Option<Arc<dyn Abort>>,
 }
@@ -32,15 +38,24 @@ pub struct Introduction {
 /// A connection in a room.
 pub struct Member {
     id: ConnectionId,
+    number: u64,
     who: Introduction,
     lane: usize,
     since: SystemTime,
+    joined: Instant,
+    joined_at: Cursor,
     ticket: AtomicU64,
     /// Wakes the reader: there is something in the log, or the connection has been ended.
     reader: AtomicWaker,
     seen_segment: AtomicU64,
     seen_offset: AtomicU64,
     seen_bytes: AtomicU64,
+    /// When something was last said or taken, in milliseconds since it joined.
+    active: AtomicU64,
+    /// Whether watchers have been told that it lags.
+    lagging: AtomicBool,
+    said_messages: AtomicU64,
+    said_bytes: AtomicU64,
     /// This connection's messages that wait in the inbox.
     waiting: AtomicUsize,
     /// Wakes the sender: its share or the inbox has room again.
@@ -58,18 +73,31 @@ impl Listed for Member {
     }
 }
 
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 impl Member {
-    pub(crate) fn new(who: Introduction, lane: usize, at: Cursor) -> Self {
+    pub(crate) fn new(number: u64, who: Introduction, lane: usize, at: Cursor) -> Self {
         Self {
             id: ConnectionId::random(),
+            number,
             who,
             lane,
             since: SystemTime::now(),
+            joined: Instant::now(),
+            joined_at: at,
             ticket: AtomicU64::new(0),
             reader: AtomicWaker::new(),
             seen_segment: AtomicU64::new(at.segment),
             seen_offset: AtomicU64::new(at.offset),
             seen_bytes: AtomicU64::new(at.bytes),
+            active: AtomicU64::new(0),
+            lagging: AtomicBool::new(false),
+            said_messages: AtomicU64::new(0),
+            said_bytes: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             sender: AtomicWaker::new(),
             queued_as_waiter: AtomicBool::new(false),
@@ -85,6 +113,12 @@ impl Member {
         self.id
     }
 
+    /// Its number, counted from 1 since the hub began: who came later has a greater one.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// What the client calls itself.
     #[must_use]
     pub fn name(&self) -> &DisplayName {
@@ -95,6 +129,31 @@ impl Member {
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.who.peer
+    }
+
+    /// The number of the transport that carries it, if it has one.
+    #[must_use]
+    pub fn transport(&self) -> Option<u64> {
+        self.who.transport
+    }
+
+    /// Messages that it has said, and their bytes.
+    #[must_use]
+    pub fn said(&self) -> (u64, u64) {
+        (self.said_messages.load(Ordering::Relaxed), self.said_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Messages that it has taken, and their bytes.
+    #[must_use]
+    pub fn taken(&self) -> (u64, u64) {
+        let seen = self.seen();
+        (seen.offset - self.joined_at.offset, seen.bytes - self.joined_at.bytes)
+    }
+
+    /// When it last said or took something; when it joined, if it never did.
+    #[must_use]
+    pub fn last_activity(&self) -> SystemTime {
+        self.since + Duration::from_millis(self.active.load(Ordering::Relaxed))
     }
 
     /// When it joined.
@@ -121,6 +180,13 @@ impl Member {
         first
     }
 
+    /// Has its transport closed once no call is left on it.
+    pub(crate) fn doom(&self) {
+        if let Some(abort) = &self.who.abort {
+            abort.doom();
+        }
+    }
+
     pub(crate) fn lane(&self) -> usize {
         self.lane
     }
@@ -138,11 +204,22 @@ impl Member {
         &self.reader
     }
 
-    pub(crate) fn saw(&self, cursor: &Cursor) {
+    pub(crate) fn saw(&self, cursor: &Cursor, now: Instant) {
         // Three stores, not one: whoever looks wants to know how late a reader is, not the exact place.
         self.seen_segment.store(cursor.segment, Ordering::Relaxed);
         self.seen_offset.store(cursor.offset, Ordering::Relaxed);
         self.seen_bytes.store(cursor.bytes, Ordering::Relaxed);
+        self.is_active(now);
+    }
+
+    fn is_active(&self, now: Instant) {
+        let since_joined = now.saturating_duration_since(self.joined).as_millis() as u64;
+        self.active.store(since_joined, Ordering::Relaxed);
+    }
+
+    /// Notes whether it lags; true when that is news.
+    pub(crate) fn begins_to_lag(&self, lags: bool) -> bool {
+        !self.lagging.swap(lags, Ordering::Relaxed) && lags
     }
 
     pub(crate) fn seen(&self) -> Cursor {
@@ -169,7 +246,9 @@ impl Member {
     }
 
     /// The sequencer has given a message of this connection its place.
-    pub(crate) fn sequenced(&self, offset: u64) {
+    pub(crate) fn sequenced(&self, offset: u64, size: usize) {
+        self.said_messages.fetch_add(1, Ordering::Relaxed);
+        self.said_bytes.fetch_add(size as u64, Ordering::Relaxed);
         self.last_said.store(offset, Ordering::Release);
     }
 

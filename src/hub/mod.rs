@@ -6,6 +6,7 @@
 //!
 //! Deliberately knows nothing of gRPC, HTTP, flags or metrics: only of messages that can [`Frame`] themselves.
 
+mod bans;
 mod census;
 mod connection;
 mod departure;
@@ -18,12 +19,16 @@ mod members;
 mod model;
 mod names;
 mod position;
+mod rate;
 mod room;
 mod sequencer;
+mod sight;
 mod sync;
+mod tally;
 mod tend;
 mod turn;
 
+pub use bans::Banned;
 pub use census::Census;
 pub use connection::{Ended, Next, Publisher, Subscription};
 pub use departure::{Departure, Ending};
@@ -32,13 +37,17 @@ pub use member::{Abort, Introduction, Member};
 pub use names::{ConnectionId, DISPLAY_NAME_MAX, DisplayName, InvalidName, ROOM_NAME_MAX, RoomName};
 pub use position::{Cursor, Epoch, Position};
 pub use room::Room;
+pub use sight::{Event, Happening, Lag, Sight};
+pub use tally::Totals;
 
+use bans::Bans;
 use bytes::BytesMut;
+use inbox::Offer;
 use lane::Lane;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A message that a room can carry: it writes itself as the bytes that every member receives.
 pub trait Frame: Send + Sync + 'static {
@@ -47,6 +56,25 @@ pub trait Frame: Send + Sync + 'static {
 
     /// Appends the message as it goes over the wire. Called once for each message.
     fn frame(&self, position: Position, out: &mut BytesMut);
+
+    /// Whether [`Frame::broadcast`] is to be called. A message that is traced is kept until then; few should be.
+    fn is_traced(&self) -> bool {
+        false
+    }
+
+    /// Called for a traced message, once the members have been woken for its batch.
+    fn broadcast(&self, _: &Batch) {}
+}
+
+/// The batch in which a message was broadcast.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// The message's own position.
+    pub position: Position,
+    /// Messages in the batch.
+    pub messages: u64,
+    /// Members of the room that were woken for it.
+    pub members: usize,
 }
 
 /// The hub's bounds. Defaults and their reasons are in [`crate::config`].
@@ -78,6 +106,9 @@ pub enum Refused {
     /// The hub takes in nobody any more.
     #[error("the server is stopping")]
     Closing,
+    /// An operator has banned its address or name.
+    #[error("banned by an operator")]
+    Banned,
     /// [`Limits::connections`] is met.
     #[error("the server has all the {0} connections it may have")]
     Connections(usize),
@@ -104,6 +135,7 @@ struct Shared<M> {
     census: Arc<Census>,
     /// Looked up once for each join. The broadcast path never comes here.
     rooms: RwLock<HashMap<RoomName, Arc<Room<M>>>>,
+    bans: Bans,
     /// Set once: everyone ends so, and nobody comes in.
     closing: OnceLock<Departure>,
 }
@@ -123,6 +155,7 @@ impl<M: Frame> Hub<M> {
             lanes,
             census: Arc::default(),
             rooms: RwLock::default(),
+            bans: Bans::default(),
             closing: OnceLock::new(),
         });
         (Self { shared }, tasks)
@@ -139,12 +172,15 @@ impl<M: Frame> Hub<M> {
         who: Introduction,
     ) -> Result<(Publisher<M>, Subscription<M>), Refused> {
         let Shared { limits, census, .. } = &*self.shared;
+        if self.shared.bans.has(&who) {
+            return Err(Refused::Banned);
+        }
         if !census.claim(limits.connections) {
             return Err(Refused::Connections(limits.connections));
         }
         let room = self.enter(room).inspect_err(|_| census.give_back())?;
         let cursor = room.tail();
-        let member = Arc::new(Member::new(who, lane.0, cursor));
+        let member = Arc::new(Member::new(census.next_number(), who, lane.0, cursor));
         room.join(Arc::clone(&member));
         let publisher = Publisher::new(Arc::clone(&room), Arc::clone(&member));
         let subscription = Subscription::new(room, member, cursor);
@@ -195,6 +231,54 @@ impl<M: Frame> Hub<M> {
     #[must_use]
     pub fn rooms(&self) -> Vec<Arc<Room<M>>> {
         self.shared.rooms.read().values().cloned().collect()
+    }
+
+    /// The member with this id. Looks through all of them.
+    #[must_use]
+    pub fn find(&self, id: ConnectionId) -> Option<Sight> {
+        self.rooms().iter().find_map(|room| {
+            let mut found = None;
+            room.for_each_member(|member| {
+                if member.id() == id {
+                    found = Some(room.sight(member));
+                }
+            });
+            found
+        })
+    }
+
+    /// Ends a connection for an operator. False when its end was decided before.
+    pub fn kick(&self, sight: &Sight, reason: &str) -> bool {
+        let words = Some(reason.to_owned()).filter(|words| !words.is_empty());
+        let kicked = sight.member.depart(Departure::Kicked, words);
+        if kicked {
+            sight.member.doom();
+            self.census().tell(Happening::Kicked(reason.to_owned()), || sight.clone());
+        }
+        kicked
+    }
+
+    /// Refuses whoever it names until then. False when there are too many bans already.
+    pub fn ban(&self, banned: Banned, until: Instant) -> bool {
+        self.shared.bans.add(banned, until)
+    }
+
+    /// Says something in a room that nobody there said. False when the room's inbox is full.
+    pub fn announce(&self, room: &Arc<Room<M>>, message: M) -> bool {
+        let (size, accepted) = (message.frame_len(), Instant::now());
+        room.offer(0, Offer { from: None, message, accepted, size }).is_ok()
+    }
+
+    /// What all lanes have counted.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals::of(self.shared.lanes.iter().map(Lane::tally))
+    }
+
+    /// The bounds in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
     }
 
     /// Takes in nobody any more, and ends every connection with `departure`. A connection whose join is not in

@@ -10,6 +10,7 @@ use loom::thread;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 /// A member that waits for the tail of a log, as a subscription does: look, register, look again.
 struct Reader {
@@ -187,10 +188,11 @@ fn a_sender_that_waits_for_room_is_woken() {
     use super::{Cursor, DisplayName};
 
     loom::model(|| {
-        let who = Introduction { name: DisplayName::default(), peer: None, abort: None };
-        let member = Arc::new(Member::new(who, 0, Cursor::START));
+        let who = Introduction { name: DisplayName::default(), peer: None, transport: None, abort: None };
+        let member = Arc::new(Member::new(1, who, 0, Cursor::START));
         let inbox = Arc::new(Inbox::new(1, 1000));
-        let offer = |message| Offer { from: Arc::clone(&member), message, size: 10 };
+        let offer =
+            |message| Offer { from: Some(Arc::clone(&member)), message, accepted: Instant::now(), size: 10 };
         assert!(inbox.offer(offer(1)).is_ok());
         let sequencer = {
             let inbox = Arc::clone(&inbox);

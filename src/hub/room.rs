@@ -13,12 +13,15 @@ use super::member::Member;
 use super::members::Members;
 use super::names::RoomName;
 use super::position::{Cursor, Epoch};
+use super::rate::Rate;
 use super::sequencer::Sequencer;
+use super::sight::{Lag, Sight};
 use super::sync::{AtomicU64, AtomicUsize, Ordering};
+use super::tally::{Tally, nanos};
 use super::turn::{Occupancy, Parking};
-use super::{Limits, census::Census};
+use super::{Batch, Limits, census::Census};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The part of a batch's time that the next one is put off by when messages wait, and the least that it is worth:
 /// timers have milliseconds.
@@ -48,11 +51,17 @@ pub struct Room<M> {
     census: Arc<Census>,
     occupancy: Occupancy,
     /// Here is the sequencer while nothing waits.
-    resting: Parking<Sequencer>,
+    resting: Parking<Sequencer<M>>,
     /// Here is it while a batch is being fanned out.
-    fanning_out: Parking<Sequencer>,
+    fanning_out: Parking<Sequencer<M>>,
     /// Lanes whose members have not yet had their turn with the current batch.
     lanes_due: AtomicUsize,
+    /// Lanes that have not yet woken their members for the current batch.
+    lanes_waking: AtomicUsize,
+    /// When the current batch was taken, in nanoseconds since `born`.
+    batch_began: AtomicU64,
+    rate: Rate,
+    since: SystemTime,
     born: Instant,
     /// When the last member left, in milliseconds since `born`.
     emptied: AtomicU64,
@@ -75,6 +84,10 @@ impl<M: Frame> Room<M> {
             resting: Parking::holding(Box::new(Sequencer::new(writer, epoch))),
             fanning_out: Parking::empty(),
             lanes_due: AtomicUsize::new(0),
+            lanes_waking: AtomicUsize::new(0),
+            batch_began: AtomicU64::new(0),
+            rate: Rate::default(),
+            since: SystemTime::now(),
             born: Instant::now(),
             emptied: AtomicU64::new(0),
         }
@@ -111,6 +124,47 @@ impl<M: Frame> Room<M> {
         }
     }
 
+    /// The member as it is now.
+    #[must_use]
+    pub fn sight(&self, member: &Arc<Member>) -> Sight {
+        let (lag, member) = (self.lag(member), Arc::clone(member));
+        Sight { member, room: self.name.clone(), epoch: self.epoch, lag }
+    }
+
+    /// How far behind the member is.
+    #[must_use]
+    pub fn lag(&self, member: &Member) -> Lag {
+        let seen = member.seen();
+        let (messages, bytes) = self.log.lag(seen.offset, seen.bytes);
+        let waiting = self.log.waiting_since(seen.segment);
+        let time = waiting.map_or(Duration::ZERO, |at| at.elapsed());
+        Lag { messages, bytes, time }
+    }
+
+    /// When the room began.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Messages said in it since it began, and their bytes.
+    #[must_use]
+    pub fn said(&self) -> (u64, u64) {
+        let tail = self.log.tail();
+        (tail.offset - 1, tail.bytes)
+    }
+
+    /// Messages per second, lately.
+    #[must_use]
+    pub fn message_rate(&self) -> f64 {
+        self.rate.get()
+    }
+
+    /// Looks at the rate again, `passed` after the last time.
+    pub(crate) fn measure_rate(&self, passed: Duration) {
+        self.rate.measure(self.log.tail().offset - 1, passed);
+    }
+
     // Joining and leaving.
 
     /// Holds a place in the room, so that it cannot retire. False: it has retired.
@@ -121,7 +175,7 @@ impl<M: Frame> Room<M> {
     /// Makes the member one of the room's; [`Room::enter`] came before, [`Room::leave`] must come after.
     pub(crate) fn join(self: &Arc<Self>, member: Arc<Member>) {
         let lane = member.lane();
-        self.census.joined();
+        self.census.joined(|| self.sight(&member));
         if self.members[lane].join(member) {
             self.lanes[lane].push(Turn::Members(Arc::clone(self)));
         }
@@ -129,7 +183,7 @@ impl<M: Frame> Room<M> {
 
     pub(crate) fn leave(self: &Arc<Self>, member: &Arc<Member>) {
         if let Some(ending) = member.ending() {
-            self.census.departed(ending.departure);
+            self.census.departed(ending.departure, || self.sight(member));
         }
         let lane = member.lane();
         if self.members[lane].leave(Arc::clone(member)) {
@@ -148,6 +202,11 @@ impl<M: Frame> Room<M> {
     }
 
     // The broadcast path.
+
+    /// What is counted on a lane.
+    pub(crate) fn tally(&self, lane: usize) -> &Tally {
+        self.lanes[lane].tally()
+    }
 
     /// The share of the inbox that one connection may hold, in messages.
     pub(crate) fn share(&self) -> usize {
@@ -170,19 +229,26 @@ impl<M: Frame> Room<M> {
 
     /// Sequences what waits, fans out to the members on this lane, and has the other lanes do so.
     /// The lane that runs this then owes a [`Room::had_their_turn`], as does each lane it told.
-    pub(crate) fn sequence(self: &Arc<Self>, mut sequencer: Box<Sequencer>, lane: usize) {
-        sequencer.take_turn(&self.inbox, self.share);
+    pub(crate) fn sequence(self: &Arc<Self>, mut sequencer: Box<Sequencer<M>>, lane: usize) {
+        sequencer.take_turn(&self.inbox, self.share, self.tally(lane));
+        let (traced, messages) = sequencer.take_traced();
+        let began = sequencer.turn_began().saturating_duration_since(self.born);
+        self.batch_began.store(nanos(began), Ordering::Relaxed);
         // Read once: the count must be of those that are told. A lane whose first member comes later wakes
         // that newcomer by itself; one whose last member has left finishes all the same.
         let others = |l: &usize| *l != lane && !self.members[*l].snapshot().is_empty();
         let others: LaneSet = (0..self.lanes.len()).filter(others).collect();
         // In place before anybody can be the last to finish.
+        self.lanes_waking.store(others.len() + 1, Ordering::Release);
         self.lanes_due.store(others.len() + 1, Ordering::Release);
         self.fanning_out.park(sequencer);
         for other in others.iter() {
             self.lanes[other].push(Turn::FanOut(Arc::clone(self)));
         }
         self.fan_out(lane);
+        for (position, message) in traced {
+            message.broadcast(&Batch { position, messages, members: self.occupancy() });
+        }
     }
 
     /// Wakes this lane's members: each reads the log from its own cursor when it runs.
@@ -191,6 +257,10 @@ impl<M: Frame> Room<M> {
     pub(crate) fn fan_out(&self, lane: usize) {
         for member in self.members[lane].snapshot().iter() {
             member.reader().wake();
+        }
+        if self.lanes_waking.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let began = Duration::from_nanos(self.batch_began.load(Ordering::Relaxed));
+            self.tally(lane).fanout.observe(nanos(self.born.elapsed().saturating_sub(began)), 1);
         }
     }
 
@@ -204,7 +274,7 @@ impl<M: Frame> Room<M> {
         }
     }
 
-    fn go_on_or_rest(self: &Arc<Self>, sequencer: Box<Sequencer>, lane: usize) {
+    fn go_on_or_rest(self: &Arc<Self>, sequencer: Box<Sequencer<M>>, lane: usize) {
         if self.inbox.is_empty() {
             return self.rest(sequencer, lane);
         }
@@ -222,7 +292,7 @@ impl<M: Frame> Room<M> {
         }
     }
 
-    fn rest(self: &Arc<Self>, sequencer: Box<Sequencer>, lane: usize) {
+    fn rest(self: &Arc<Self>, sequencer: Box<Sequencer<M>>, lane: usize) {
         self.resting.park(sequencer);
         // Who offered while the turn was out found nothing to take: look again, now that there is.
         if !self.inbox.is_empty()

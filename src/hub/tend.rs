@@ -5,17 +5,18 @@
 use super::departure::Departure;
 use super::member::Member;
 use super::room::Room;
+use super::sight::{Happening, Lag};
 use super::{Frame, Hub, Limits};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often the rooms are looked at. Bounds are met up to this much late.
-const TEND_EVERY: Duration = Duration::from_millis(500);
+const TEND_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a connection whose end is decided may take to hand out what it holds and end politely, before its
 /// call is aborted: then its client learns no more than that the call was reset. Longer than a busy peer needs,
 /// shorter than an operator waits.
-const ENDING_GRACE: Duration = Duration::from_secs(1);
+const ENDING_GRACE: Duration = Duration::from_millis(800);
 
 /// The same for a slow connection: it is behind, but may still come to read why it is ended.
 const SLOW_ENDING_GRACE: Duration = Duration::from_secs(3);
@@ -27,11 +28,15 @@ impl<M: Frame> Hub<M> {
     pub async fn tend(&self) {
         let mut every = tokio::time::interval(TEND_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = Instant::now();
         loop {
             every.tick().await;
+            let now = Instant::now();
             for room in self.rooms() {
-                self.tend_room(&room, Instant::now());
+                room.measure_rate(now.saturating_duration_since(last));
+                self.tend_room(&room, now);
             }
+            last = now;
         }
     }
 
@@ -48,7 +53,7 @@ impl<M: Frame> Hub<M> {
         }
     }
 
-    fn tend_member(&self, room: &Room<M>, member: &Member, now: Instant) {
+    fn tend_member(&self, room: &Room<M>, member: &Arc<Member>, now: Instant) {
         if let Some(ending) = member.ending() {
             let slow = ending.departure == Departure::SlowConsumer;
             let grace = if slow { SLOW_ENDING_GRACE } else { ENDING_GRACE };
@@ -62,12 +67,12 @@ impl<M: Frame> Hub<M> {
             return;
         }
         let Limits { lag_bytes, lag_age, .. } = self.shared.limits;
-        let seen = member.seen();
-        let (messages, bytes) = room.log().lag(seen.offset, seen.bytes);
-        let waiting = room.log().waiting_since(seen.segment);
-        let age = waiting.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        if bytes > lag_bytes || age > lag_age {
-            let seconds = age.as_secs();
+        let Lag { messages, bytes, time } = room.lag(member);
+        if member.begins_to_lag(bytes > lag_bytes / 2 || time > lag_age / 2) {
+            self.census().tell(Happening::Lagging, || room.sight(member));
+        }
+        if bytes > lag_bytes || time > lag_age {
+            let seconds = time.as_secs();
             let detail = format!("{messages} messages ({bytes} bytes, {seconds} s) behind");
             member.depart(Departure::SlowConsumer, Some(detail));
         }

@@ -13,11 +13,37 @@ use tokio::net::TcpStream;
 /// the loop spins: the connection stays at the head of the queue, and the listener stays readable.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
+/// Why a transport was closed before it carried a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The server had all it may have.
+    Limit,
+    /// It did not begin to speak HTTP/2 in time.
+    NoPreface,
+    /// It opened no call in time.
+    NoCall,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Limit, Self::NoPreface, Self::NoCall];
+
+    /// The word that metrics use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::NoPreface => "no_preface",
+            Self::NoCall => "no_call",
+        }
+    }
+}
+
 /// Transports, counted.
 #[derive(Debug, Default)]
 pub struct TransportCensus {
     opened: AtomicU64,
-    refused: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
     present: AtomicUsize,
 }
 
@@ -34,17 +60,24 @@ impl TransportCensus {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// Transports that were closed right after the accept, because the limit was met.
+    /// Transports that were refused for this reason.
     #[must_use]
-    pub fn refused_total(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    pub fn refused_total(&self, refusal: Refusal) -> u64 {
+        self.refused[refusal as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refused(&self, refusal: Refusal) {
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     fn open(&self, max: usize) -> bool {
         let more = |here| (here < max).then_some(here + 1);
         let opened = self.present.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok();
-        let counter = if opened { &self.opened } else { &self.refused };
-        counter.fetch_add(1, Ordering::Relaxed);
+        if opened {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.refused(Refusal::Limit);
+        }
         opened
     }
 

@@ -23,6 +23,14 @@ impl TransportId {
     }
 }
 
+impl TransportId {
+    /// The bare number.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 impl fmt::Display for TransportId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -40,8 +48,8 @@ pub struct Call {
     pub handle: CallHandle,
 }
 
-/// Ends a call by force: its stream is reset, and a transport that then only holds on to a peer that does
-/// not read is closed.
+/// Ends a call by force: its stream is reset, and its transport closed once no call is left on it, whatever the
+/// peer still has to read.
 #[derive(Clone)]
 pub struct CallHandle {
     transport: Arc<Shared>,
@@ -54,6 +62,11 @@ impl CallHandle {
         if let Some(task) = self.task.get() {
             task.abort();
         }
+        self.transport.doom();
+    }
+
+    /// Has the transport closed once no call is left on it.
+    pub fn doom_transport(&self) {
         self.transport.doom();
     }
 }
@@ -107,13 +120,9 @@ impl Shared {
         self.calls_open.load(Ordering::Acquire) == 0
     }
 
-    /// Whether the transport holds nothing but bytes for a peer that does not take them.
-    pub(super) fn is_dead_weight(&self) -> bool {
-        self.doomed.load(Ordering::Acquire) && self.has_no_call() && self.flow.is_blocked()
-    }
-
-    pub(super) fn is_going_away(&self) -> bool {
-        self.going_away.load(Ordering::Acquire)
+    /// Whether the peer is to be told to open no more calls.
+    pub(super) fn is_to_go(&self) -> bool {
+        self.going_away.load(Ordering::Acquire) || (self.doomed.load(Ordering::Acquire) && self.has_no_call())
     }
 
     /// Has the transport tell its peer to open no more calls, and close when the open ones have ended.
@@ -169,7 +178,7 @@ struct OpenCall(Arc<Shared>);
 impl Drop for OpenCall {
     fn drop(&mut self) {
         let last = self.0.calls_open.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last && (self.0.doomed.load(Ordering::Acquire) || self.0.is_going_away()) {
+        if last && self.0.is_to_go() {
             self.0.call_attention();
         }
     }

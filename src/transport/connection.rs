@@ -3,6 +3,7 @@
 use super::call::{Shared, StreamExecutor};
 use super::gate;
 use super::io::Socket;
+use super::rpcs::{Counted, Counting, Rpcs};
 use bytes::Bytes;
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
@@ -86,8 +87,6 @@ pub(super) enum Closed {
     NoCall,
     /// It was told to go, has no call left, and its peer does not close it.
     AfterGoodbye,
-    /// A call had to be aborted, and the peer still reads nothing.
-    DeadWeight,
 }
 
 pin_project! {
@@ -104,7 +103,13 @@ pin_project! {
 }
 
 impl<S: Services> Connection<S> {
-    pub(super) fn new(socket: TcpStream, shared: Arc<Shared>, services: S, limits: &Limits) -> Self {
+    pub(super) fn new(
+        socket: TcpStream,
+        shared: Arc<Shared>,
+        services: S,
+        rpcs: Arc<Rpcs>,
+        limits: &Limits,
+    ) -> Self {
         let socket = Socket::new(socket, Arc::clone(&shared.flow), limits.write_stall);
         let mut builder = http2::Builder::new(StreamExecutor(Arc::clone(&shared)));
         builder
@@ -122,7 +127,7 @@ impl<S: Services> Connection<S> {
             .max_header_list_size(HEADERS_MAX)
             .header_table_size(HEADER_TABLE)
             .max_send_buf_size(SEND_BUFFER);
-        let service = Gated { services, shared: Arc::clone(&shared) };
+        let service = Gated { services, shared: Arc::clone(&shared), rpcs };
         let after_preface = limits.first_stream_deadline;
         Self {
             http2: builder.serve_connection(TokioIo::new(socket), service),
@@ -144,10 +149,7 @@ impl<S: Services> Future for Connection<S> {
                 return Poll::Ready(end.map(|()| Closed::Done));
             }
             if this.shared.take_attention(cx) {
-                if this.shared.is_dead_weight() {
-                    return Poll::Ready(Ok(Closed::DeadWeight));
-                }
-                if this.shared.is_going_away() && !*this.said_goodbye {
+                if this.shared.is_to_go() && !*this.said_goodbye {
                     *this.said_goodbye = true;
                     this.http2.as_mut().graceful_shutdown();
                     *this.deadline = None;
@@ -186,20 +188,26 @@ impl<S: Services> Future for Connection<S> {
 struct Gated<S> {
     services: S,
     shared: Arc<Shared>,
+    rpcs: Arc<Rpcs>,
 }
 
+type Answer<B> = Result<Response<Counted<B>>, Infallible>;
+
 impl<S: Services> hyper::service::Service<Request<Incoming>> for Gated<S> {
-    type Response = Response<S::Reply>;
+    type Response = Response<Counted<S::Reply>>;
     type Error = Infallible;
-    type Future = Either<Ready<Result<Response<S::Reply>, Infallible>>, S::Future>;
+    type Future = Either<Ready<Answer<S::Reply>>, Counting<S::Future>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let call = self.shared.open_call();
         if let Some(answer) = gate::refuse(&request) {
-            return Either::Left(ready(Ok(answer.map(S::Reply::from))));
+            let answer = answer.map(|body| Counted::of_none(S::Reply::from(body)));
+            return Either::Left(ready(Ok(answer)));
         }
+        let rpc = self.rpcs.start(request.uri().path());
         request.extensions_mut().insert(call);
         // Ours are always ready, as tonic's `Routes` are: they clone the service they find for each call.
-        Either::Right(self.services.clone().call(request.map(Body::new)))
+        let response = self.services.clone().call(request.map(Body::new));
+        Either::Right(Counting::new(response, rpc))
     }
 }

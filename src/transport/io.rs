@@ -5,7 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,17 +23,11 @@ const COPY_BELOW: usize = 2048;
 pub(super) struct Flow {
     /// Bytes read until the preface was complete; stays there.
     preface: AtomicUsize,
-    /// Bytes wait to be written and the socket takes none.
-    blocked: AtomicBool,
 }
 
 impl Flow {
     pub(super) fn has_preface(&self) -> bool {
         self.preface.load(Ordering::Relaxed) >= PREFACE_LEN
-    }
-
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
     }
 }
 
@@ -58,17 +52,13 @@ impl Socket {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            if self.blocked {
-                self.blocked = false;
-                self.flow.blocked.store(false, Ordering::Relaxed);
-            }
+            self.blocked = false;
             return written;
         }
         let limit = self.stall_limit;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
         if !self.blocked {
             self.blocked = true;
-            self.flow.blocked.store(true, Ordering::Relaxed);
             stalled.as_mut().reset(Instant::now() + limit);
         }
         ready!(stalled.as_mut().poll(cx));

@@ -19,7 +19,6 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 #[error("cannot listen on {address}: {}", reason(.cause))]
 pub struct ListenError {
     address: SocketAddr,
-    #[source]
     cause: io::Error,
 }
 
@@ -65,7 +64,10 @@ impl Listener {
     }
 
     /// Takes the socket into the current runtime.
-    pub(super) fn into_async(self) -> io::Result<tokio::net::TcpListener> {
+    ///
+    /// # Errors
+    /// When the runtime has no I/O driver.
+    pub fn into_async(self) -> io::Result<tokio::net::TcpListener> {
         tokio::net::TcpListener::from_std(self.socket)
     }
 }

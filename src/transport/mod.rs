@@ -11,10 +11,12 @@ mod connection;
 mod gate;
 mod io;
 mod listener;
+mod rpcs;
 mod worker;
 
-pub use accept::{Acceptor, TransportCensus};
+pub use accept::{Acceptor, Refusal, TransportCensus};
 pub use call::{Call, CallHandle, TransportId};
 pub use connection::{Limits, Services};
 pub use listener::{ListenError, Listener, open_file_limit};
+pub use rpcs::Rpcs;
 pub use worker::{Worker, WorkerHandle};

@@ -3,9 +3,10 @@
 //! A message for a thousand members is a thousand tasks to run; threads that steal them from each other cost more than
 //! they win. Connections are spread when they are accepted instead.
 
-use super::accept::TransportCensus;
+use super::accept::{Refusal, TransportCensus};
 use super::call::{Shared, TransportId};
 use super::connection::{Closed, Connection, Limits, Services};
+use super::rpcs::Rpcs;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
@@ -28,6 +29,8 @@ pub struct Worker<S> {
     pub limits: Limits,
     /// Where transports are counted.
     pub census: Arc<TransportCensus>,
+    /// Where RPCs are counted.
+    pub rpcs: Arc<Rpcs>,
 }
 
 /// A worker that runs.
@@ -35,7 +38,8 @@ pub struct WorkerHandle {
     sockets: mpsc::Sender<(TcpStream, SocketAddr)>,
     transports: Transports,
     stop: CancellationToken,
-    thread: thread::JoinHandle<()>,
+    /// None for a worker that runs as a task of somebody else's runtime.
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl<S: Services> Worker<S> {
@@ -48,24 +52,27 @@ impl<S: Services> Worker<S> {
         F: Future<Output = ()> + Send + 'static,
     {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (sockets, incoming) = mpsc::channel(HANDOVER);
-        let transports = Transports::default();
-        let stop = CancellationToken::new();
-        let main = self.main(incoming, Arc::clone(&transports), stop.clone(), beside);
+        let (mut handle, incoming) = WorkerHandle::new();
+        let main = self.main(incoming, Arc::clone(&handle.transports), handle.stop.clone(), beside);
         let thread = thread::Builder::new()
             .name(format!("worker-{number}"))
             // The runtime is dropped with the thread, and with it every task that is left.
             .spawn(move || runtime.block_on(main))?;
-        Ok(WorkerHandle { sockets, transports, stop, thread })
+        handle.thread = Some(thread);
+        Ok(handle)
     }
 
-    async fn main<F>(
-        self,
-        mut incoming: mpsc::Receiver<(TcpStream, SocketAddr)>,
-        transports: Transports,
-        stop: CancellationToken,
-        beside: F,
-    ) where
+    /// Starts the worker as a task of the current runtime, for listeners that carry little.
+    #[must_use]
+    pub fn start_here(self) -> WorkerHandle {
+        let (handle, incoming) = WorkerHandle::new();
+        let nothing = std::future::ready(());
+        tokio::spawn(self.main(incoming, Arc::clone(&handle.transports), handle.stop.clone(), nothing));
+        handle
+    }
+
+    async fn main<F>(self, mut incoming: Incoming, transports: Transports, stop: CancellationToken, beside: F)
+    where
         F: Future<Output = ()> + Send + 'static,
     {
         tokio::spawn(beside);
@@ -87,14 +94,23 @@ impl<S: Services> Worker<S> {
     fn serve(&self, socket: TcpStream, peer: SocketAddr, transports: &Transports) -> io::Result<()> {
         let place = Place::take(Arc::clone(&self.census), Arc::clone(transports), peer);
         let socket = tokio::net::TcpStream::from_std(socket)?;
-        let connection =
-            Connection::new(socket, Arc::clone(&place.shared), self.services.clone(), &self.limits);
+        let (shared, services, rpcs) =
+            (Arc::clone(&place.shared), self.services.clone(), Arc::clone(&self.rpcs));
+        let connection = Connection::new(socket, shared, services, rpcs, &self.limits);
         tokio::spawn(async move {
             let end = connection.await;
             let transport = place.shared.id;
             match end {
                 Ok(Closed::Done) => tracing::debug!(%transport, %peer, "transport closed"),
-                Ok(why) => tracing::info!(%transport, %peer, ?why, "transport closed by the server"),
+                Ok(why) => {
+                    let refusal = match why {
+                        Closed::NoPreface => Some(Refusal::NoPreface),
+                        Closed::NoCall => Some(Refusal::NoCall),
+                        Closed::Done | Closed::AfterGoodbye => None,
+                    };
+                    refusal.into_iter().for_each(|refusal| place.census.refused(refusal));
+                    tracing::info!(%transport, %peer, ?why, "transport closed by the server");
+                }
                 Err(error) => tracing::debug!(%transport, %peer, %error, "transport failed"),
             }
             drop(place);
@@ -103,7 +119,15 @@ impl<S: Services> Worker<S> {
     }
 }
 
+type Incoming = mpsc::Receiver<(TcpStream, SocketAddr)>;
+
 impl WorkerHandle {
+    fn new() -> (Self, Incoming) {
+        let (sockets, incoming) = mpsc::channel(HANDOVER);
+        let (transports, stop) = (Transports::default(), CancellationToken::new());
+        (Self { sockets, transports, stop, thread: None }, incoming)
+    }
+
     /// Transports that live on this worker, or are on their way to it.
     #[must_use]
     pub fn load(&self) -> usize {
@@ -126,7 +150,7 @@ impl WorkerHandle {
     /// Ends the worker, and whatever still lives on it.
     pub fn stop(self) {
         self.stop.cancel();
-        if self.thread.join().is_err() {
+        if self.thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("a worker panicked");
         }
     }

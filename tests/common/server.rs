@@ -51,6 +51,7 @@ impl Server {
     fn spawn(log_filter: &str, options: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatroom"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "2"]);
+        command.args(["--admin-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
         command.args(["--log-format", "json", "--log-filter", log_filter]);
         command.args(options);
         for (key, _) in env::vars() {

@@ -1,15 +1,22 @@
 //! The composition root: binds, starts the workers, serves, and stops within a bound.
 
+mod exposition;
+
+use crate::admin::{About, Admin};
 use crate::chat::{ChatRoom, Front, Said};
 use crate::config::Config;
 use crate::health;
+use crate::http::Endpoints;
 use crate::hub::{self, Departure, Hub, LaneTask};
-use crate::transport::{self, Acceptor, ListenError, Listener, TransportCensus, Worker, WorkerHandle};
+use crate::telemetry::LogControl;
+use crate::transport::{self, Acceptor, ListenError, Listener, Rpcs, TransportCensus, Worker, WorkerHandle};
 use crate::wire;
+use crate::wire::admin::admin_service_server;
+use exposition::Observed;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -25,8 +32,15 @@ pub enum StartError {
     Worker(#[from] io::Error),
 }
 
-/// Services on the chat listener, as health knows them.
+/// Services on the chat and on the admin listener, as health and reflection know them.
 const CHAT_SERVICES: &[&str] = &[<ChatRoom as NamedService>::NAME];
+const ADMIN_SERVICES: &[&str] = &[admin_service_server::SERVICE_NAME];
+
+/// TCP connections on the admin listener at a time.
+const ADMIN_TRANSPORTS_MAX: usize = 64;
+
+/// How long a stopping server waits for calls and transports that carry no connection any more.
+const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// How often a stopping server looks whether everyone has gone.
 const STOP_POLL: Duration = Duration::from_millis(10);
@@ -34,82 +48,137 @@ const STOP_POLL: Duration = Duration::from_millis(10);
 /// A server whose listeners are bound. It serves once it is [`Server::run`].
 pub struct Server {
     config: Config,
-    listener: Listener,
-    health: health::Reporter,
+    log: LogControl,
+    chat: Listener,
+    admin: Listener,
+    metrics: Listener,
 }
 
 impl Server {
-    /// Binds the listeners; nothing is served yet.
+    /// Binds the listeners; nothing is served yet. Operators change the log filter through `log`.
     ///
     /// # Errors
     /// [`StartError::Listen`] with the address and the cause.
-    pub fn bind(config: Config) -> Result<Self, StartError> {
-        let health = health::Reporter::not_serving();
-        let listener = Listener::bind(config.listen)?;
-        Ok(Self { config, listener, health })
+    pub fn bind(config: Config, log: LogControl) -> Result<Self, StartError> {
+        let chat = Listener::bind(config.listen)?;
+        let admin = Listener::bind(config.admin_listen)?;
+        let metrics = Listener::bind(config.metrics_listen)?;
+        Ok(Self { config, log, chat, admin, metrics })
     }
 
     /// Each listener's name and bound address.
     #[must_use]
     pub fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
-        vec![("chat", self.listener.address())]
+        let listeners = [("chat", &self.chat), ("admin", &self.admin), ("metrics", &self.metrics)];
+        listeners.map(|(name, listener)| (name, listener.address())).to_vec()
     }
 
     /// Serves until `stop` is ready, then ends every call and transport within the stop deadline.
     ///
-    /// Runs on the thread of the caller, which should have nothing else to do: it accepts and tends, while
-    /// connections live on worker threads of their own.
+    /// Runs on the thread of the caller, which should have nothing else to do: it is the control plane, and accepts,
+    /// tends, and answers operators, while connections live on worker threads of their own.
     ///
     /// # Errors
-    /// When a worker cannot be started, or the listener fails as a whole.
+    /// When a worker cannot be started, or a listener fails as a whole.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
-        let Self { config, listener, health } = self;
+        let addresses = self.addresses();
+        let Self { config, log, chat, admin, metrics } = self;
+        let health = health::Reporter::not_serving();
         let (hub, lanes) = Hub::new(hub_limits(&config), config.workers);
+        let plane = Plane {
+            health: health.clone(),
+            rpcs: Rpcs::of(&[wire::DESCRIPTORS, tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET])
+                .expect(BUILT_IN),
+            limits: transport_limits(&config),
+        };
         let census = Arc::new(TransportCensus::default());
-        let start = |lane| start_worker(&config, &hub, &health, &census, lane);
+        let start = |lane| start_worker(&config, &hub, &plane, &census, lane);
         let workers = lanes.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
+        let about = About {
+            started: SystemTime::now(),
+            listeners: addresses,
+            settings: config.by_name(),
+            workers: config.workers,
+            max_message_bytes: config.max_message_bytes,
+        };
+        let operators = Admin::new(hub.clone(), Said::new, Arc::clone(&census), log, about);
+        let observed =
+            Observed { hub: hub.clone(), transports: Arc::clone(&census), rpcs: Arc::clone(&plane.rpcs) };
+        let ready = health.clone();
+        let endpoints = Endpoints {
+            metrics: Arc::new(move || observed.text()),
+            ready: Arc::new(move || ready.is_serving()),
+        };
         let acceptor = Acceptor { transports_max: config.max_transports, census: Arc::clone(&census) };
-        tracing::info!(address = %listener.address(), workers = workers.len(), "serving");
+        tracing::info!(address = %chat.address(), workers = workers.len(), "serving");
         health.set_serving(true);
-        // Tending goes on through the stop: it ends what does not end by itself.
         let serve = async {
-            let accepting = async {
-                tokio::select! {
-                    failed = acceptor.run(listener, &workers) => failed,
-                    () = stop => Ok(()),
-                }
+            let accepted = tokio::select! {
+                failed = acceptor.run(chat, &workers) => failed,
+                () = stop => Ok(()),
             };
-            let accepted = accepting.await;
             health.set_serving(false);
             end_calls(&hub, &workers, &census, config.stop_deadline).await;
             accepted
         };
-        let accepted = tokio::select! {
+        // Operators are served, and rooms tended, through the stop: it ends what does not end by itself.
+        let done = tokio::select! {
             accepted = serve => accepted,
+            failed = serve_operators(&plane, operators, admin) => failed,
+            failed = endpoints.serve(metrics) => failed,
             () = hub.tend() => Ok(()),
         };
+        health.end_watches();
         workers.into_iter().for_each(WorkerHandle::stop);
         report(&hub, &census);
-        Ok(accepted?)
+        Ok(done?)
+    }
+}
+
+/// What all gRPC listeners share.
+struct Plane {
+    health: health::Reporter,
+    rpcs: Arc<Rpcs>,
+    limits: transport::Limits,
+}
+
+impl Plane {
+    /// Health, and reflection that shows it and these services.
+    fn common_services(&self, services: &'static [&'static str]) -> Routes {
+        with_reflection(Routes::new(self.health.service(services)), services)
     }
 }
 
 fn start_worker(
     config: &Config,
     hub: &Hub<Said>,
-    health: &health::Reporter,
+    plane: &Plane,
     census: &Arc<TransportCensus>,
     lane: LaneTask<Said>,
 ) -> io::Result<WorkerHandle> {
     let number = lane.number();
     let chat = ChatRoom::new(hub.clone(), lane.id(), config.max_message_bytes);
-    let others = with_reflection(Routes::new(health.service(CHAT_SERVICES)), CHAT_SERVICES);
     let worker = Worker {
-        services: Front { chat, others: others.prepare() },
-        limits: transport_limits(config),
+        services: Front { chat, others: plane.common_services(CHAT_SERVICES).prepare() },
+        limits: plane.limits.clone(),
         census: Arc::clone(census),
+        rpcs: Arc::clone(&plane.rpcs),
     };
     worker.start(number, lane.run())
+}
+
+/// Serves the admin listener on this very thread, until the future is dropped.
+async fn serve_operators(plane: &Plane, admin: Admin<Said>, listener: Listener) -> io::Result<()> {
+    let census = Arc::new(TransportCensus::default());
+    let admin = admin_service_server::AdminServiceServer::new(admin);
+    let worker = Worker {
+        services: plane.common_services(ADMIN_SERVICES).add_service(admin),
+        limits: plane.limits.clone(),
+        census: Arc::clone(&census),
+        rpcs: Arc::clone(&plane.rpcs),
+    };
+    let acceptor = Acceptor { transports_max: ADMIN_TRANSPORTS_MAX, census };
+    acceptor.run(listener, &[worker.start_here()]).await
 }
 
 const BUILT_IN: &str = "the descriptors are compiled in, and a test reflects on them";
@@ -118,8 +187,7 @@ const BUILT_IN: &str = "the descriptors are compiled in, and a test reflects on 
 fn with_reflection(routes: Routes, services: &[&str]) -> Routes {
     let builder = || {
         let known = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            .register_encoded_file_descriptor_set(wire::DESCRIPTORS);
         let health = "grpc.health.v1.Health";
         services.iter().chain([&health]).fold(known, |b, name| b.with_service_name(*name))
     };
@@ -134,7 +202,12 @@ async fn end_calls(hub: &Hub<Said>, workers: &[WorkerHandle], census: &Transport
     let deadline = Instant::now() + deadline;
     hub.close(Departure::Shutdown);
     workers.iter().for_each(WorkerHandle::go_away);
+    // Once nobody is in a room, what is left are calls that have nothing to lose: reflection, health watches.
+    let mut calm_since = None;
     while census.present() > 0 && Instant::now() < deadline {
+        if hub.census().present() == 0 && calm_since.get_or_insert_with(Instant::now).elapsed() > LAST_CALLS {
+            return;
+        }
         tokio::time::sleep(STOP_POLL).await;
     }
     if census.present() > 0 {

@@ -1,0 +1,109 @@
+//! Ending connections, and keeping them out.
+
+use super::connections::{Filter, parse_id};
+use super::{invalid, not_found, show};
+use crate::hub::{Banned, Frame, Hub, Sight};
+use crate::wire::admin as api;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+use tonic::Status;
+
+const REASON_MAX: usize = 256;
+const IDS_MAX: usize = 10_000;
+const SHOWN_MAX: usize = 1000;
+const BAN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+pub(super) fn kick<M: Frame>(
+    hub: &Hub<M>,
+    request: api::KickConnectionsRequest,
+) -> Result<api::KickConnectionsResponse, Status> {
+    if request.reason.chars().count() > REASON_MAX || request.reason.chars().any(char::is_control) {
+        let rule = format!("must have at most {REASON_MAX} characters, none of them a control character");
+        return Err(invalid("reason", rule));
+    }
+    let ban = request.ban.map(|ban| Ban::new(&ban)).transpose()?;
+    let (mut targets, not_found) = targets(hub, &request.ids, request.filter)?;
+    if !request.dry_run {
+        // Whose end was decided before was not ended by this.
+        targets.retain(|target| hub.kick(target, &request.reason));
+    }
+    let bans = ban.filter(|_| !request.dry_run).map_or(Ok(0), |ban| ban.impose(hub, &targets))?;
+    Ok(api::KickConnectionsResponse {
+        kicked: targets.iter().take(SHOWN_MAX).map(show::connection).collect(),
+        kicked_count: targets.len() as u64,
+        not_found,
+        bans,
+    })
+}
+
+fn targets<M: Frame>(
+    hub: &Hub<M>,
+    ids: &[String],
+    filter: Option<api::ConnectionFilter>,
+) -> Result<(Vec<Sight>, Vec<String>), Status> {
+    match filter {
+        Some(_) if !ids.is_empty() => Err(invalid("filter", "give ids or a filter, not both")),
+        Some(filter) if filter == api::ConnectionFilter::default() => {
+            Err(invalid("filter", "an empty filter would end everyone: name a room, a peer, a name or a lag"))
+        }
+        Some(filter) => Ok((Filter::new(Some(filter))?.find(hub), Vec::new())),
+        None if ids.is_empty() => Err(invalid("ids", "give ids or a filter")),
+        None if ids.len() > IDS_MAX => Err(invalid("ids", format!("at most {IDS_MAX}"))),
+        None => by_ids(hub, ids),
+    }
+}
+
+fn by_ids<M: Frame>(hub: &Hub<M>, ids: &[String]) -> Result<(Vec<Sight>, Vec<String>), Status> {
+    let wanted: HashSet<_> = ids.iter().map(|id| parse_id("ids", id)).collect::<Result<_, _>>()?;
+    let mut found = Vec::new();
+    for room in hub.rooms() {
+        room.for_each_member(|member| {
+            if wanted.contains(&member.id()) {
+                found.push(room.sight(member));
+            }
+        });
+    }
+    let there: HashSet<String> = found.iter().map(|sight| sight.member.id().to_string()).collect();
+    let missing: Vec<String> = ids.iter().filter(|id| !there.contains(&id.to_lowercase())).cloned().collect();
+    if found.is_empty() {
+        return Err(not_found("connection", &missing.join(", ")));
+    }
+    Ok((found, missing))
+}
+
+struct Ban {
+    until: Instant,
+    by_address: bool,
+    by_name: bool,
+}
+
+impl Ban {
+    fn new(ban: &api::Ban) -> Result<Self, Status> {
+        let duration = ban.duration.and_then(|duration| Duration::try_from(duration).ok());
+        let duration = duration.filter(|duration| !duration.is_zero() && *duration <= BAN_MAX);
+        let duration = duration.ok_or_else(|| invalid("ban.duration", "must be from over 0 to 30 days"))?;
+        if !ban.by_address && !ban.by_name {
+            return Err(invalid("ban", "choose by_address, by_name or both"));
+        }
+        Ok(Self { until: Instant::now() + duration, by_address: ban.by_address, by_name: ban.by_name })
+    }
+
+    /// How many addresses and names are banned by it.
+    fn impose<M: Frame>(&self, hub: &Hub<M>, targets: &[Sight]) -> Result<u32, Status> {
+        let address = |sight: &Sight| sight.member.peer().map(|peer| Banned::Address(peer.ip()));
+        let name = |sight: &Sight| {
+            let name = sight.member.name().as_str();
+            (!name.is_empty()).then(|| Banned::Name(name.into()))
+        };
+        let addresses = targets.iter().filter(|_| self.by_address).filter_map(address);
+        let names = targets.iter().filter(|_| self.by_name).filter_map(name);
+        let banned: HashSet<Banned> = addresses.chain(names).collect();
+        let count = banned.len();
+        if !banned.into_iter().all(|banned| hub.ban(banned, self.until)) {
+            return Err(Status::resource_exhausted(
+                "they were ended, but there are too many bans to add these",
+            ));
+        }
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+}

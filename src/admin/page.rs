@@ -1,0 +1,83 @@
+//! Pages of lists (AIP-158).
+
+use super::invalid;
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use tonic::Status;
+
+const SIZE_DEFAULT: usize = 100;
+const SIZE_MAX: usize = 1000;
+
+/// How many entries a page has.
+pub(super) fn size(asked: i32) -> Result<usize, Status> {
+    match usize::try_from(asked) {
+        Err(_) => Err(invalid("page_size", "must not be negative")),
+        Ok(0) => Ok(SIZE_DEFAULT),
+        Ok(size) => Ok(size.min(SIZE_MAX)),
+    }
+}
+
+/// Writes and reads page tokens. A token says where the next page begins, and is sealed with the query that it
+/// belongs to: one that we did not write, or that belongs to another query, is refused.
+#[derive(Default)]
+pub(super) struct Tokens(RandomState);
+
+impl Tokens {
+    pub(super) fn write(&self, query: &impl Hash, next: &str) -> String {
+        format!("{:016x}{}", self.seal(query, next), hex(next))
+    }
+
+    /// Where the page begins; `None` is the beginning.
+    pub(super) fn read(&self, query: &impl Hash, token: &str) -> Result<Option<String>, Status> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let parts = token.split_at_checked(16);
+        let next = parts.and_then(|(seal, next)| Some((u64::from_str_radix(seal, 16).ok()?, unhex(next)?)));
+        match next {
+            Some((seal, next)) if seal == self.seal(query, &next) => Ok(Some(next)),
+            _ => Err(invalid("page_token", "is not a next_page_token of this query from this server")),
+        }
+    }
+
+    fn seal(&self, query: &impl Hash, next: &str) -> u64 {
+        self.0.hash_one((query, next))
+    }
+}
+
+/// Of numbers and room names, so it is short.
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+fn unhex(text: &str) -> Option<String> {
+    let digit = |c: u8| char::from(c).to_digit(16);
+    let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => Some((digit(*high)? * 16 + digit(*low)?) as u8),
+        _ => None,
+    });
+    String::from_utf8(pairs.collect::<Option<Vec<u8>>>()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_back_and_belongs_to_its_query() {
+        let tokens = Tokens::default();
+        let token = tokens.write(&("blue", 1), "42");
+        assert_eq!(tokens.read(&("blue", 1), &token).unwrap().as_deref(), Some("42"));
+        assert_eq!(tokens.read(&("blue", 1), "").unwrap(), None);
+        for (query, token) in
+            [(("red", 1), &*token), (("blue", 1), "forged"), (("blue", 1), &token[1..]), (("blue", 1), "ü")]
+        {
+            assert!(tokens.read(&query, token).is_err(), "{token}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_a_default_and_a_most() {
+        assert_eq!((size(0).unwrap(), size(7).unwrap(), size(5000).unwrap()), (100, 7, 1000));
+        assert!(size(-1).is_err());
+    }
+}

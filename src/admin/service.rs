@@ -1,0 +1,235 @@
+//! The service itself: each RPC, and its audit line.
+
+use super::page::Tokens;
+use super::{connections, invalid, kick, not_found, rooms, show, watch};
+use crate::hub::{Departure, Frame, Hub, RoomName};
+use crate::telemetry::LogControl;
+use crate::transport::{Call, TransportCensus};
+use crate::wire::PREFIX_LEN;
+use crate::wire::admin as api;
+use crate::wire::admin::admin_service_server::AdminService;
+use futures_util::stream::BoxStream;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tonic::{Request, Response, Status};
+
+const LOG_EXPIRY_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What the server tells of itself.
+pub struct About {
+    /// When it began to serve.
+    pub started: SystemTime,
+    /// Where it listens.
+    pub listeners: Vec<(&'static str, SocketAddr)>,
+    /// Its settings, by the names of their flags.
+    pub settings: Vec<(&'static str, String)>,
+    /// Worker threads.
+    pub workers: usize,
+    /// Longest message it takes, in bytes.
+    pub max_message_bytes: usize,
+}
+
+/// `chatroom.admin.v1.AdminService`, for a hub of any messages that a text can be made into.
+pub struct Admin<M: Frame> {
+    hub: Hub<M>,
+    say: fn(String) -> M,
+    transports: Arc<TransportCensus>,
+    log: LogControl,
+    about: About,
+    tokens: Tokens,
+}
+
+impl<M: Frame> Admin<M> {
+    /// The service for this server, which announces a text as the message that `say` makes of it.
+    #[must_use]
+    pub fn new(
+        hub: Hub<M>,
+        say: fn(String) -> M,
+        transports: Arc<TransportCensus>,
+        log: LogControl,
+        about: About,
+    ) -> Self {
+        Self { hub, say, transports, log, about, tokens: Tokens::default() }
+    }
+
+    fn say(&self, request: &api::AnnounceRequest) -> Result<u32, Status> {
+        let said = || (self.say)(request.text.clone());
+        let max = self.about.max_message_bytes;
+        if request.text.is_empty() || said().frame_len() > max + PREFIX_LEN {
+            return Err(invalid("text", format!("must have 1 to {max} bytes, encoded")));
+        }
+        let mut rooms = self.hub.rooms();
+        if let Some(name) = room_name(&request.room)? {
+            rooms.retain(|room| *room.name() == name);
+            if rooms.is_empty() {
+                return Err(not_found("room", name.as_str()));
+            }
+        }
+        let announced = rooms.iter().filter(|room| self.hub.announce(room, said())).count();
+        if announced < rooms.len() {
+            let full = rooms.len() - announced;
+            let words = format!("said in {announced} rooms, but the inboxes of {full} are full: try again");
+            return Err(Status::resource_exhausted(words));
+        }
+        Ok(u32::try_from(announced).unwrap_or(u32::MAX))
+    }
+
+    fn set_log_filter(
+        &self,
+        request: &api::SetLogFilterRequest,
+    ) -> Result<api::SetLogFilterResponse, Status> {
+        let expiry = request.expiry.map(|expiry| {
+            let expiry = Duration::try_from(expiry).ok();
+            let expiry = expiry.filter(|expiry| !expiry.is_zero() && *expiry <= LOG_EXPIRY_MAX);
+            expiry.ok_or_else(|| invalid("expiry", "must be from over 0 to 24 hours"))
+        });
+        let change = self.log.set(&request.filter, expiry.transpose()?);
+        let change = change.map_err(|error| invalid("filter", error.to_string()))?;
+        Ok(api::SetLogFilterResponse {
+            previous_filter: change.previous,
+            filter: change.now,
+            expires: change.expires.and_then(show::time),
+        })
+    }
+
+    fn info(&self) -> api::GetServerInfoResponse {
+        let (census, totals, about) = (self.hub.census(), self.hub.totals(), &self.about);
+        let listener = |(name, address): &(&'static str, SocketAddr)| api::Listener {
+            name: (*name).to_owned(),
+            address: address.to_string(),
+        };
+        let closed = |departure: &Departure| (departure.to_string(), census.departed_total(*departure));
+        api::GetServerInfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: env!("CHATROOM_REVISION").to_owned(),
+            started: show::time(about.started),
+            uptime: show::duration(about.started.elapsed().unwrap_or_default()),
+            listeners: about.listeners.iter().map(listener).collect(),
+            limits: about.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            connections: census.present() as u64,
+            transports: self.transports.present() as u64,
+            rooms: self.hub.rooms().len() as u64,
+            workers: u32::try_from(about.workers).unwrap_or(u32::MAX),
+            connections_opened: census.joined_total(),
+            connections_closed: Departure::ALL.iter().map(closed).collect(),
+            messages_published: totals.published_messages,
+            messages_delivered: totals.delivered_messages,
+            bytes_published: totals.published_bytes,
+            bytes_delivered: totals.delivered_bytes,
+        }
+    }
+}
+
+fn room_name(name: &str) -> Result<Option<RoomName>, Status> {
+    let given = Some(name).filter(|name| !name.is_empty());
+    given.map(RoomName::new).transpose().map_err(|error| invalid("room", error.to_string()))
+}
+
+/// Who asks.
+fn who<T>(request: &Request<T>) -> String {
+    let call = request.extensions().get::<Call>();
+    call.map_or_else(|| "unknown".to_owned(), |call| call.peer.to_string())
+}
+
+/// The audit line of an action that changes something.
+fn audit<T>(
+    who: &str,
+    action: &'static str,
+    whom: &str,
+    done: &Result<T, Status>,
+    result: impl FnOnce(&T) -> String,
+) {
+    let result = match done {
+        Ok(done) => result(done),
+        Err(status) => format!("{:?}: {}", status.code(), status.message()),
+    };
+    tracing::info!(who, action, whom = whom.escape_debug().to_string(), result, "audit");
+}
+
+#[tonic::async_trait]
+impl<M: Frame> AdminService for Admin<M> {
+    async fn list_connections(
+        &self,
+        request: Request<api::ListConnectionsRequest>,
+    ) -> Result<Response<api::ListConnectionsResponse>, Status> {
+        connections::list(&self.hub, &self.tokens, request.into_inner()).map(Response::new)
+    }
+
+    async fn get_connection(
+        &self,
+        request: Request<api::GetConnectionRequest>,
+    ) -> Result<Response<api::GetConnectionResponse>, Status> {
+        let sight = connections::get(&self.hub, &request.get_ref().id)?;
+        let connection = Some(show::connection(&sight));
+        Ok(Response::new(api::GetConnectionResponse { connection }))
+    }
+
+    async fn kick_connections(
+        &self,
+        request: Request<api::KickConnectionsRequest>,
+    ) -> Result<Response<api::KickConnectionsResponse>, Status> {
+        let (who, request) = (who(&request), request.into_inner());
+        let action = if request.dry_run { "kick (dry run)" } else { "kick" };
+        let whom = match &request.filter {
+            Some(filter) => format!("{filter:?}"),
+            None => request.ids.iter().take(10).cloned().collect::<Vec<_>>().join(", "),
+        };
+        let done = kick::kick(&self.hub, request);
+        audit(&who, action, &whom, &done, |kicked| {
+            format!(
+                "kicked {}, not found {}, bans {}",
+                kicked.kicked_count,
+                kicked.not_found.len(),
+                kicked.bans
+            )
+        });
+        done.map(Response::new)
+    }
+
+    async fn list_rooms(
+        &self,
+        request: Request<api::ListRoomsRequest>,
+    ) -> Result<Response<api::ListRoomsResponse>, Status> {
+        rooms::list(&self.hub, &self.tokens, request.get_ref()).map(Response::new)
+    }
+
+    type WatchConnectionsStream = BoxStream<'static, Result<api::WatchConnectionsResponse, Status>>;
+
+    async fn watch_connections(
+        &self,
+        request: Request<api::WatchConnectionsRequest>,
+    ) -> Result<Response<Self::WatchConnectionsStream>, Status> {
+        let room = room_name(&request.get_ref().room)?;
+        let events = watch::events(self.hub.census().watch(), room);
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn announce(
+        &self,
+        request: Request<api::AnnounceRequest>,
+    ) -> Result<Response<api::AnnounceResponse>, Status> {
+        let (who, request) = (who(&request), request.into_inner());
+        let done = self.say(&request);
+        let whom = if request.room.is_empty() { "all rooms" } else { &request.room };
+        audit(&who, "announce", whom, &done, |rooms| format!("said in {rooms} rooms"));
+        done.map(|rooms| Response::new(api::AnnounceResponse { rooms }))
+    }
+
+    async fn get_server_info(
+        &self,
+        _: Request<api::GetServerInfoRequest>,
+    ) -> Result<Response<api::GetServerInfoResponse>, Status> {
+        Ok(Response::new(self.info()))
+    }
+
+    async fn set_log_filter(
+        &self,
+        request: Request<api::SetLogFilterRequest>,
+    ) -> Result<Response<api::SetLogFilterResponse>, Status> {
+        let (who, request) = (who(&request), request.into_inner());
+        let done = self.set_log_filter(&request);
+        audit(&who, "set log filter", &request.filter, &done, |now| format!("in force: {}", now.filter));
+        done.map(Response::new)
+    }
+}

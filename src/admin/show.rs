@@ -1,0 +1,58 @@
+//! The hub's things as messages of the admin API.
+
+use crate::hub::{Frame, Lag, Room, Sight};
+use crate::wire::admin as api;
+use std::time::{Duration, SystemTime};
+
+pub(super) fn time(at: SystemTime) -> Option<prost_types::Timestamp> {
+    Some(at.into())
+}
+
+pub(super) fn duration(time: Duration) -> Option<prost_types::Duration> {
+    // A duration of ours is far below the 10,000 years that fit.
+    time.try_into().ok()
+}
+
+pub(super) fn connection(sight: &Sight) -> api::Connection {
+    let Sight { member, room, lag, .. } = sight;
+    let Lag { messages: lag_messages, bytes: lag_bytes, time: lag_time } = *lag;
+    let ((messages_in, bytes_in), (messages_out, bytes_out)) = (member.said(), member.taken());
+    api::Connection {
+        id: member.id().to_string(),
+        peer: member.peer().map(|peer| peer.to_string()).unwrap_or_default(),
+        room: room.to_string(),
+        name: member.name().as_str().to_owned(),
+        api: api::Api::Hello.into(),
+        since: time(member.since()),
+        transport_id: member.transport().unwrap_or_default(),
+        position: sight.position().to_string(),
+        lag_messages,
+        lag_bytes,
+        lag_time: duration(lag_time),
+        messages_in,
+        bytes_in,
+        messages_out,
+        bytes_out,
+        last_activity: time(member.last_activity()),
+        ending: member.ending().map(|ending| ending.departure.to_string()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn room<M: Frame>(room: &Room<M>) -> api::Room {
+    let (retained_bytes, retained_messages) = room.log().retained();
+    let (messages, bytes) = room.said();
+    let mut lag_bytes_max = 0;
+    room.for_each_member(|member| lag_bytes_max = lag_bytes_max.max(room.lag(member).bytes));
+    api::Room {
+        name: room.name().to_string(),
+        members: room.occupancy() as u64,
+        last_position: format!("{}:{messages}", room.epoch()),
+        retained_messages,
+        retained_bytes,
+        messages,
+        bytes,
+        message_rate: room.message_rate(),
+        lag_bytes_max,
+        since: time(room.since()),
+    }
+}

@@ -1,0 +1,41 @@
+//! Telling what happens to connections, as it happens.
+
+use super::show;
+use crate::hub::{Event, Happening, RoomName};
+use crate::wire::admin as api;
+use api::watch_connections_response::Event as Told;
+use futures_util::stream::{self, Stream};
+use std::time::SystemTime;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tonic::Status;
+
+type Answer = Result<api::WatchConnectionsResponse, Status>;
+
+/// The events of `room`, or of all rooms.
+pub(super) fn events(events: Receiver<Event>, room: Option<RoomName>) -> impl Stream<Item = Answer> + Send {
+    stream::unfold((events, room), |(mut events, room)| async {
+        loop {
+            let told = match events.recv().await {
+                Ok(event) if room.as_ref().is_none_or(|room| *room == event.sight.room) => tell(&event),
+                Ok(_) => continue,
+                Err(RecvError::Lagged(count)) => {
+                    let event = Some(Told::Missed(api::Missed { count }));
+                    api::WatchConnectionsResponse { event, time: show::time(SystemTime::now()) }
+                }
+                Err(RecvError::Closed) => return None,
+            };
+            return Some((Ok(told), (events, room)));
+        }
+    })
+}
+
+fn tell(event: &Event) -> api::WatchConnectionsResponse {
+    let connection = Some(show::connection(&event.sight));
+    let told = match &event.what {
+        Happening::Joined => Told::Joined(api::Joined { connection }),
+        Happening::Left(departure) => Told::Left(api::Left { connection, reason: departure.to_string() }),
+        Happening::Lagging => Told::Lagging(api::Lagging { connection }),
+        Happening::Kicked(reason) => Told::Kicked(api::Kicked { connection, reason: reason.clone() }),
+    };
+    api::WatchConnectionsResponse { event: Some(told), time: show::time(event.at) }
+}

@@ -1,0 +1,307 @@
+//! The flags of `chatroom admin`, onto the messages of `chatroom.admin.v1`.
+
+use crate::wire::admin::{Api, Ban, ConnectionFilter, ConnectionOrder, KickConnectionsRequest};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use std::time::Duration;
+
+/// `chatroom admin`.
+#[derive(Args, Debug)]
+pub struct AdminArgs {
+    /// Admin listener of the server (its --admin-listen)
+    #[arg(
+        long,
+        global = true,
+        env = "CHATROOM_ADMIN_ADDR",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:50052"
+    )]
+    pub addr: String,
+    /// Answer in JSON, for scripts: one document, or one object per line for watch and top
+    ///
+    /// The fields are those of chatroom.admin.v1 in lowerCamelCase, as grpcurl prints them, but with defaults written
+    /// out and all integers as plain numbers.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+/// What an operator can do.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// List connections.
+    List(ListArgs),
+    /// Show one connection.
+    Get {
+        /// Its id, a UUID
+        id: String,
+    },
+    /// End connections, by id or by filter; says whom.
+    Kick(KickArgs),
+    /// List rooms, in order of name.
+    Rooms {
+        /// At most this many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// Tell what happens to connections from now on: joined, left, lagging, kicked.
+    Watch {
+        /// Only in this room
+        #[arg(long, value_name = "ROOM")]
+        room: Option<String>,
+    },
+    /// Say a text as the server.
+    Announce {
+        /// The text
+        text: String,
+        /// Only in this room [default: in all]
+        #[arg(long, value_name = "ROOM")]
+        room: Option<String>,
+    },
+    /// Tell what the server is: version, listeners, limits, counts.
+    Info,
+    /// Show rates, busiest rooms, slowest and biggest members, again and again.
+    Top(TopArgs),
+    /// Change which log lines the server writes.
+    LogFilter {
+        /// Like "info,chatroom=debug"; "" goes back to the one the server began with
+        filter: String,
+        /// Go back by itself after this time, up to 24h [default: stay]
+        #[arg(long, value_name = "TIME")]
+        expiry: Option<humantime::Duration>,
+    },
+}
+
+/// `chatroom admin list`.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Oldest, furthest behind, or most bytes sent first
+    #[arg(long, value_name = "ORDER", default_value = "age")]
+    order: OrderArg,
+    /// At most this many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+}
+
+impl ListArgs {
+    /// Which connections.
+    pub fn filter(&self) -> ConnectionFilter {
+        self.filter.filter()
+    }
+
+    /// In which order.
+    pub fn order(&self) -> ConnectionOrder {
+        match self.order {
+            OrderArg::Age => ConnectionOrder::Age,
+            OrderArg::Lag => ConnectionOrder::Lag,
+            OrderArg::Bytes => ConnectionOrder::Bytes,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrderArg {
+    Age,
+    Lag,
+    Bytes,
+}
+
+/// Which connections: those that fit all that is given.
+#[derive(Args, Debug)]
+struct FilterArgs {
+    /// In this room
+    #[arg(long, value_name = "ROOM")]
+    room: Option<String>,
+    /// From this address, or address and port
+    #[arg(long, value_name = "ADDR")]
+    peer: Option<String>,
+    /// With exactly this display name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Speaking this API, such as hello
+    #[arg(long, value_name = "API", value_parser = parse_api)]
+    api: Option<Api>,
+    /// At least this many messages behind
+    #[arg(long, value_name = "MESSAGES")]
+    min_lag: Option<u64>,
+}
+
+impl FilterArgs {
+    fn filter(&self) -> ConnectionFilter {
+        ConnectionFilter {
+            room: self.room.clone().unwrap_or_default(),
+            peer: self.peer.clone().unwrap_or_default(),
+            name: self.name.clone().unwrap_or_default(),
+            api: self.api.unwrap_or_default().into(),
+            min_lag_messages: self.min_lag.unwrap_or_default(),
+        }
+    }
+}
+
+/// `chatroom admin kick`.
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("ban_by").multiple(true))]
+pub struct KickArgs {
+    /// These connections
+    #[arg(value_name = "ID", conflicts_with = "FilterArgs")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Say whom it would end, and end nobody
+    #[arg(long)]
+    dry_run: bool,
+    /// Words for the client
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Refuse whoever comes back, for this long: up to 30days
+    #[arg(long, value_name = "TIME", requires = "ban_by")]
+    ban: Option<humantime::Duration>,
+    /// The ban is for the addresses of the kicked
+    #[arg(long, requires = "ban", group = "ban_by")]
+    ban_address: bool,
+    /// The ban is for the display names of the kicked
+    #[arg(long, requires = "ban", group = "ban_by")]
+    ban_name: bool,
+}
+
+impl KickArgs {
+    /// The request; an error for one that would mean everyone.
+    ///
+    /// # Errors
+    /// When there are neither ids nor a filter that excludes anybody.
+    pub fn request(&self) -> anyhow::Result<KickConnectionsRequest> {
+        let filter = self.filter.filter();
+        let by_filter = filter != ConnectionFilter::default();
+        if self.ids.is_empty() && !by_filter {
+            anyhow::bail!(
+                "an empty filter would kick everyone: give ids, or --room, --peer, --name, --api, --min-lag"
+            );
+        }
+        let ban = |time| {
+            Ok::<_, anyhow::Error>(Ban {
+                duration: Some(wire_duration("--ban", time)?),
+                by_address: self.ban_address,
+                by_name: self.ban_name,
+            })
+        };
+        Ok(KickConnectionsRequest {
+            ids: self.ids.clone(),
+            filter: by_filter.then_some(filter),
+            dry_run: self.dry_run,
+            reason: self.reason.clone().unwrap_or_default(),
+            ban: self.ban.map(ban).transpose()?,
+        })
+    }
+}
+
+/// `chatroom admin top`.
+#[derive(Args, Debug)]
+pub struct TopArgs {
+    /// Time between frames; at least 100ms
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
+    pub interval: Duration,
+    /// End after this many frames [default: on Ctrl-C]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+/// A flag's time as the wire has it.
+///
+/// # Errors
+/// One that no message can hold, by the flag's name.
+pub fn wire_duration(flag: &str, time: humantime::Duration) -> anyhow::Result<prost_types::Duration> {
+    prost_types::Duration::try_from(*time).map_err(|_| anyhow::anyhow!("{flag}: {time} is too long"))
+}
+
+/// The word for an API, the same in flags and tables: `API_HELLO` is "hello".
+pub fn api_word(api: Api) -> String {
+    api.as_str_name().trim_start_matches("API_").to_lowercase()
+}
+
+/// Every API but the unspecified one: a new one in the proto is known here without a change.
+fn apis() -> impl Iterator<Item = Api> {
+    (1..).map_while(|number| Api::try_from(number).ok())
+}
+
+fn parse_api(word: &str) -> Result<Api, String> {
+    let known = || apis().map(api_word).collect::<Vec<_>>().join(", ");
+    apis().find(|api| api_word(*api) == word).ok_or_else(|| format!("there is {}", known()))
+}
+
+/// Below this `top` would be the load that it shows.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < INTERVAL_MIN { Err("at least 100ms".to_owned()) } else { Ok(time) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
+
+    fn parse(line: &str) -> Result<AdminArgs, clap::Error> {
+        let words = ["chatroom", "admin"].into_iter().chain(line.split_whitespace());
+        Cli::try_parse_from(words).map(|cli| match cli.command {
+            Command::Admin(args) => *args,
+            _ => panic!("admin"),
+        })
+    }
+
+    fn kick(line: &str) -> anyhow::Result<KickConnectionsRequest> {
+        match parse(&format!("kick {line}"))?.command {
+            AdminCommand::Kick(args) => args.request(),
+            _ => panic!("kick"),
+        }
+    }
+
+    #[test]
+    fn a_kick_of_everyone_is_refused_in_every_disguise() {
+        for line in ["", "--dry-run", "--reason bye", "--room= --name=", "--min-lag 0"] {
+            let error = kick(line).expect_err(line).to_string();
+            assert!(error.contains("everyone"), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_kick_is_by_ids_or_by_filter_and_not_both() {
+        assert_eq!(kick("a b").unwrap().ids, ["a", "b"]);
+        assert_eq!(kick("a b").unwrap().filter, None);
+        assert_eq!(kick("--api hello").unwrap().filter.unwrap().api(), Api::Hello);
+        assert!(kick("a --room blue").is_err());
+    }
+
+    #[test]
+    fn a_ban_says_for_how_long_and_by_what() {
+        let ban = kick("a --ban 10m --ban-address --ban-name").unwrap().ban.unwrap();
+        assert_eq!((ban.duration.unwrap().seconds, ban.by_address, ban.by_name), (600, true, true));
+        for half in ["a --ban 10m", "a --ban-address", "a --ban-name", "a --ban soon --ban-name"] {
+            assert!(kick(half).is_err(), "{half}");
+        }
+    }
+
+    #[test]
+    fn the_address_and_json_may_stand_before_or_after_the_command() {
+        let args = parse("--json info --addr 10.0.0.1:1").unwrap();
+        assert!(args.json && args.addr == "10.0.0.1:1");
+        assert_eq!(parse("info").unwrap().addr, "127.0.0.1:50052");
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused() {
+        for line in [
+            "list --api smtp",
+            "list --order size",
+            "list --limit 0",
+            "list --min-lag -1",
+            "top --interval 99ms",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The operator's side of `chatroom.admin.v1`: one method for each question, its answer or one line of why not.
+//!
+//! Promises that no question waits for ever, and that a list is walked to its end. Knows nothing of flags and tables.
+
+use crate::cmd::terminal::{describe, innermost};
+use crate::wire::admin::admin_service_client::AdminServiceClient;
+use crate::wire::admin::{
+    AnnounceRequest, AnnounceResponse, ConnectionFilter, ConnectionOrder, GetConnectionRequest,
+    GetConnectionResponse, GetServerInfoRequest, GetServerInfoResponse, KickConnectionsRequest,
+    KickConnectionsResponse, ListConnectionsRequest, ListConnectionsResponse, ListRoomsRequest,
+    ListRoomsResponse, SetLogFilterRequest, SetLogFilterResponse, WatchConnectionsRequest,
+    WatchConnectionsResponse,
+};
+use anyhow::{Context as _, anyhow};
+use std::time::Duration;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status, Streaming};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For one answer; the server's own bound for its longest action, a kick, is two seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// So that a watch notices when the server's machine is gone.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The most a page may have, so that a walk has few.
+const PAGE_SIZE: u64 = 1000;
+
+/// A connection to an admin listener.
+pub(super) struct Admin {
+    service: AdminServiceClient<Channel>,
+    address: String,
+}
+
+impl Admin {
+    /// # Errors
+    /// What is wrong with the address, or why nobody answers there.
+    pub(super) async fn connect(address: &str) -> anyhow::Result<Self> {
+        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let endpoint = Endpoint::from_shared(url)
+            .ok()
+            .filter(|endpoint| endpoint.uri().authority().is_some())
+            .with_context(|| format!("--addr: {address} is not an address like 127.0.0.1:50052"))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_while_idle(true);
+        let channel = endpoint.connect().await.map_err(|error| {
+            let why = innermost(&error);
+            anyhow!("cannot connect to {address}: {why} (set --addr to the server's --admin-listen address)")
+        })?;
+        Ok(Self { service: AdminServiceClient::new(channel), address: address.to_owned() })
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// All pages as one, or as much of them as `limit` allows.
+    pub(super) async fn list_connections(
+        &mut self,
+        filter: &ConnectionFilter,
+        order: ConnectionOrder,
+        limit: Option<u64>,
+    ) -> anyhow::Result<ListConnectionsResponse> {
+        let mut all = ListConnectionsResponse::default();
+        loop {
+            let request = ListConnectionsRequest {
+                page_size: page_size(limit, all.connections.len()),
+                page_token: std::mem::take(&mut all.next_page_token),
+                filter: Some(filter.clone()),
+                order: order.into(),
+            };
+            let page = answer(&self.address, self.service.list_connections(request)).await?;
+            all.connections.extend(page.connections);
+            all.total_size = page.total_size;
+            all.next_page_token = page.next_page_token;
+            if all.next_page_token.is_empty() || reached(limit, all.connections.len()) {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// All pages as one, or as much of them as `limit` allows.
+    pub(super) async fn list_rooms(&mut self, limit: Option<u64>) -> anyhow::Result<ListRoomsResponse> {
+        let mut all = ListRoomsResponse::default();
+        loop {
+            let request = ListRoomsRequest {
+                page_size: page_size(limit, all.rooms.len()),
+                page_token: std::mem::take(&mut all.next_page_token),
+            };
+            let page = answer(&self.address, self.service.list_rooms(request)).await?;
+            all.rooms.extend(page.rooms);
+            all.total_size = page.total_size;
+            all.next_page_token = page.next_page_token;
+            if all.next_page_token.is_empty() || reached(limit, all.rooms.len()) {
+                return Ok(all);
+            }
+        }
+    }
+
+    pub(super) async fn get_connection(&mut self, id: String) -> anyhow::Result<GetConnectionResponse> {
+        answer(&self.address, self.service.get_connection(GetConnectionRequest { id })).await
+    }
+
+    pub(super) async fn kick(
+        &mut self,
+        request: KickConnectionsRequest,
+    ) -> anyhow::Result<KickConnectionsResponse> {
+        answer(&self.address, self.service.kick_connections(request)).await
+    }
+
+    pub(super) async fn watch(
+        &mut self,
+        room: String,
+    ) -> anyhow::Result<Streaming<WatchConnectionsResponse>> {
+        answer(&self.address, self.service.watch_connections(WatchConnectionsRequest { room })).await
+    }
+
+    pub(super) async fn announce(&mut self, request: AnnounceRequest) -> anyhow::Result<AnnounceResponse> {
+        answer(&self.address, self.service.announce(request)).await
+    }
+
+    pub(super) async fn server_info(&mut self) -> anyhow::Result<GetServerInfoResponse> {
+        answer(&self.address, self.service.get_server_info(GetServerInfoRequest {})).await
+    }
+
+    pub(super) async fn set_log_filter(
+        &mut self,
+        request: SetLogFilterRequest,
+    ) -> anyhow::Result<SetLogFilterResponse> {
+        answer(&self.address, self.service.set_log_filter(request)).await
+    }
+}
+
+fn page_size(limit: Option<u64>, have: usize) -> i32 {
+    let wanted = limit.map_or(PAGE_SIZE, |limit| limit.saturating_sub(have as u64).min(PAGE_SIZE));
+    i32::try_from(wanted).unwrap_or(i32::MAX)
+}
+
+fn reached(limit: Option<u64>, have: usize) -> bool {
+    limit.is_some_and(|limit| have as u64 >= limit)
+}
+
+async fn answer<T>(
+    address: &str,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> anyhow::Result<T> {
+    match timeout(PATIENCE, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(refusal(address, &status)),
+        Err(_) => Err(anyhow!("no answer from {address} within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// Why there is no answer, in one line with the server's code and words.
+pub(super) fn refusal(address: &str, status: &Status) -> anyhow::Error {
+    let words = describe(status);
+    // A status with a cause was made on this side, from what happened to the connection.
+    if let Some(cause) = std::error::Error::source(status) {
+        return anyhow!("lost {address}: {words}: {}", innermost(cause));
+    }
+    match status.code() {
+        Code::Unimplemented => {
+            anyhow!(
+                "{address} is no admin listener: {words} (set --addr to the server's --admin-listen address)"
+            )
+        }
+        _ => anyhow!("{words}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_never_larger_than_what_is_still_wanted() {
+        assert_eq!(page_size(None, 5000), 1000);
+        assert_eq!(page_size(Some(1500), 0), 1000);
+        assert_eq!(page_size(Some(1500), 1000), 500);
+        assert!(reached(Some(1500), 1500) && !reached(Some(1500), 1499) && !reached(None, 1 << 40));
+    }
+
+    #[test]
+    fn a_refusal_has_the_servers_code_and_words() {
+        let words = refusal("h:1", &Status::not_found("no connection has this id")).to_string();
+        assert_eq!(words, "NotFound: no connection has this id");
+        let words = refusal("h:1", &Status::unimplemented("")).to_string();
+        assert!(words.contains("h:1 is no admin listener") && words.contains("--addr"), "{words}");
+    }
+}

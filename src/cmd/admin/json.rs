@@ -1,0 +1,107 @@
+//! Messages as proto3 JSON.
+//!
+//! Promises what the proto's descriptors say, and nothing typed by hand: a new field appears here by itself. Differs
+//! from grpcurl in two things, both for scripts: defaults are written out, and 64-bit integers are plain numbers.
+
+use crate::wire::{self, admin};
+use anyhow::Context as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use serde_json::Value;
+use std::sync::OnceLock;
+
+/// A message that has a name in the descriptors.
+pub(super) trait Named: prost::Message {
+    const NAME: &'static str;
+}
+
+macro_rules! named {
+    ($($message:ident)*) => {
+        $(impl Named for admin::$message {
+            const NAME: &'static str = concat!("chatroom.admin.v1.", stringify!($message));
+        })*
+    };
+}
+
+named! {
+    Connection Room ListConnectionsResponse GetConnectionResponse KickConnectionsResponse ListRoomsResponse
+    WatchConnectionsResponse AnnounceResponse GetServerInfoResponse SetLogFilterResponse
+}
+
+/// The message in JSON.
+///
+/// # Errors
+/// A time that proto3 JSON has no words for, such as one after the year 9999.
+pub(super) fn of<M: Named>(message: &M) -> anyhow::Result<Value> {
+    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
+    let pool = POOL.get_or_init(|| {
+        DescriptorPool::decode(wire::DESCRIPTORS).expect("the build has checked the descriptors it wrote")
+    });
+    let descriptor = pool.get_message_by_name(M::NAME).expect("a test looks for every name");
+    let mut dynamic = DynamicMessage::new(descriptor);
+    let cannot = || format!("cannot write {} as JSON", M::NAME);
+    dynamic.transcode_from(message).with_context(cannot)?;
+    let options = SerializeOptions::new().stringify_64_bit_integers(false).skip_default_fields(false);
+    dynamic.serialize_with_options(serde_json::value::Serializer, &options).with_context(cannot)
+}
+
+/// Each message in JSON.
+///
+/// # Errors
+/// As [`of`].
+pub(super) fn of_each<M: Named>(messages: &[M]) -> anyhow::Result<Vec<Value>> {
+    messages.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use admin::watch_connections_response::Event;
+    use serde_json::json;
+
+    #[test]
+    fn a_message_is_proto3_json_with_defaults_and_plain_numbers() {
+        let connection = admin::Connection {
+            id: "7".into(),
+            name: "\u{1b}[2J\"".into(),
+            api: admin::Api::Hello.into(),
+            since: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+            lag_time: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
+            bytes_out: u64::MAX,
+            ..Default::default()
+        };
+        let value = of(&connection).unwrap();
+        assert_eq!(value["name"], "\u{1b}[2J\"");
+        assert_eq!(value["api"], "API_HELLO");
+        assert_eq!(value["since"], "2023-11-14T22:13:20Z");
+        assert_eq!(value["lagTime"], "1.500s");
+        assert_eq!(value["bytesOut"], json!(u64::MAX));
+        assert_eq!(value["lagMessages"], 0);
+        assert_eq!(value["ending"], "");
+        assert_eq!(value.get("lastActivity"), None);
+        assert!(!value.to_string().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn every_named_message_is_in_the_descriptors() {
+        fn written<M: Named + Default>() {
+            assert!(of(&M::default()).unwrap().is_object(), "{}", M::NAME);
+        }
+        written::<admin::Connection>();
+        written::<admin::Room>();
+        written::<admin::ListConnectionsResponse>();
+        written::<admin::GetConnectionResponse>();
+        written::<admin::KickConnectionsResponse>();
+        written::<admin::ListRoomsResponse>();
+        written::<admin::WatchConnectionsResponse>();
+        written::<admin::AnnounceResponse>();
+        written::<admin::GetServerInfoResponse>();
+        written::<admin::SetLogFilterResponse>();
+    }
+
+    #[test]
+    fn an_event_is_under_its_own_name() {
+        let event = Some(Event::Missed(admin::Missed { count: 3 }));
+        let value = of(&admin::WatchConnectionsResponse { event, time: None }).unwrap();
+        assert_eq!(value, json!({ "missed": { "count": 3 } }));
+    }
+}

@@ -1,0 +1,328 @@
+//! `chatroom admin top`: the server at a glance, again and again.
+//!
+//! The server counts, this subtracts: rates are differences of two answers over the server's own clock, so that a slow
+//! way to it changes none. Costs the server a handful of snapshots each interval.
+
+use super::client::Admin;
+use super::table::{Column, Table, bytes, cell, cropped, quantity, span};
+use super::view::{self, duration};
+use super::{json, print};
+use crate::cli::TopArgs;
+use crate::wire::admin::{Connection, ConnectionFilter, ConnectionOrder, GetServerInfoResponse, Room};
+use Column::{Left, Right};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::time::SystemTime;
+use tokio::time::{Instant, sleep_until};
+
+/// Of each list, where the terminal does not set a limit.
+const ROWS: usize = 10;
+/// Lines of a frame that are there without any row: the head, and for each of three lists a gap, a title, headings.
+const FIXED_LINES: usize = 6 + 3 * 3;
+const HOME: &str = "\x1b[H";
+const CLEAR: &str = "\x1b[2J";
+const CLEAR_LINE: &str = "\x1b[K";
+const CLEAR_BELOW: &str = "\x1b[J";
+
+/// Shows frames until it has shown enough or is interrupted.
+///
+/// # Errors
+/// When the server stops answering.
+pub(super) async fn run(admin: &mut Admin, args: &TopArgs, as_json: bool) -> anyhow::Result<()> {
+    let screen = Screen::of_stdout(as_json);
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        done = show(admin, args, &screen) => done,
+    }
+}
+
+async fn show(admin: &mut Admin, args: &TopArgs, screen: &Screen) -> anyhow::Result<()> {
+    let mut before = admin.server_info().await?;
+    let mut next = Instant::now();
+    if let Screen::Terminal = screen {
+        // Someone waits for it: the first frame has no rates yet.
+        print(CLEAR)?;
+        draw(&Sample::take(admin, ROWS).await?, None, screen)?;
+    }
+    let mut shown = 0;
+    while args.count.is_none_or(|count| shown < count) {
+        // From now on, not from when it was due: a server that was late is not asked twice at once.
+        next = (next + args.interval).max(Instant::now());
+        sleep_until(next).await;
+        let sample = Sample::take(admin, ROWS).await?;
+        draw(&sample, Rates::between(&before, &sample.info).as_ref(), screen)?;
+        before = sample.info;
+        shown += 1;
+    }
+    Ok(())
+}
+
+fn draw(sample: &Sample, rates: Option<&Rates>, screen: &Screen) -> anyhow::Result<()> {
+    let now = SystemTime::now();
+    match screen {
+        Screen::Json => print(&format!("{}\n", sample.json(rates)?)),
+        Screen::Pipe => print(&format!("{}\n", sample.frame(rates, ROWS, now))),
+        Screen::Terminal => {
+            let (width, height) = terminal_size::terminal_size()
+                .map_or((usize::MAX, usize::MAX), |(width, height)| (width.0.into(), height.0.into()));
+            let rows = (height.saturating_sub(FIXED_LINES + 1) / 3).clamp(1, ROWS);
+            print(&redrawn(&sample.frame(rates, rows, now), width, height))
+        }
+    }
+}
+
+/// Where frames go.
+enum Screen {
+    /// Drawn over and over, cropped to it.
+    Terminal,
+    /// One after the other.
+    Pipe,
+    /// A line each.
+    Json,
+}
+
+impl Screen {
+    fn of_stdout(as_json: bool) -> Self {
+        match (as_json, std::io::stdout().is_terminal()) {
+            (true, _) => Self::Json,
+            (false, true) => Self::Terminal,
+            (false, false) => Self::Pipe,
+        }
+    }
+}
+
+/// The frame over the one before. Clears what was behind each line, not the screen first: that would flicker.
+fn redrawn(frame: &str, width: usize, height: usize) -> String {
+    let lines = frame.lines().take(height.saturating_sub(1));
+    let lines = lines.map(|line| format!("{}{CLEAR_LINE}\n", cropped(line, width)));
+    format!("{HOME}{}{CLEAR_BELOW}", lines.collect::<String>())
+}
+
+/// What the server is doing, per second.
+struct Rates {
+    published: f64,
+    delivered: f64,
+    bytes_published: f64,
+    bytes_delivered: f64,
+    opened: f64,
+    closed: f64,
+}
+
+impl Rates {
+    /// None if the server was started anew in between, or no time has passed.
+    fn between(before: &GetServerInfoResponse, now: &GetServerInfoResponse) -> Option<Self> {
+        let passed = duration(now.uptime).checked_sub(duration(before.uptime))?;
+        if before.started != now.started || passed.is_zero() {
+            return None;
+        }
+        let rate = |before: u64, now: u64| now.saturating_sub(before) as f64 / passed.as_secs_f64();
+        let closed = |info: &GetServerInfoResponse| info.connections_closed.values().sum();
+        Some(Self {
+            published: rate(before.messages_published, now.messages_published),
+            delivered: rate(before.messages_delivered, now.messages_delivered),
+            bytes_published: rate(before.bytes_published, now.bytes_published),
+            bytes_delivered: rate(before.bytes_delivered, now.bytes_delivered),
+            opened: rate(before.connections_opened, now.connections_opened),
+            closed: rate(closed(before), closed(now)),
+        })
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "messagesPublished": self.published,
+            "messagesDelivered": self.delivered,
+            "bytesPublished": self.bytes_published,
+            "bytesDelivered": self.bytes_delivered,
+            "connectionsOpened": self.opened,
+            "connectionsClosed": self.closed,
+        })
+    }
+}
+
+/// What the server answered at one time.
+struct Sample {
+    info: GetServerInfoResponse,
+    /// The busiest first.
+    rooms: Vec<Room>,
+    /// The furthest behind first; only those that are behind.
+    slowest: Vec<Connection>,
+    /// The one that was sent the most first.
+    biggest: Vec<Connection>,
+}
+
+impl Sample {
+    async fn take(admin: &mut Admin, rows: usize) -> anyhow::Result<Self> {
+        let limit = Some(rows as u64);
+        let behind = ConnectionFilter { min_lag_messages: 1, ..Default::default() };
+        let all = ConnectionFilter::default();
+        let info = admin.server_info().await?;
+        let mut rooms = admin.list_rooms(None).await?.rooms;
+        busiest(&mut rooms, rows);
+        let slowest = admin.list_connections(&behind, ConnectionOrder::Lag, limit).await?.connections;
+        let biggest = admin.list_connections(&all, ConnectionOrder::Bytes, limit).await?.connections;
+        Ok(Self { info, rooms, slowest, biggest })
+    }
+
+    fn json(&self, rates: Option<&Rates>) -> anyhow::Result<Value> {
+        Ok(json!({
+            "info": json::of(&self.info)?,
+            "rates": rates.map(Rates::json),
+            "rooms": json::of_each(&self.rooms)?,
+            "slowest": json::of_each(&self.slowest)?,
+            "biggest": json::of_each(&self.biggest)?,
+        }))
+    }
+
+    fn frame(&self, rates: Option<&Rates>, rows: usize, now: SystemTime) -> String {
+        let info = &self.info;
+        let per_second = |sign, rate: Option<f64>| {
+            rate.map_or_else(String::new, |rate| format!(" {sign}{}/s", quantity(rate)))
+        };
+        let came = per_second('+', rates.map(|rates| rates.opened));
+        let went = per_second('-', rates.map(|rates| rates.closed));
+        let mut frame = format!("chatroom {}  up {}\n", cell(&info.version), span(duration(info.uptime)));
+        let _ = writeln!(
+            frame,
+            "connections {}{came}{went}  transports {}  rooms {}  workers {}\n\n{}",
+            info.connections,
+            info.transports,
+            info.rooms,
+            info.workers,
+            flow(info, rates)
+        );
+        let rooms = &self.rooms[..self.rooms.len().min(rows)];
+        let slowest = &self.slowest[..self.slowest.len().min(rows)];
+        let biggest = &self.biggest[..self.biggest.len().min(rows)];
+        let _ = write!(frame, "busiest rooms\n{}\n", view::rooms(rooms, now));
+        let _ = write!(frame, "slowest members, by lag\n{}\n", view::connections(slowest, now));
+        let _ = write!(frame, "biggest members, by bytes sent to them\n{}", view::connections(biggest, now));
+        frame
+    }
+}
+
+/// Sorts by rate, then by members; the rest stays in order of name.
+fn busiest(rooms: &mut Vec<Room>, rows: usize) {
+    rooms.sort_by(|a, b| b.message_rate.total_cmp(&a.message_rate).then(b.members.cmp(&a.members)));
+    rooms.truncate(rows);
+}
+
+fn flow(info: &GetServerInfoResponse, rates: Option<&Rates>) -> Table {
+    let mut table =
+        Table::new(vec![Left(""), Right("MSGS/S"), Right("BYTES/S"), Right("MESSAGES"), Right("BYTES")]);
+    let mut row = |name: &str, rate: Option<(f64, f64)>, messages: u64, size: u64| {
+        let (per_second, bytes_per_second) = rate.unzip();
+        table.row([
+            name.to_owned(),
+            per_second.map_or_else(String::new, quantity),
+            bytes_per_second.map_or_else(String::new, whole_bytes),
+            quantity(messages as f64),
+            bytes(size),
+        ]);
+    };
+    let published = rates.map(|rates| (rates.published, rates.bytes_published));
+    let delivered = rates.map(|rates| (rates.delivered, rates.bytes_delivered));
+    row("published", published, info.messages_published, info.bytes_published);
+    row("delivered", delivered, info.messages_delivered, info.bytes_delivered);
+    table
+}
+
+#[expect(clippy::cast_sign_loss, reason = "a rate of something that only grows is not negative")]
+fn whole_bytes(rate: f64) -> String {
+    bytes(rate.round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn info(uptime_ms: u64, published: u64) -> GetServerInfoResponse {
+        GetServerInfoResponse {
+            version: "0.1.0".into(),
+            started: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+            uptime: Some(Duration::from_millis(uptime_ms).try_into().unwrap()),
+            connections: 3,
+            messages_published: published,
+            messages_delivered: published * 3,
+            bytes_published: published * 1024,
+            connections_closed: [("kicked".to_owned(), published / 100), ("idle".to_owned(), 0)].into(),
+            ..Default::default()
+        }
+    }
+
+    fn rates(before: &GetServerInfoResponse, now: &GetServerInfoResponse) -> Rates {
+        Rates::between(before, now).expect("time has passed")
+    }
+
+    #[test]
+    fn rates_are_by_the_servers_clock() {
+        let rates = rates(&info(1000, 100), &info(3000, 500));
+        assert_eq!((rates.published, rates.delivered, rates.closed), (200.0, 600.0, 2.0));
+    }
+
+    #[test]
+    fn a_server_that_was_started_anew_has_no_rates() {
+        let other = GetServerInfoResponse { started: None, ..info(3000, 500) };
+        assert!(Rates::between(&info(1000, 100), &other).is_none());
+        assert!(Rates::between(&info(3000, 100), &info(1000, 0)).is_none());
+        assert!(Rates::between(&info(1000, 100), &info(1000, 100)).is_none());
+    }
+
+    fn sample() -> Sample {
+        let room = |name: &str, rate, members| Room {
+            name: name.into(),
+            message_rate: rate,
+            members,
+            ..Default::default()
+        };
+        let mut rooms = vec![room("a", 0.0, 1), room("b", 0.0, 2), room("c", 9.0, 1)];
+        busiest(&mut rooms, ROWS);
+        let slow = Connection { id: "slow".into(), name: "\u{1b}[2J".into(), ..Default::default() };
+        let big = |n| Connection { id: format!("big{n}"), ..Default::default() };
+        Sample { info: info(3000, 500), rooms, slowest: vec![slow], biggest: (0..9).map(big).collect() }
+    }
+
+    #[test]
+    fn a_frame_has_rates_busiest_rooms_slowest_and_biggest() {
+        let sample = sample();
+        let rates = rates(&info(1000, 100), &sample.info);
+        let frame = sample.frame(Some(&rates), 2, SystemTime::UNIX_EPOCH);
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let lines: Vec<_> = frame.lines().map(words).collect();
+        let has = |line: &str| assert!(lines.contains(&words(line)), "no {line} in {frame}");
+        has("connections 3 +0/s -2/s transports 0 rooms 0 workers 0");
+        has("published 200 200.0 KiB 500 500.0 KiB");
+        let at = |word: &str| lines.iter().position(|line| line.first().is_some_and(|first| first == word));
+        assert!(at("c") < at("b") && at("a").is_none(), "{frame}");
+        assert!(at("slow") < at("big0") && at("big1").is_some() && at("big2").is_none(), "{frame}");
+        assert!(!frame.contains('\u{1b}'), "{frame}");
+        assert_eq!(frame.lines().count(), FIXED_LINES + 2 + 1 + 2);
+    }
+
+    #[test]
+    fn the_first_frame_has_no_rates() {
+        let frame = sample().frame(None, 2, SystemTime::UNIX_EPOCH);
+        assert!(
+            frame.lines().any(|line| line.split_whitespace().take(3).eq(["published", "-", "-"])),
+            "{frame}"
+        );
+        assert_eq!(sample().json(None).unwrap()["rates"], Value::Null);
+    }
+
+    #[test]
+    fn a_frame_in_json_is_one_line_of_messages_and_rates() {
+        let sample = sample();
+        let value = sample.json(Some(&rates(&info(1000, 100), &sample.info))).unwrap();
+        assert_eq!(value["rates"]["messagesPublished"], 200.0);
+        assert_eq!(value["rooms"][0]["name"], "c");
+        assert_eq!(value["info"]["connectionsClosed"]["kicked"], 5);
+        assert!(!value.to_string().contains('\n'));
+    }
+
+    #[test]
+    fn a_frame_is_drawn_over_the_one_before_and_no_larger_than_the_terminal() {
+        let drawn = redrawn("one line\ntwo\nthree\nfour\n", 4, 3);
+        assert_eq!(drawn, "\x1b[Hone \x1b[K\ntwo\x1b[K\n\x1b[J");
+    }
+}

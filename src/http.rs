@@ -1,0 +1,78 @@
+//! The plain HTTP listener for machines that watch: `/metrics`, `/livez`, `/readyz`.
+//!
+//! Promises that it answers however busy the chat is (it lives on the control plane's thread), and that it cannot be
+//! used up: few connections, little time for each request's head. Knows nothing of what the metrics say.
+
+use crate::metrics::Exposition;
+use crate::transport::Listener;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Connections at a time; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+/// Time for the head of a request, on a new connection or one that is kept alive.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// How long to leave the queue alone when a connection cannot be accepted.
+const BACK_OFF: Duration = Duration::from_millis(200);
+
+/// What is served.
+#[derive(Clone)]
+pub struct Endpoints {
+    /// Writes the metrics as they are now.
+    pub metrics: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+    /// Whether the server is ready.
+    pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Endpoints {
+    /// Serves until the future is dropped.
+    ///
+    /// # Errors
+    /// When the listener cannot be used at all.
+    pub async fn serve(self, listener: Listener) -> io::Result<()> {
+        let listener = listener.into_async()?;
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(|| async { "alive\n" }))
+            .route("/readyz", get(ready))
+            .with_state(self);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+            let Ok((socket, _)) = listener.accept().await else {
+                tokio::time::sleep(BACK_OFF).await;
+                continue;
+            };
+            let service = TowerToHyperService::new(router.clone());
+            tokio::spawn(async move {
+                let mut http = http1::Builder::new();
+                http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+                // A watcher that breaks off is no event.
+                let _ = http.serve_connection(TokioIo::new(socket), service).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+async fn metrics(State(endpoints): State<Endpoints>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], (endpoints.metrics)())
+}
+
+async fn ready(State(endpoints): State<Endpoints>) -> impl IntoResponse {
+    if (endpoints.ready)() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}

@@ -1,0 +1,90 @@
+//! What a lane counts: one set for each lane, so that no two threads write the same memory on the broadcast path.
+
+use crate::metrics::{BATCHES, Counter, DURATIONS, Distribution, Histogram, SIZES};
+use std::time::Duration;
+
+/// One lane's counts.
+pub(crate) struct Tally {
+    pub(crate) published_messages: Counter,
+    pub(crate) published_bytes: Counter,
+    pub(crate) delivered_messages: Counter,
+    pub(crate) delivered_bytes: Counter,
+    pub(crate) gap_messages: Counter,
+    pub(crate) message_size: Histogram,
+    pub(crate) broadcast_latency: Histogram,
+    pub(crate) fanout: Histogram,
+    pub(crate) batch_messages: Histogram,
+    pub(crate) inbox_wait: Histogram,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self {
+            published_messages: Counter::default(),
+            published_bytes: Counter::default(),
+            delivered_messages: Counter::default(),
+            delivered_bytes: Counter::default(),
+            gap_messages: Counter::default(),
+            message_size: Histogram::new(SIZES),
+            broadcast_latency: Histogram::new(DURATIONS),
+            fanout: Histogram::new(DURATIONS),
+            batch_messages: Histogram::new(BATCHES),
+            inbox_wait: Histogram::new(DURATIONS),
+        }
+    }
+}
+
+/// Nanoseconds, as histograms of durations take them.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What all lanes have counted together. Durations are in nanoseconds, sizes in bytes of frames.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    /// Messages that took their place in a room's order.
+    pub published_messages: u64,
+    /// Their bytes.
+    pub published_bytes: u64,
+    /// Messages handed to receivers' transports, each counted for each receiver.
+    pub delivered_messages: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
+    /// Messages that a receiver was told it will not get.
+    pub gap_messages: u64,
+    /// Sizes of published messages.
+    pub message_size: Distribution,
+    /// From accepting the oldest message of a segment to handing the segment to one receiver's transport.
+    pub broadcast_latency: Distribution,
+    /// From taking a batch to having woken the last member.
+    pub fanout: Distribution,
+    /// Messages in a batch.
+    pub batch_messages: Distribution,
+    /// How long the oldest message of a batch waited in the inbox.
+    pub inbox_wait: Distribution,
+}
+
+impl Totals {
+    /// # Panics
+    /// When there is no lane.
+    pub(crate) fn of<'a>(lanes: impl Iterator<Item = &'a Tally>) -> Self {
+        let lanes: Vec<&Tally> = lanes.collect();
+        let sum = |counter: fn(&Tally) -> &Counter| lanes.iter().map(|t| counter(t).get()).sum();
+        let merged = |histogram: fn(&Tally) -> &Histogram| {
+            let read = lanes.iter().map(|t| histogram(t).read());
+            read.reduce(|a, b| a.merged(&b)).expect("a hub has at least one lane")
+        };
+        Self {
+            published_messages: sum(|t| &t.published_messages),
+            published_bytes: sum(|t| &t.published_bytes),
+            delivered_messages: sum(|t| &t.delivered_messages),
+            delivered_bytes: sum(|t| &t.delivered_bytes),
+            gap_messages: sum(|t| &t.gap_messages),
+            message_size: merged(|t| &t.message_size),
+            broadcast_latency: merged(|t| &t.broadcast_latency),
+            fanout: merged(|t| &t.fanout),
+            batch_messages: merged(|t| &t.batch_messages),
+            inbox_wait: merged(|t| &t.inbox_wait),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The Prometheus text form.
+
+use super::Distribution;
+use prometheus::core::Collector as _;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder as _, TextEncoder};
+
+/// Names and values that tell one series of a metric from another. No value may be one that a client can choose.
+pub type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// One answer to a scrape, filled in metric by metric.
+#[derive(Default)]
+pub struct Exposition {
+    families: Vec<MetricFamily>,
+}
+
+impl Exposition {
+    /// The content type of [`Exposition::text`].
+    pub const CONTENT_TYPE: &'static str = prometheus::TEXT_FORMAT;
+
+    /// A metric that grows. Series of one metric must be added one after the other.
+    pub fn counter(&mut self, name: &'static str, help: &'static str, labels: Labels<'_>, value: u64) {
+        let mut counter = Counter::default();
+        counter.set_value(value as f64);
+        let mut metric = Metric::from_label(pairs(labels));
+        metric.set_counter(counter);
+        self.add(name, help, MetricType::COUNTER, metric);
+    }
+
+    /// A metric that goes up and down.
+    pub fn gauge(&mut self, name: &'static str, help: &'static str, labels: Labels<'_>, value: f64) {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        let mut metric = Metric::from_label(pairs(labels));
+        metric.set_gauge(gauge);
+        self.add(name, help, MetricType::GAUGE, metric);
+    }
+
+    /// A distribution, whose values are divided by `unit`: 1e9 makes seconds of nanoseconds.
+    pub fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: Labels<'_>,
+        values: &Distribution,
+        unit: f64,
+    ) {
+        let mut below = 0;
+        let bucket = |(bound, count): (&u64, &u64)| {
+            below += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound as f64 / unit);
+            bucket.set_cumulative_count(below);
+            bucket
+        };
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(values.bounds.iter().zip(&values.buckets).map(bucket).collect());
+        histogram.set_sample_count(values.count());
+        histogram.set_sample_sum(values.sum as f64 / unit);
+        let mut metric = Metric::from_label(pairs(labels));
+        metric.set_histogram(histogram);
+        self.add(name, help, MetricType::HISTOGRAM, metric);
+    }
+
+    /// This process's CPU time, memory and descriptors (`process_…`).
+    pub fn process(&mut self) {
+        self.families.extend(ProcessCollector::for_self().collect());
+    }
+
+    /// What has been added, as text.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.families, &mut text) {
+            // Only a metric without a name or series could do this, and a test scrapes all there are.
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        text
+    }
+
+    fn add(&mut self, name: &'static str, help: &'static str, kind: MetricType, metric: Metric) {
+        if let Some(last) = self.families.last_mut().filter(|last| last.name() == name) {
+            last.mut_metric().push(metric);
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(vec![metric]);
+        self.families.push(family);
+    }
+}
+
+fn pairs(labels: Labels<'_>) -> Vec<LabelPair> {
+    let pair = |(name, value): &(&'static str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    labels.iter().map(pair).collect()
+}

@@ -1,0 +1,122 @@
+//! Every metric of the server: its name, what it says, and where its value is read.
+//!
+//! The names are a contract with dashboards and alerts. Nothing is counted here, only read: at scrape, from the
+//! counts that the layers below keep.
+
+use crate::chat::Said;
+use crate::hub::{Departure, Hub};
+use crate::metrics::Exposition;
+use crate::transport::{Refusal, Rpcs, TransportCensus};
+use std::sync::Arc;
+
+/// What the metrics are read from.
+pub(super) struct Observed {
+    pub(super) hub: Hub<Said>,
+    pub(super) transports: Arc<TransportCensus>,
+    pub(super) rpcs: Arc<Rpcs>,
+}
+
+/// The only API so far; `chatroom.v1` will be the second.
+const HELLO: (&str, &str) = ("api", "hello");
+const SECOND: f64 = 1e9;
+
+impl Observed {
+    pub(super) fn text(&self) -> Vec<u8> {
+        let mut to = Exposition::default();
+        self.connections(&mut to);
+        self.transports(&mut to);
+        self.messages(&mut to);
+        self.rooms_and_lag(&mut to);
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("revision", env!("CHATROOM_REVISION")),
+            ("rustc", env!("CHATROOM_RUSTC")),
+        ];
+        to.gauge("chatroom_build_info", "Always 1; the labels say what runs.", &build, 1.0);
+        self.rpcs.expose(&mut to);
+        to.process();
+        to.text()
+    }
+
+    fn connections(&self, to: &mut Exposition) {
+        let census = self.hub.census();
+        let help = "Connections in rooms now. Equals opened_total minus the sum of closed_total.";
+        to.gauge("chatroom_connections", help, &[HELLO], census.present() as f64);
+        let help = "Connections that joined a room, counted when their call opens.";
+        to.counter("chatroom_connections_opened_total", help, &[HELLO], census.joined_total());
+        for departure in Departure::ALL {
+            let help = "Connections that left, by reason, counted once when their call has ended.";
+            let labels = [HELLO, ("reason", departure.as_str())];
+            let closed = census.departed_total(*departure);
+            to.counter("chatroom_connections_closed_total", help, &labels, closed);
+        }
+        let help = "Connections ended by an operator. Equals closed_total with reason kicked.";
+        to.counter("chatroom_kicks_total", help, &[], census.departed_total(Departure::Kicked));
+        let help = "Slow connections, by what was done about them, counted when it is done.";
+        let slow = census.departed_total(Departure::SlowConsumer);
+        to.counter("chatroom_slow_consumers_total", help, &[("action", "disconnect")], slow);
+    }
+
+    fn transports(&self, to: &mut Exposition) {
+        let help = "TCP connections on the chat listener now.";
+        to.gauge("chatroom_transports", help, &[], self.transports.present() as f64);
+        for refusal in Refusal::ALL {
+            let help =
+                "TCP connections closed before they carried a call, by reason, counted when they are closed.";
+            let labels = [("reason", refusal.as_str())];
+            let refused = self.transports.refused_total(*refusal);
+            to.counter("chatroom_transports_refused_total", help, &labels, refused);
+        }
+    }
+
+    fn messages(&self, to: &mut Exposition) {
+        let totals = self.hub.totals();
+        let help = "Messages that took their place in a room's order, counted in the batch that places them.";
+        to.counter("chatroom_messages_published_total", help, &[HELLO], totals.published_messages);
+        let help = "Messages handed to receivers' transports, counted for each receiver. With receivers that stay, \
+                    published times receivers equals delivered plus chatroom_gap_messages_total.";
+        to.counter("chatroom_messages_delivered_total", help, &[HELLO], totals.delivered_messages);
+        let help = "Bytes of published messages as frames, counted once whatever the number of receivers.";
+        to.counter("chatroom_published_bytes_total", help, &[], totals.published_bytes);
+        let help = "Bytes of frames handed to receivers' transports, counted for each receiver.";
+        to.counter("chatroom_delivered_bytes_total", help, &[], totals.delivered_bytes);
+        let help = "Messages that a slow receiver was told it does not get, counted when its call ends.";
+        to.counter("chatroom_gap_messages_total", help, &[], totals.gap_messages);
+        let help = "Size of each published message as a frame.";
+        to.histogram("chatroom_message_size_bytes", help, &[], &totals.message_size, 1.0);
+        let help = "From accepting a message to handing it to one receiver's transport: observed for each segment and \
+                    receiver, with the oldest message of the segment.";
+        to.histogram("chatroom_broadcast_latency_seconds", help, &[], &totals.broadcast_latency, SECOND);
+        let help = "From taking a batch to having woken its last member: observed once for each batch.";
+        to.histogram("chatroom_fanout_seconds", help, &[], &totals.fanout, SECOND);
+        let help = "Messages in a batch: observed once for each batch.";
+        to.histogram("chatroom_batch_messages", help, &[], &totals.batch_messages, 1.0);
+        let help = "How long the oldest message of a batch waited in the room's inbox: observed once for each batch.";
+        to.histogram("chatroom_inbox_wait_seconds", help, &[], &totals.inbox_wait, SECOND);
+    }
+
+    /// Read from the rooms at scrape: one step for each room and member.
+    fn rooms_and_lag(&self, to: &mut Exposition) {
+        let half_limit = self.hub.limits().lag_bytes / 2;
+        let (mut bytes, mut messages, mut lag_max, mut lagging) = (0, 0, 0, 0u64);
+        let rooms = self.hub.rooms();
+        for room in &rooms {
+            let retained = room.log().retained();
+            bytes += retained.0;
+            messages += retained.1;
+            room.for_each_member(|member| {
+                let lag = room.lag(member).bytes;
+                lag_max = lag_max.max(lag);
+                lagging += u64::from(lag > half_limit);
+            });
+        }
+        to.gauge("chatroom_rooms", "Rooms that exist now.", &[], rooms.len() as f64);
+        let help = "Bytes that all rooms' logs keep now, with overheads.";
+        to.gauge("chatroom_log_bytes", help, &[], bytes as f64);
+        to.gauge("chatroom_log_messages", "Messages that all rooms' logs keep now.", &[], messages as f64);
+        let help = "How far the slowest member is behind its room now, in bytes.";
+        to.gauge("chatroom_member_lag_bytes_max", help, &[], lag_max as f64);
+        let help = "Members that are behind by more than half of what they may be, in bytes, now.";
+        to.gauge("chatroom_members_lagging", help, &[], lagging as f64);
+    }
+}
