@@ -147,10 +147,10 @@ impl Watch {
     }
 
     fn answer(&self, serving: bool) -> HealthCheckResponse {
-        match self.known {
-            true => answer(serving),
-            false => HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() },
+        if self.known {
+            return answer(serving);
         }
+        HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() }
     }
 }
 

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => cmd::serve::run(&args),
         Command::Chat(args) => cmd::chat::run(&args),
+        Command::Health(args) => cmd::health::run(&args),
         Command::Admin(args) => cmd::admin::run(&args),
     };
     match done {

@@ -89,7 +89,7 @@ impl<M: Frame> Admin<M> {
         Ok(api::SetLogFilterResponse {
             previous_filter: change.previous,
             filter: change.now,
-            expires: change.expires.and_then(show::time),
+            expires: change.expires.map(show::time),
         })
     }
 
@@ -103,7 +103,7 @@ impl<M: Frame> Admin<M> {
         api::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: env!("CHATROOM_REVISION").to_owned(),
-            started: show::time(about.started),
+            started: Some(show::time(about.started)),
             uptime: show::duration(about.started.elapsed().unwrap_or_default()),
             listeners: about.listeners.iter().map(listener).collect(),
             limits: about.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),

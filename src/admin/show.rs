@@ -4,8 +4,8 @@ use crate::hub::{Frame, Lag, Room, Sight};
 use crate::wire::admin as api;
 use std::time::{Duration, SystemTime};
 
-pub(super) fn time(at: SystemTime) -> Option<prost_types::Timestamp> {
-    Some(at.into())
+pub(super) fn time(at: SystemTime) -> prost_types::Timestamp {
+    at.into()
 }
 
 pub(super) fn duration(time: Duration) -> Option<prost_types::Duration> {
@@ -23,7 +23,7 @@ pub(super) fn connection(sight: &Sight) -> api::Connection {
         room: room.to_string(),
         name: member.name().as_str().to_owned(),
         api: api::Api::Hello.into(),
-        since: time(member.since()),
+        since: Some(time(member.since())),
         transport_id: member.transport().unwrap_or_default(),
         position: sight.position().to_string(),
         lag_messages,
@@ -33,7 +33,7 @@ pub(super) fn connection(sight: &Sight) -> api::Connection {
         bytes_in,
         messages_out,
         bytes_out,
-        last_activity: time(member.last_activity()),
+        last_activity: Some(time(member.last_activity())),
         ending: member.ending().map(|ending| ending.departure.to_string()).unwrap_or_default(),
     }
 }
@@ -53,6 +53,6 @@ pub(super) fn room<M: Frame>(room: &Room<M>) -> api::Room {
         bytes,
         message_rate: room.message_rate(),
         lag_bytes_max,
-        since: time(room.since()),
+        since: Some(time(room.since())),
     }
 }

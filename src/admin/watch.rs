@@ -20,7 +20,7 @@ pub(super) fn events(events: Receiver<Event>, room: Option<RoomName>) -> impl St
                 Ok(_) => continue,
                 Err(RecvError::Lagged(count)) => {
                     let event = Some(Told::Missed(api::Missed { count }));
-                    api::WatchConnectionsResponse { event, time: show::time(SystemTime::now()) }
+                    api::WatchConnectionsResponse { event, time: Some(show::time(SystemTime::now())) }
                 }
                 Err(RecvError::Closed) => return None,
             };
@@ -37,5 +37,5 @@ fn tell(event: &Event) -> api::WatchConnectionsResponse {
         Happening::Lagging => Told::Lagging(api::Lagging { connection }),
         Happening::Kicked(reason) => Told::Kicked(api::Kicked { connection, reason: reason.clone() }),
     };
-    api::WatchConnectionsResponse { event: Some(told), time: show::time(event.at) }
+    api::WatchConnectionsResponse { event: Some(told), time: Some(show::time(event.at)) }
 }

@@ -6,6 +6,7 @@
 use super::said::Said;
 use super::status;
 use crate::hub::{Departure, Next, Subscription};
+use crate::telemetry::trace::ConnectionSpan;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -20,12 +21,17 @@ pub struct ChatBody {
     subscription: Subscription<Said>,
     /// The task that reads what this client says.
     listener: AbortHandle,
+    span: Option<ConnectionSpan>,
     ended: bool,
 }
 
 impl ChatBody {
-    pub(super) fn new(subscription: Subscription<Said>, listener: AbortHandle) -> Self {
-        Self { subscription, listener, ended: false }
+    pub(super) fn new(
+        subscription: Subscription<Said>,
+        listener: AbortHandle,
+        span: Option<ConnectionSpan>,
+    ) -> Self {
+        Self { subscription, listener, span, ended: false }
     }
 
     fn trailers(&self) -> HeaderMap {
@@ -123,6 +129,9 @@ impl Drop for ChatBody {
         // If nobody has decided on an end, the client has gone.
         member.depart(Departure::Cancelled, None);
         let reason = member.ending().map(|ending| ending.departure.as_str());
+        if let (Some(span), Some(reason)) = (&self.span, reason) {
+            span.departed(reason);
+        }
         tracing::info!(
             connection = %member.id(),
             room = %self.subscription.room().name(),

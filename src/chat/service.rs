@@ -7,6 +7,7 @@ use super::status;
 use crate::hub::{
     Abort, Departure, DisplayName, Hub, Introduction, InvalidName, LaneId, Publisher, RoomName,
 };
+use crate::telemetry::trace::{Connection, ConnectionSpan};
 use crate::transport::{Call, CallHandle};
 use crate::wire::hello::{ChatRequest, chat_room_server};
 use futures_util::future::{Ready, ready};
@@ -17,8 +18,9 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Status, Streaming};
 
-/// The method's path.
+/// The method's path, and its name in traces.
 const CHAT: &str = "/hello.ChatRoom/Chat";
+const METHOD: &str = "hello.ChatRoom/Chat";
 /// Request metadata that chooses a room, and gives a display name.
 const ROOM: &str = "chatroom-room";
 const NAME: &str = "chatroom-name";
@@ -54,15 +56,18 @@ impl ChatRoom {
         let joined = self.hub.join(self.lane, &room, who);
         let (publisher, subscription) = joined.map_err(|refused| status::of_refusal(&refused))?;
         let member = subscription.member();
+        let about = Connection { method: METHOD, id: &member.id(), peer: member.peer(), room: &room };
+        let span = ConnectionSpan::begin(&parts.headers, &about);
         tracing::info!(
             connection = %member.id(),
             peer = member.peer().map(tracing::field::display),
             room = %room,
             name = member.name().as_str(),
+            trace = span.as_ref().map(|span| tracing::field::display(span.trace_id())),
             "new user"
         );
-        let listener = tokio::spawn(listen(messages, publisher, self.max_message_bytes));
-        let body = ChatBody::new(subscription, listener.abort_handle());
+        let listener = tokio::spawn(listen(messages, publisher, span.clone(), self.max_message_bytes));
+        let body = ChatBody::new(subscription, listener.abort_handle(), span);
         let mut response = Response::new(Reply::Chat { body });
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -82,12 +87,18 @@ impl Abort for CallHandle {
 }
 
 /// Publishes what the client says, until it has said all, or something that it may not.
-async fn listen(mut messages: Streaming<ChatRequest>, mut publisher: Publisher<Said>, max: usize) {
+async fn listen(
+    mut messages: Streaming<ChatRequest>,
+    mut publisher: Publisher<Said>,
+    span: Option<ConnectionSpan>,
+    max: usize,
+) {
     loop {
         match messages.message().await {
             Ok(Some(ChatRequest { message: text })) => {
+                let said = Said::traced(text, span.as_ref().map(ConnectionSpan::message));
                 // An error means that the connection has been ended: nobody listens any more.
-                if publisher.publish(Said::new(text)).await.is_err() {
+                if publisher.publish(said).await.is_err() {
                     return;
                 }
             }

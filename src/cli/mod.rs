@@ -2,10 +2,12 @@
 
 mod admin;
 mod chat;
+mod health;
 mod serve;
 
 pub use admin::{AdminArgs, AdminCommand, KickArgs, ListArgs, TopArgs, api_word, wire_duration};
 pub use chat::ChatArgs;
+pub use health::HealthArgs;
 pub use serve::{LogFormatArg, ServeArgs};
 
 use clap::{Parser, Subcommand};
@@ -26,6 +28,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Chat from the terminal, or from a pipe.
     Chat(ChatArgs),
+    /// Ask a server whether it serves: for container health checks.
+    Health(HealthArgs),
     /// See and steer a running server.
     Admin(Box<AdminArgs>),
 }

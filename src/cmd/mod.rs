@@ -2,5 +2,6 @@
 
 pub mod admin;
 pub mod chat;
+pub mod health;
 pub mod serve;
 mod terminal;

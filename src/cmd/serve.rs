@@ -7,6 +7,9 @@ use anyhow::Context as _;
 use std::io::Write as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Where clients cause no log lines: starts and stops, and what operators do, which is an audit.
+const UNLIMITED: &[&str] = &["chatroom::server", "chatroom::admin", "chatroom::cmd"];
+
 /// Runs the server until SIGTERM or SIGINT; a second one ends it at once.
 ///
 /// # Errors
@@ -14,13 +17,13 @@ use tokio::signal::unix::{SignalKind, signal};
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let open_files = transport::open_file_limit();
     let config = args.config(open_files)?;
-    telemetry::init(args.log_format.into(), &args.log_filter)?;
     // The control plane's thread is this one: it accepts, tends and takes signals.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let telemetry = telemetry::init(args.log_format.into(), &args.log_filter, UNLIMITED)?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let server = Server::bind(config, telemetry::LogControl)?;
+        let server = Server::bind(config, telemetry.logs())?;
         announce(&server)?;
         let stop = async move {
             tokio::select! {
@@ -36,7 +39,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
                 std::process::exit(1);
             });
         };
-        Ok(server.run(stop).await?)
+        let end = server.run(stop).await;
+        telemetry.flush().await;
+        Ok(end?)
     })
 }
 

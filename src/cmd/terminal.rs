@@ -30,7 +30,10 @@ fn steers(c: char) -> bool {
 
 /// A status in one line: its code and the server's words.
 pub(super) fn describe(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), Harmless(status.message()))
+    match status.message() {
+        "" => format!("{:?}", status.code()),
+        words => format!("{:?}: {}", status.code(), Harmless(words)),
+    }
 }
 
 /// The first cause of all, which is where the operating system says what is wrong.
@@ -55,5 +58,6 @@ mod tests {
     #[test]
     fn a_status_is_one_line() {
         assert_eq!(describe(&Status::not_found("no\nsuch")), "NotFound: no\\nsuch");
+        assert_eq!(describe(&Status::unimplemented("")), "Unimplemented");
     }
 }

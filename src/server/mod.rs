@@ -85,12 +85,7 @@ impl Server {
         let Self { config, log, chat, admin, metrics } = self;
         let health = health::Reporter::not_serving();
         let (hub, lanes) = Hub::new(hub_limits(&config), config.workers);
-        let plane = Plane {
-            health: health.clone(),
-            rpcs: Rpcs::of(&[wire::DESCRIPTORS, tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET])
-                .expect(BUILT_IN),
-            limits: transport_limits(&config),
-        };
+        let plane = Plane { health: health.clone(), rpcs: rpcs(), limits: transport_limits(&config) };
         let census = Arc::new(TransportCensus::default());
         let start = |lane| start_worker(&config, &hub, &plane, &census, lane);
         let workers = lanes.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
@@ -118,6 +113,8 @@ impl Server {
                 () = stop => Ok(()),
             };
             health.set_serving(false);
+            // They would never end by themselves, and so hold up the stop.
+            health.end_watches();
             end_calls(&hub, &workers, &census, config.stop_deadline).await;
             accepted
         };
@@ -128,7 +125,6 @@ impl Server {
             failed = endpoints.serve(metrics) => failed,
             () = hub.tend() => Ok(()),
         };
-        health.end_watches();
         workers.into_iter().for_each(WorkerHandle::stop);
         report(&hub, &census);
         Ok(done?)
@@ -179,6 +175,13 @@ async fn serve_operators(plane: &Plane, admin: Admin<Said>, listener: Listener) 
     };
     let acceptor = Acceptor { transports_max: ADMIN_TRANSPORTS_MAX, census };
     acceptor.run(listener, &[worker.start_here()]).await
+}
+
+/// Counts for the methods of all services, ours and the common ones.
+fn rpcs() -> Arc<Rpcs> {
+    let reflection =
+        [tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET];
+    Rpcs::of(&[wire::DESCRIPTORS, reflection[0], reflection[1]]).expect(BUILT_IN)
 }
 
 const BUILT_IN: &str = "the descriptors are compiled in, and a test reflects on them";

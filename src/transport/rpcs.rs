@@ -51,7 +51,7 @@ const CODES: [&str; 17] = [
 
 struct Method {
     service: String,
-    method: String,
+    name: String,
     kind: &'static str,
     started: Counter,
     handled: [Counter; CODES.len()],
@@ -59,10 +59,10 @@ struct Method {
 }
 
 impl Method {
-    fn new(service: &str, method: &str, kind: &'static str) -> Self {
+    fn new(service: &str, name: &str, kind: &'static str) -> Self {
         Self {
             service: service.to_owned(),
-            method: method.to_owned(),
+            name: name.to_owned(),
             kind,
             started: Counter::default(),
             handled: std::array::from_fn(|_| Counter::default()),
@@ -137,7 +137,7 @@ impl Rpcs {
 }
 
 fn labels(method: &Method) -> [(&'static str, &str); 3] {
-    [("grpc_type", method.kind), ("grpc_service", &method.service), ("grpc_method", &method.method)]
+    [("grpc_type", method.kind), ("grpc_service", &method.service), ("grpc_method", &method.name)]
 }
 
 /// One call that is under way; counted as handled once, when its status is known or it is dropped.

@@ -108,7 +108,9 @@ impl<S: Services> Worker<S> {
                         Closed::NoCall => Some(Refusal::NoCall),
                         Closed::Done | Closed::AfterGoodbye => None,
                     };
-                    refusal.into_iter().for_each(|refusal| place.census.refused(refusal));
+                    if let Some(refusal) = refusal {
+                        place.census.refused(refusal);
+                    }
                     tracing::info!(%transport, %peer, ?why, "transport closed by the server");
                 }
                 Err(error) => tracing::debug!(%transport, %peer, %error, "transport failed"),

@@ -7,9 +7,11 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "in tests a panic is the answer")]
 
 pub mod client;
+pub mod collector;
 pub mod crowd;
 pub mod frames;
 pub mod history;
+pub mod metrics;
 pub mod raw;
 pub mod server;
 

@@ -25,6 +25,8 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Server {
     child: Child,
     pub addr: SocketAddr,
+    pub admin_addr: SocketAddr,
+    pub metrics_addr: SocketAddr,
     log: Log,
 }
 
@@ -40,36 +42,42 @@ pub struct Stopped {
 impl Server {
     /// A server that logs each coming and going.
     pub fn start(options: &[&str]) -> Self {
-        Self::spawn("info", options)
+        Self::spawn("info", options, &[])
+    }
+
+    /// A server with these variables in its environment.
+    pub fn start_in(environment: &[(&str, &str)], options: &[&str]) -> Self {
+        Self::spawn("info", options, environment)
     }
 
     /// A server for storms: it logs warnings and its last line only.
     pub fn start_quiet(options: &[&str]) -> Self {
-        Self::spawn("warn,chatroom::server=info", options)
+        Self::spawn("warn,chatroom::server=info", options, &[])
     }
 
-    fn spawn(log_filter: &str, options: &[&str]) -> Self {
+    fn spawn(log_filter: &str, options: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatroom"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "2"]);
         command.args(["--admin-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
         command.args(["--log-format", "json", "--log-filter", log_filter]);
         command.args(options);
         for (key, _) in env::vars() {
-            if key.starts_with("CHATROOM_") || key == "RUST_LOG" {
+            if key.starts_with("CHATROOM_") || key.starts_with("OTEL_") || key == "RUST_LOG" {
                 command.env_remove(key);
             }
         }
+        command.envs(environment.iter().copied());
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary was built by cargo");
         let log = Log::of(child.stderr.take().unwrap());
-        let announced = announced_address(child.stdout.take().unwrap());
-        let Ok(addr) = announced.recv_timeout(START_PATIENCE) else {
+        let announced = announced_addresses(child.stdout.take().unwrap());
+        let Ok([addr, admin_addr, metrics_addr]) = announced.recv_timeout(START_PATIENCE) else {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("no `listening on … (chat)`; its log: {:#?}", log.lines());
+            panic!("no `listening on …` for each of {LISTENERS:?}; its log: {:#?}", log.lines());
         };
-        Self { child, addr, log }
+        Self { child, addr, admin_addr, metrics_addr, log }
     }
 
     /// A member in `room` on a transport of its own.
@@ -182,18 +190,27 @@ impl Drop for Server {
     }
 }
 
-/// Reads stdout to its end, so that the server never blocks on it; sends the chat listener's address.
-fn announced_address(stdout: impl Read + Send + 'static) -> mpsc::Receiver<SocketAddr> {
-    let (found, address) = mpsc::channel();
+/// The listeners whose addresses the tests need.
+const LISTENERS: [&str; 3] = ["chat", "admin", "metrics"];
+
+/// Reads stdout to its end, so that the server never blocks on it; sends the addresses of [`LISTENERS`], in their order.
+fn announced_addresses(stdout: impl Read + Send + 'static) -> mpsc::Receiver<[SocketAddr; LISTENERS.len()]> {
+    let (found, addresses) = mpsc::channel();
     thread::spawn(move || {
+        let mut heard = LISTENERS.map(|_| None);
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            let told = line.strip_prefix("listening on ");
-            if let Some(addr) = told.and_then(|rest| rest.strip_suffix(" (chat)")) {
-                let _ = found.send(addr.parse().unwrap());
+            let told = line.strip_prefix("listening on ").and_then(|rest| rest.split_once(' '));
+            let Some((addr, name)) = told else { continue };
+            let listener = LISTENERS.iter().position(|listener| name == format!("({listener})"));
+            if let Some(listener) = listener {
+                heard[listener] = Some(addr.parse().unwrap());
+            }
+            if let [Some(chat), Some(admin), Some(metrics)] = heard {
+                let _ = found.send([chat, admin, metrics]);
             }
         }
     });
-    address
+    addresses
 }
 
 /// What the server wrote to stderr, as it comes.

@@ -18,8 +18,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For one answer; the server's own bound for its longest action, a kick, is two seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// For one answer: the server reads snapshots, and waits for nobody.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// So that a watch notices when the server's machine is gone.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The most a page may have, so that a walk has few.

@@ -23,7 +23,10 @@ use std::time::SystemTime;
 /// What was wrong with the request, or with the way to the server, in one line.
 pub fn run(args: &AdminArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(act(args)) {
+    let done = runtime.block_on(act(args));
+    // A name look-up may still hang in a thread of its own: nothing waits for it.
+    runtime.shutdown_background();
+    match done {
         // Whoever read has read enough: `chatroom admin list | head`.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         done => done,

@@ -9,6 +9,7 @@ use crate::wire::admin::{
     ListConnectionsResponse, ListRoomsResponse, Room, SetLogFilterResponse,
 };
 use Column::{Left, Right};
+use prost_types::Timestamp;
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime};
@@ -153,7 +154,9 @@ pub(super) fn info(info: &GetServerInfoResponse, now: SystemTime) -> String {
 /// Which log lines are written now.
 pub(super) fn log_filter(answer: &SetLogFilterResponse, now: SystemTime) -> Facts {
     let until = answer.expires.map(|time| match time_of(Some(time)) {
-        Some(end) => format!("{time} (in {})", span(end.duration_since(now).unwrap_or_default())),
+        Some(end) => {
+            format!("{} (in {})", to_the_second(time), span(end.duration_since(now).unwrap_or_default()))
+        }
         None => time.to_string(),
     });
     Facts(named([
@@ -174,17 +177,22 @@ pub(super) fn duration(time: Option<prost_types::Duration>) -> Duration {
     time.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default()
 }
 
-fn time_of(time: Option<prost_types::Timestamp>) -> Option<SystemTime> {
+fn time_of(time: Option<Timestamp>) -> Option<SystemTime> {
     time.and_then(|time| SystemTime::try_from(time).ok())
 }
 
 /// How long ago, by this machine's clock; zero if the server's is ahead.
-fn ago(time: Option<prost_types::Timestamp>, now: SystemTime) -> String {
+fn ago(time: Option<Timestamp>, now: SystemTime) -> String {
     time_of(time).map_or_else(String::new, |time| span(now.duration_since(time).unwrap_or_default()))
 }
 
-fn moment(time: Option<prost_types::Timestamp>, now: SystemTime) -> String {
-    time.map_or_else(String::new, |at| format!("{at} ({} ago)", ago(time, now)))
+fn moment(time: Option<Timestamp>, now: SystemTime) -> String {
+    time.map_or_else(String::new, |at| format!("{} ({} ago)", to_the_second(at), ago(time, now)))
+}
+
+/// The time as a log line has it, without the fraction.
+pub(super) fn to_the_second(time: Timestamp) -> String {
+    Timestamp { nanos: 0, ..time }.to_string()
 }
 
 fn counted(shown: u64, total: u64, noun: &str) -> String {
@@ -211,7 +219,6 @@ fn sorted<V>(map: &HashMap<String, V>) -> impl Iterator<Item = (&String, &V)> {
 mod tests {
     use super::*;
     use crate::wire::admin::{Api, Ban, Listener};
-    use prost_types::Timestamp;
 
     const NOW: i64 = 1_700_000_000;
 

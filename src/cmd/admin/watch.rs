@@ -25,8 +25,7 @@ pub(super) async fn run(admin: &mut Admin, room: String, as_json: bool) -> anyho
 
 /// Time, event, id, room, name, peer, and what there is to say about it.
 fn line(event: &WatchConnectionsResponse) -> String {
-    let seconds = event.time.map(|time| prost_types::Timestamp { nanos: 0, ..time });
-    let time = seconds.map_or_else(|| cell(""), |time| time.to_string());
+    let time = event.time.map_or_else(|| cell(""), view::to_the_second);
     let (word, connection, detail) = match &event.event {
         Some(Event::Joined(joined)) => ("joined", joined.connection.as_ref(), String::new()),
         Some(Event::Left(left)) => ("left", left.connection.as_ref(), left.reason.clone()),

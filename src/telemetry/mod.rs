@@ -1,0 +1,104 @@
+//! What the server tells about itself: log lines on stderr, and traces to a collector.
+//!
+//! Promises: a line carries nothing that a client wrote in a form that acts on a terminal or looks like another line
+//! ([`text`]); under attack each cause gets a few lines a second, and the rest is counted ([`limit`]); the filter can be
+//! changed while the server runs ([`LogControl`]). Traces are off, and then cost nothing, unless the `OTEL_*` variables
+//! ask for them; a collector that is down or hangs costs a warning ([`export`]).
+//!
+//! Deliberately does not know rooms, messages or why anything happened: whoever says it, says it in full. Spans are not
+//! part of log lines.
+
+mod control;
+mod export;
+mod filter;
+mod limit;
+mod text;
+pub mod trace;
+
+pub use control::{Change, InvalidFilter, LogControl};
+
+use export::Exporter;
+use filter::{Logs, Traces};
+use limit::{Limited, Limiter};
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, fmt};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people; in colour on a terminal.
+    Text,
+    /// One JSON object per line, for machines.
+    Json,
+}
+
+/// The telemetry of this process, until it is [`Telemetry::flush`]ed.
+#[must_use = "what is not flushed at the end is lost"]
+pub struct Telemetry {
+    logs: LogControl,
+    limiter: Arc<Limiter>,
+    exporter: Option<Exporter>,
+}
+
+/// Has log lines written to stderr from now on, and traces exported if the environment says where to. Once per
+/// process; a second call changes nothing.
+///
+/// Lines of the modules in `unlimited`, where clients cause nothing, are never suppressed.
+/// Exporting and its timers run on the calling tokio runtime, which should be the control plane's.
+///
+/// # Errors
+/// [`InvalidFilter`], when `filter` is not in the `tracing` filter syntax (`info,chatroom::hub=debug`).
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn init(
+    format: LogFormat,
+    filter: &str,
+    unlimited: &'static [&'static str],
+) -> Result<Telemetry, InvalidFilter> {
+    let runtime = tokio::runtime::Handle::current();
+    let (logs, wanted) = LogControl::new(filter, &runtime)?;
+    let limiter = Arc::new(Limiter::new(unlimited));
+    let lines = Limited { layer: lines(format), limiter: Arc::clone(&limiter) }.with_filter(Logs(wanted));
+    let started = Exporter::from_environment(&runtime);
+    let tracer = started.as_ref().ok().and_then(Option::as_ref).map(Exporter::layer);
+    let spans = tracer.map(|layer| layer.with_filter(Traces));
+    if tracing_subscriber::registry().with(lines).with(spans).try_init().is_err() {
+        tracing::debug!("telemetry was set up before");
+    }
+    // Only now is there somewhere to say it.
+    let exporter = started.unwrap_or_else(|error| {
+        tracing::warn!(error, "traces are off");
+        None
+    });
+    runtime.spawn(Arc::clone(&limiter).report_for_ever());
+    Ok(Telemetry { logs, limiter, exporter })
+}
+
+fn lines(format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => lines.fmt_fields(text::fields()).boxed(),
+        LogFormat::Json => lines.with_ansi(false).json().flatten_event(true).with_current_span(false).boxed(),
+    }
+}
+
+impl Telemetry {
+    /// Changes the log filter while the server runs.
+    #[must_use]
+    pub fn logs(&self) -> LogControl {
+        self.logs.clone()
+    }
+
+    /// Says what was suppressed, and exports what has been traced; both within two seconds, whatever the collector does.
+    /// Nothing is traced after this.
+    pub async fn flush(self) {
+        self.limiter.report();
+        if let Some(exporter) = self.exporter {
+            exporter.flush().await;
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What the server tells about itself: traces as a collector gets them, and log lines under attack.
+
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+
+mod common;
+
+use common::client::{Member, Transport, chat};
+use common::collector::{Collector, Seen};
+use common::server::Server;
+use common::{PATIENCE, eventually};
+use std::net::TcpListener;
+use std::time::Duration;
+use tonic::Code;
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CALLER: &str = "b7ad6b7169203331";
+const CHAT: &str = "hello.ChatRoom/Chat";
+
+/// A server that exports to this endpoint, without waiting for a batch to fill.
+fn traced(endpoint: &str, more: &[(&str, &str)]) -> Server {
+    let mut environment = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
+    environment.extend(more);
+    Server::start_in(&environment, &[])
+}
+
+async fn join(server: &Server, room: &str, headers: &[(&str, &str)]) -> Member {
+    let mut all = vec![("chatroom-room", room)];
+    all.extend(headers);
+    let transport = Transport::connect(server.addr).await;
+    transport.open(chat(&all)).await.1
+}
+
+fn caller(sampled: bool) -> String {
+    format!("00-{TRACE}-{CALLER}-0{}", u8::from(sampled))
+}
+
+async fn says_and_leaves(mut member: Member, text: &str) {
+    member.say(text).await;
+    member.hears(text).await;
+    member.half_close();
+    member.ends_with(Code::Ok).await;
+}
+
+#[tokio::test]
+async fn a_connection_is_a_span_in_its_callers_trace() {
+    let collector = Collector::start().await;
+    let server = traced(&collector.url(), &[]);
+    let ann = join(&server, "blue", &[("traceparent", &caller(true))]).await;
+    let arrival = server.logs("new user", |_| true).await;
+    says_and_leaves(ann, "hi").await;
+    let span = collector.sees(1, CHAT).await.remove(0);
+    assert_eq!((span.trace.as_str(), span.parent.as_str()), (TRACE, CALLER));
+    assert_eq!(span.says("connection"), arrival["connection"]);
+    assert_eq!(span.says("peer"), arrival["peer"]);
+    assert_eq!((span.says("room"), span.says("departure")), ("blue", "left"));
+    assert_eq!(arrival["trace"], TRACE, "the log line leads to the trace: {arrival}");
+    assert_eq!(span.resource["service.name"], "chatroom");
+}
+
+#[tokio::test]
+async fn a_message_is_a_span_below_its_connection() {
+    let collector = Collector::start().await;
+    let server = traced(&collector.url(), &[]);
+    let mut bob = join(&server, "blue", &[("traceparent", &caller(false))]).await;
+    let ann = join(&server, "blue", &[("traceparent", &caller(true))]).await;
+    says_and_leaves(ann, "hi").await;
+    bob.hears("hi").await;
+    let connection = collector.sees(1, CHAT).await.remove(0);
+    let message = collector.sees(1, "publish").await.remove(0);
+    assert_eq!((&message.trace, &message.parent), (&connection.trace, &connection.id));
+    assert!(message.says("position").ends_with(":1"), "{message:?}");
+    assert_eq!((message.says("batch_messages"), message.says("members")), ("1", "2"));
+}
+
+#[tokio::test]
+async fn delivering_is_not_traced_and_every_published_message_is_once() {
+    let collector = Collector::start().await;
+    let server = traced(&collector.url(), &[]);
+    let mut others = Vec::new();
+    for _ in 0..5 {
+        others.push(join(&server, "blue", &[("traceparent", &caller(false))]).await);
+    }
+    let mut ann = join(&server, "blue", &[("traceparent", &caller(true))]).await;
+    for n in 0..30 {
+        ann.say(&n.to_string()).await;
+    }
+    for n in 0..30 {
+        others[0].hears(&n.to_string()).await;
+    }
+    drop(ann);
+    collector.sees(1, CHAT).await;
+    assert!(server.stop().await.status.success());
+    let offsets = |span: &Seen| span.says("position").rsplit_once(':').unwrap().1.parse::<u64>().unwrap();
+    let mut positions: Vec<_> = collector.sees(30, "publish").await.iter().map(offsets).collect();
+    positions.sort_unstable();
+    assert_eq!(positions, (1..=30).collect::<Vec<_>>());
+    let names: Vec<_> = collector.seen().into_iter().map(|span| span.name).collect();
+    assert_eq!(names.len(), 31, "the one sampled connection and its messages, nothing else: {names:?}");
+}
+
+#[tokio::test]
+async fn the_last_spans_are_exported_before_the_exit() {
+    let collector = Collector::start().await;
+    // No batch is due in this test but at the end.
+    let server = traced(&collector.url(), &[("OTEL_BSP_SCHEDULE_DELAY", "3600000")]);
+    let mut ann = join(&server, "lobby", &[]).await;
+    server.terminate();
+    ann.ends_with(Code::Unavailable).await;
+    drop(ann);
+    let stopped = server.ends().await;
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert_eq!(collector.sees(1, CHAT).await[0].says("departure"), "shutdown");
+}
+
+#[tokio::test]
+async fn the_variables_of_opentelemetry_rule() {
+    let collector = Collector::start().await;
+    let off = traced(&collector.url(), &[("OTEL_SDK_DISABLED", "true")]);
+    says_and_leaves(join(&off, "off", &[]).await, "hi").await;
+    assert!(off.stop().await.status.success());
+    let never = traced(&collector.url(), &[("OTEL_TRACES_SAMPLER", "always_off")]);
+    says_and_leaves(join(&never, "never", &[]).await, "hi").await;
+    assert!(never.stop().await.status.success());
+    let named = traced(&collector.url(), &[("OTEL_SERVICE_NAME", "lounge")]);
+    says_and_leaves(join(&named, "named", &[]).await, "hi").await;
+    assert!(named.stop().await.status.success());
+    let seen = collector.sees(1, CHAT).await;
+    assert_eq!((seen.len(), seen[0].says("room")), (1, "named"));
+    assert_eq!(seen[0].resource["service.name"], "lounge");
+}
+
+/// One warning, no error, everyone served, and out in time.
+async fn costs_nothing_but_a_warning(endpoint: &str) {
+    let server = traced(endpoint, &[("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")]);
+    for _ in 0..20 {
+        says_and_leaves(join(&server, "lobby", &[]).await, "hi").await;
+    }
+    server.logs("traces cannot be exported", |line| line["level"] == "WARN").await;
+    says_and_leaves(join(&server, "lobby", &[]).await, "still here").await;
+    let lines = server.log();
+    let warnings = |line: &&String| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+    assert_eq!(lines.iter().filter(warnings).count(), 1, "{lines:#?}");
+    let stopped = server.stop().await;
+    assert!(stopped.status.success() && stopped.took < Duration::from_secs(10), "{stopped:?}");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_down_costs_nothing_but_a_warning() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    costs_nothing_but_a_warning(&format!("http://{closed}")).await;
+}
+
+#[tokio::test]
+async fn a_collector_that_hangs_costs_nothing_but_a_warning() {
+    // The kernel accepts for it, and nobody ever reads.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    costs_nothing_but_a_warning(&format!("http://{}", silent.local_addr().unwrap())).await;
+}
+
+#[tokio::test]
+async fn a_collector_that_cannot_be_reached_in_this_way_is_named() {
+    for (endpoint, more) in
+        [("https://127.0.0.1:1", &[][..]), ("http://a:1", &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")])]
+    {
+        let server = traced(endpoint, more);
+        server.logs("traces are off", |line| line["level"] == "WARN").await;
+        says_and_leaves(join(&server, "lobby", &[]).await, "hi").await;
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_calls_is_logged_up_to_a_limit_and_the_rest_is_counted() {
+    const CALLS: u64 = 1_500;
+    let server = Server::start(&[]);
+    let transport = Transport::connect(server.addr).await;
+    for _ in 0..CALLS {
+        drop(transport.join("lobby", "someone").await);
+    }
+    let told = || {
+        let lines: Vec<_> =
+            server.log().iter().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()).collect();
+        let logged = lines.iter().filter(|line| line["message"] == "new user").count() as u64;
+        let about =
+            |line: &&serde_json::Value| line["message"] == "suppressed" && line["cause"] == "new user";
+        let suppressed: u64 = lines.iter().filter(about).map(|line| line["count"].as_u64().unwrap()).sum();
+        (logged, suppressed)
+    };
+    eventually(PATIENCE, "an account of every arrival", || {
+        let (logged, suppressed) = told();
+        logged + suppressed == CALLS
+    })
+    .await;
+    assert!(told().1 > 0, "something was suppressed: {:?}", told());
+}
