@@ -154,7 +154,7 @@ async fn twenty_list_loops_change_nothing_of_what_a_room_hears() {
 
     let began = Instant::now();
     let mut history = History::default();
-    let talks = speakers.into_iter().map(|speaker| tokio::spawn(talks(speaker, 5_000)));
+    let talks = speakers.into_iter().map(|speaker| tokio::spawn(talks(speaker, 25_000)));
     let mut said = 0;
     for (sender, talk) in talks.collect::<Vec<_>>().into_iter().enumerate() {
         let messages = talk.await.unwrap();

@@ -4,6 +4,8 @@
 
 mod common;
 
+use chatroom::telemetry::trace::{Connection, ConnectionSpan};
+use chatroom::telemetry::{self, LogFormat};
 use common::client::{Member, Transport, chat};
 use common::collector::{Collector, Seen};
 use common::server::Server;
@@ -11,6 +13,7 @@ use common::{PATIENCE, eventually};
 use std::net::TcpListener;
 use std::time::Duration;
 use tonic::Code;
+use tracing::level_filters::LevelFilter;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
@@ -155,6 +158,30 @@ async fn a_collector_that_hangs_costs_nothing_but_a_warning() {
     // The kernel accepts for it, and nobody ever reads.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     costs_nothing_but_a_warning(&format!("http://{}", silent.local_addr().unwrap())).await;
+}
+
+#[tokio::test]
+async fn a_collector_that_hangs_does_not_hold_up_the_exit() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = traced(&format!("http://{}", silent.local_addr().unwrap()), &[]);
+    says_and_leaves(join(&server, "lobby", &[]).await, "hi").await;
+    let log = server.watch_log();
+    let stopped = server.stop().await;
+    // The exporter itself would wait for ten seconds, and then try again.
+    assert!(stopped.status.success() && stopped.took < Duration::from_secs(8), "{stopped:?}");
+    let errors: Vec<_> = log.lines().into_iter().filter(|line| line.contains("ERROR")).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+}
+
+#[tokio::test]
+async fn with_traces_off_a_span_is_turned_away_at_its_callsite() {
+    let telemetry = telemetry::init(LogFormat::Text, "info", &[]).unwrap();
+    // Static, so that what is not wanted costs a load wherever it stands in the code, also in h2.
+    assert_eq!(LevelFilter::current(), LevelFilter::INFO);
+    let about = Connection { method: CHAT, id: &1, peer: None, room: &"lobby" };
+    assert!(ConnectionSpan::begin(&http::HeaderMap::new(), &about).is_none());
+    let change = telemetry.logs().set("warn", None).unwrap();
+    assert_eq!((change.previous.as_str(), LevelFilter::current()), ("info", LevelFilter::WARN));
 }
 
 #[tokio::test]

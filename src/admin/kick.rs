@@ -66,7 +66,9 @@ fn by_ids<M: Frame>(hub: &Hub<M>, ids: &[String]) -> Result<(Vec<Sight>, Vec<Str
     let there: HashSet<String> = found.iter().map(|sight| sight.member.id().to_string()).collect();
     let missing: Vec<String> = ids.iter().filter(|id| !there.contains(&id.to_lowercase())).cloned().collect();
     if found.is_empty() {
-        return Err(not_found("connection", &missing.join(", ")));
+        // A status travels in headers: it names a few.
+        let some = missing.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        return Err(not_found("connection", &some));
     }
     Ok((found, missing))
 }

@@ -249,13 +249,15 @@ impl<M: Frame> Hub<M> {
 
     /// Ends a connection for an operator. False when its end was decided before.
     pub fn kick(&self, sight: &Sight, reason: &str) -> bool {
-        let words = Some(reason.to_owned()).filter(|words| !words.is_empty());
-        let kicked = sight.member.depart(Departure::Kicked, words);
-        if kicked {
-            sight.member.doom();
-            self.census().tell(Happening::Kicked(reason.to_owned()), || sight.clone());
+        let member = &sight.member;
+        if member.ending().is_some() {
+            return false;
         }
-        kicked
+        // Told first, so that no watcher hears of the leave before.
+        self.census().tell(Happening::Kicked(reason.to_owned()), || sight.clone());
+        let words = Some(reason.to_owned()).filter(|words| !words.is_empty());
+        member.doom();
+        member.depart(Departure::Kicked, words)
     }
 
     /// Refuses whoever it names until then. False when there are too many bans already.

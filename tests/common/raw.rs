@@ -86,3 +86,31 @@ impl Drop for Mortal {
         let _ = self.process.wait();
     }
 }
+
+/// `chatroom chat` in a process of its own, which can be stopped and never goes on.
+pub struct Sleeper {
+    process: Child,
+}
+
+impl Sleeper {
+    pub fn joins(addr: SocketAddr, room: &str, name: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chatroom"));
+        command.args(["chat", "--addr", &addr.to_string(), "--room", room, "--name", name]);
+        let process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        Self { process }
+    }
+
+    /// SIGSTOP.
+    pub fn stops(&self) {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-STOP", &pid]).status();
+        assert!(sent.unwrap().success(), "no such process: {pid}");
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -121,6 +121,11 @@ impl Server {
         open.unwrap().count()
     }
 
+    /// The log, to be looked at when the server is gone.
+    pub fn watch_log(&self) -> Log {
+        self.log.clone()
+    }
+
     /// All lines logged so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lines()
@@ -214,7 +219,8 @@ fn announced_addresses(stdout: impl Read + Send + 'static) -> mpsc::Receiver<[So
 }
 
 /// What the server wrote to stderr, as it comes.
-struct Log {
+#[derive(Clone)]
+pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
     count: watch::Receiver<usize>,
 }
@@ -234,7 +240,7 @@ impl Log {
         Self { lines, count }
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 

@@ -6,11 +6,12 @@ fact that does not, with the last words of everyone on its stage.
 
 import itertools
 import json
-import os
 import signal
 import sys
 import traceback
 
+import facts
+from facts import exit_code, ok
 from processes import Failed, wait_until
 from room_order import faults, planted_faults
 from stage import BUF_CURL, CHAT, EVERY_KIND, GRPCURL, HERE, LINE_CLIENTS, Stage
@@ -23,21 +24,6 @@ INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 3, 8, 12, 14
 # Letters of two, three and four bytes, a joined emoji, right to left, what JSON and HTML escape, a line separator that
 # is no \n, spaces at the end.
 TEXTS = ["grüße", "你好", "🦀👩‍🚀", "שלום", '"\\ {"message": 1} </b> &', "\u2028 \t \u00a0 "]
-
-passed = 0
-
-
-def ok(fact, holds=True, otherwise=""):
-    global passed
-    if not holds:
-        raise Failed(f"not so: {fact}; {otherwise}" if otherwise else f"not so: {fact}")
-    passed += 1
-    print("ok", fact, flush=True)
-
-
-def exit_code(status):
-    """How grpcurl, and our clients after its example, tell the status of a call."""
-    return 64 + status
 
 
 def the_order_check_finds_planted_faults(_):
@@ -255,7 +241,7 @@ def main():
         sys.exit(f"e2e: no such scenario: {', '.join(unknown)}; there are: {', '.join(by_name)}")
     chosen = [by_name[name] for name in sys.argv[1:]] or SCENARIOS
     failed = [play(scenario) for scenario in chosen].count(False)
-    print(f"{passed} passed, {failed} failed")
+    print(f"{facts.passed} passed, {failed} failed")
     return 1 if failed else 0
 
 

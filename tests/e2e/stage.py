@@ -31,6 +31,7 @@ JSON_CLIENTS = {
 EVERY_KIND = [*LINE_CLIENTS, *JSON_CLIENTS]
 
 ENVIRONMENT = {
+    "PATH": os.pathsep.join([str(TOOLS / "bin"), str(TOOLS / "node/node_modules/.bin"), os.environ["PATH"]]),
     "PYTHONPATH": str(TOOLS / "python/generated"),
     "NODE_PATH": str(TOOLS / "node/node_modules"),
     # gRPC libraries send even loopback calls to a proxy if the machine has one.
@@ -53,13 +54,22 @@ class Stage:
     def server(self):
         return self._add(Server())
 
-    def client(self, kind, room=""):
-        return self._add(Client(kind, self.server.address(), room))
+    def serve(self, *options):
+        """Starts the server with these options; without this call it starts with none when it is first needed."""
+        self.server = self._add(Server(*options))
+
+    def client(self, kind, room="", name=""):
+        """The two tools in JSON_CLIENTS have names of their own."""
+        return self._add(Client(kind, self.server.address(), room, name or kind))
+
+    def process(self, name, *command):
+        """Starts a command that goes on, with its stdin open."""
+        return self._add(Process(name, command, ENVIRONMENT))
 
     def tool(self, *command):
         """Runs a command to its end and returns it; ADDR in it becomes the server's address."""
         command = [str(part).replace("ADDR", self.server.address()) for part in command]
-        tool = self._add(Process(pathlib.Path(command[0]).name, command, ENVIRONMENT))
+        tool = self.process(pathlib.Path(command[0]).name, *command)
         tool.close_stdin()
         wait_until(f"{' '.join(command)} ends", lambda: tool.exit_code is not None)
         return tool
@@ -73,17 +83,19 @@ class Stage:
 
 
 class Server(Process):
-    def __init__(self):
-        command = [os.environ["CHATROOM_BIN"], "serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
+    def __init__(self, *options):
+        command = [os.environ["CHATROOM_BIN"], "serve", "--log-format", "json", *options]
+        command += [word for flag in ("--listen", "--admin-listen", "--metrics-listen") for word in (flag, "127.0.0.1:0")]
         super().__init__("server", command)
 
-    def address(self):
+    def address(self, listener="chat"):
+        """Where it listens: for "chat", "admin" or "metrics"."""
         def listening():
             if self.exit_code is not None:
                 raise Failed(f"the server ended with {self.exit_code}")
-            return re.search(r"^listening on (\S+) \(chat\)$", self.out, re.MULTILINE)
+            return re.search(rf"^listening on (\S+) \({listener}\)$", self.out, re.MULTILINE)
 
-        return wait_until("the server listens", listening)[1]
+        return wait_until(f"the server listens ({listener})", listening)[1]
 
     def logged(self, message):
         """The log records with this message, so far."""
@@ -113,10 +125,10 @@ class Server(Process):
 class Client(Process):
     """One foreign client with its call open; what it says and hears are messages, whatever it reads and writes."""
 
-    def __init__(self, kind, addr, room):
+    def __init__(self, kind, addr, room, name):
         self._speaks_json = kind in JSON_CLIENTS
-        command = JSON_CLIENTS[kind](addr) if self._speaks_json else [*LINE_CLIENTS[kind], addr, kind]
-        super().__init__(kind, command, {**ENVIRONMENT, "CHATROOM_ROOM": room})
+        command = JSON_CLIENTS[kind](addr) if self._speaks_json else [*LINE_CLIENTS[kind], addr, name]
+        super().__init__(name, command, {**ENVIRONMENT, "CHATROOM_ROOM": room})
         self.said = []
 
     def says(self, message):

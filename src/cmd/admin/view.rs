@@ -182,7 +182,7 @@ fn time_of(time: Option<Timestamp>) -> Option<SystemTime> {
 }
 
 /// How long ago, by this machine's clock; zero if the server's is ahead.
-fn ago(time: Option<Timestamp>, now: SystemTime) -> String {
+pub(super) fn ago(time: Option<Timestamp>, now: SystemTime) -> String {
     time_of(time).map_or_else(String::new, |time| span(now.duration_since(time).unwrap_or_default()))
 }
 
