@@ -5,7 +5,7 @@
 mod common;
 
 use chatroom::wire::admin::{
-    Ban, Connection, ConnectionFilter, GetConnectionRequest, KickConnectionsRequest, KickConnectionsResponse,
+    Ban, Connection, ConnectionFilter, KickConnectionsRequest, KickConnectionsResponse,
     ListConnectionsRequest, admin_service_client::AdminServiceClient,
 };
 use common::{
@@ -84,7 +84,9 @@ fn was_kicked(ending: &Ending, reason: &str) {
 async fn hears_out(mut member: Member, name: String) -> (Log, Ending, Instant) {
     let mut log = Log::of(&name, Stay::Part);
     loop {
-        let each = |text: &[u8]| drop(log.hear(text));
+        let each = |text: &[u8]| {
+            log.hear(text);
+        };
         if let Some(ending) = member.ear.hear(each).await {
             return (log, ending, Instant::now());
         }
@@ -285,10 +287,6 @@ async fn a_kick_leaves_an_audit_line_with_who_whom_and_the_result() {
     assert_eq!(line["whom"], id.as_str());
     assert!(line["result"].as_str().unwrap().starts_with("kicked 1"), "{line}");
     assert_eq!(server.departure_of("ann").await, "kicked");
-    let gone = admin.get_connection(GetConnectionRequest { id: id.clone() }).await.unwrap_err();
-    assert_eq!(gone.code(), Code::NotFound);
-    assert_eq!(kick(&mut admin, of_id(&id, "")).await.unwrap_err().code(), Code::NotFound);
-    server.logs("audit", |line| line["result"].as_str().unwrap().starts_with("NotFound")).await;
 }
 
 /// Short enough to expire within a test.

@@ -9,17 +9,18 @@ use chatroom::wire::admin::{
     admin_service_client::AdminServiceClient,
 };
 use common::{
-    Elsewhere,
+    Elsewhere, PATIENCE,
     client::{Member, Transport},
     crowd::{Crowd, Speaker},
     history::History,
     metrics::Scrape,
     server::Server,
+    within,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 use tonic::transport::Channel;
 
 const TRANSPORTS: usize = 100;
@@ -154,18 +155,15 @@ async fn twenty_list_loops_change_nothing_of_what_a_room_hears() {
 
     let began = Instant::now();
     let mut history = History::default();
-    let talks = speakers.into_iter().map(|speaker| tokio::spawn(talks(speaker, 25_000)));
+    let talks: Vec<_> = speakers.into_iter().map(|s| tokio::spawn(talks(s, 25_000))).collect();
+    let (answers, latest) = operators_meanwhile(&server, || talks.iter().all(JoinHandle::is_finished)).await;
     let mut said = 0;
-    for (sender, talk) in talks.collect::<Vec<_>>().into_iter().enumerate() {
+    for (sender, talk) in talks.into_iter().enumerate() {
         let messages = talk.await.unwrap();
         history.said(sender as u16, messages);
         said += messages as usize;
     }
     let took = began.elapsed();
-    // Operators are answered although the chat is saturated, and lists go on.
-    let mut admin = admin(server.admin_addr).await;
-    let words = AnnounceRequest { room: "stay".to_owned(), text: "still here".to_owned() };
-    assert_eq!(admin.announce(words).await.unwrap().into_inner().rooms, 1);
     over.send_replace(true);
     let lists = loops.done().await;
     for log in crowd.leaves(said).await {
@@ -174,8 +172,27 @@ async fn twenty_list_loops_change_nothing_of_what_a_room_hears() {
     let deliveries = history.holds();
     println!("{deliveries} deliveries checked, {said} messages in {took:?} beside {lists} lists");
     println!("{:.1} ms of server time for each", seconds_for_each_list(&server).await * 1000.0);
+    println!("{answers} rounds of a scrape and an announcement meanwhile, the longest took {latest:?}");
     assert!(lists >= LIST_LOOPS as u64, "{lists} lists");
     assert!(server.is_alive());
+}
+
+/// Scrapes and announces until it is over; how often, and how long one such round took at most.
+async fn operators_meanwhile(server: &Server, over: impl Fn() -> bool) -> (u32, Duration) {
+    let mut admin = admin(server.admin_addr).await;
+    let (mut rounds, mut latest) = (0, Duration::ZERO);
+    while !over() {
+        let began = Instant::now();
+        let scrape = Scrape::of(server.metrics_addr).await;
+        assert_eq!(scrape.sum("chatroom_rooms"), 2.0);
+        let words = AnnounceRequest { room: "stay".to_owned(), text: "still here".to_owned() };
+        let announced = within(PATIENCE, "an announcement", admin.announce(words)).await;
+        assert_eq!(announced.unwrap().into_inner().rooms, 1);
+        latest = latest.max(began.elapsed());
+        rounds += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    (rounds, latest)
 }
 
 async fn talks(mut speaker: Speaker, messages: u32) -> u32 {

@@ -64,9 +64,13 @@ pub fn init(
     let limiter = Arc::new(Limiter::new(unlimited));
     let lines = Limited { layer: lines(format), limiter: Arc::clone(&limiter) }.with_filter(Logs(wanted));
     let started = Exporter::from_environment(&runtime);
-    let tracer = started.as_ref().ok().and_then(Option::as_ref).map(Exporter::layer);
-    let spans = tracer.map(|layer| layer.with_filter(Traces));
-    if tracing_subscriber::registry().with(lines).with(spans).try_init().is_err() {
+    let registry = tracing_subscriber::registry().with(lines);
+    // Not one stack with an optional layer: an absent layer has no filter that turns spans away at their callsites.
+    let set = match &started {
+        Ok(Some(exporter)) => registry.with(exporter.layer().with_filter(Traces)).try_init(),
+        _ => registry.try_init(),
+    };
+    if set.is_err() {
         tracing::debug!("telemetry was set up before");
     }
     // Only now is there somewhere to say it.

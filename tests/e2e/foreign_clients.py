@@ -11,6 +11,10 @@ import sys
 import traceback
 
 import facts
+import health
+import prometheus
+import readme
+import traces
 from facts import exit_code, ok
 from processes import Failed, wait_until
 from room_order import faults, planted_faults
@@ -230,6 +234,10 @@ SCENARIOS = [
     who_is_killed_leaves_alone,
     what_does_not_exist_is_unimplemented,
     sigterm_ends_the_server_with_clients_connected,
+    *health.SCENARIOS,
+    *readme.SCENARIOS,
+    *prometheus.SCENARIOS,
+    *traces.SCENARIOS,
 ]
 
 

@@ -54,9 +54,9 @@ class Stage:
     def server(self):
         return self._add(Server())
 
-    def serve(self, *options):
+    def serve(self, *options, environment=()):
         """Starts the server with these options; without this call it starts with none when it is first needed."""
-        self.server = self._add(Server(*options))
+        self.server = self._add(Server(*options, environment=environment))
 
     def client(self, kind, room="", name=""):
         """The two tools in JSON_CLIENTS have names of their own."""
@@ -83,10 +83,10 @@ class Stage:
 
 
 class Server(Process):
-    def __init__(self, *options):
+    def __init__(self, *options, environment=()):
         command = [os.environ["CHATROOM_BIN"], "serve", "--log-format", "json", *options]
         command += [word for flag in ("--listen", "--admin-listen", "--metrics-listen") for word in (flag, "127.0.0.1:0")]
-        super().__init__("server", command)
+        super().__init__("server", command, environment)
 
     def address(self, listener="chat"):
         """Where it listens: for "chat", "admin" or "metrics"."""
