@@ -16,7 +16,7 @@ check: ## Check format and lints
 	cargo fmt --check
 	cargo clippy --all-targets -- --deny warnings
 
-e2e: ## Check with foreign gRPC clients: Go, Python, Node, grpcurl, buf (installs them below target/)
+e2e: ## Check with foreign clients and a real Prometheus (installs them below target/)
 	bash tests/e2e/run
 
 fmt: ## Format the code

@@ -13,12 +13,14 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
-/// Connections at a time; more wait to be accepted.
+/// Connections at a time. One more closes the oldest: a request takes a moment, so that one is idle, and whoever holds
+/// connections open cannot keep a probe or a scrape waiting.
 const CONNECTIONS_MAX: usize = 64;
 /// Time for the head of a request, on a new connection or one that is kept alive.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
@@ -46,21 +48,27 @@ impl Endpoints {
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
             .with_state(self);
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        // Oldest first.
+        let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
             let Ok((socket, _)) = listener.accept().await else {
                 tokio::time::sleep(BACK_OFF).await;
                 continue;
             };
+            open.retain(|connection| !connection.is_finished());
+            if open.len() >= CONNECTIONS_MAX
+                && let Some(oldest) = open.pop_front()
+            {
+                oldest.abort();
+            }
             let service = TowerToHyperService::new(router.clone());
-            tokio::spawn(async move {
+            let connection = tokio::spawn(async move {
                 let mut http = http1::Builder::new();
                 http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
                 // A watcher that breaks off is no event.
                 let _ = http.serve_connection(TokioIo::new(socket), service).await;
-                drop(place);
             });
+            open.push_back(connection.abort_handle());
         }
     }
 }

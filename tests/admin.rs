@@ -235,6 +235,33 @@ async fn a_watcher_is_told_who_joins_lags_is_kicked_and_leaves() {
 }
 
 #[tokio::test]
+async fn a_watcher_that_does_not_read_is_told_how_many_events_it_missed() {
+    const COMERS: u64 = 20_000;
+    let server = Server::start_quiet(&[]);
+    let mut admin = admin(&server).await;
+    let request = WatchConnectionsRequest { room: "blue".to_owned() };
+    let mut events = admin.watch_connections(request).await.unwrap().into_inner();
+    let transport = Transport::connect(server.addr).await;
+    for _ in 0..COMERS / 100 {
+        let comers = (0..100).map(|_| transport.join("blue", "comer"));
+        futures_util::future::join_all(comers).await.into_iter().for_each(Member::reset);
+    }
+    let mut last = server.join_as("blue", "last").await;
+    last.half_close();
+    let (mut told, mut missed) = (0, 0);
+    loop {
+        match watched(&mut events).await {
+            Event::Missed(event) => missed += event.count,
+            Event::Left(left) if left.connection.as_ref().unwrap().name == "last" => break,
+            _ => told += 1,
+        }
+    }
+    println!("told of {told} events, missed {missed}");
+    // Each came and went; of the last one only the end is not counted.
+    assert!(missed > 0 && told + missed == 2 * COMERS + 1, "{told} and {missed}");
+}
+
+#[tokio::test]
 async fn an_announcement_is_heard_where_it_is_made() {
     let server = Server::start(&[]);
     let mut admin = admin(&server).await;

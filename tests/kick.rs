@@ -1,6 +1,7 @@
 //! A kick reaches its target, whatever that is doing, and nobody else.
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+#![allow(clippy::float_cmp, reason = "counts, far below 2^52")]
 
 mod common;
 
@@ -10,7 +11,7 @@ use chatroom::wire::admin::{
 };
 use common::{
     Elsewhere, PATIENCE,
-    client::{Ending, Member, Transport, Windows, chat},
+    client::{Ending, Member, Transport, Windows},
     crowd::{Crowd, Speaker},
     eventually,
     history::{History, Log, Stay},
@@ -20,9 +21,8 @@ use common::{
     within,
 };
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tonic::{Code, Status, transport::Channel};
 
@@ -217,8 +217,12 @@ impl Talk {
         let closed = || self.server.descriptors() <= self.sockets;
         eventually(GONE_WITHIN, "the kicked one's socket is closed", closed).await;
         println!("the socket of one who {how} is gone {:?} after the kick", began.elapsed());
-        let scrape = Scrape::of(self.server.metrics_addr).await;
-        assert_eq!(scrape.sum("chatroom_transports"), 1.0);
+        let uncounted = async {
+            while Scrape::of(self.server.metrics_addr).await.sum("chatroom_transports") > 1.0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within(GONE_WITHIN, "the kicked one's transport is not counted any more", uncounted).await;
         assert_eq!(self.server.departure_of("deaf").await, "kicked");
         self.goes_on().await;
     }
@@ -287,61 +291,4 @@ async fn a_kick_leaves_an_audit_line_with_who_whom_and_the_result() {
     assert_eq!(line["whom"], id.as_str());
     assert!(line["result"].as_str().unwrap().starts_with("kicked 1"), "{line}");
     assert_eq!(server.departure_of("ann").await, "kicked");
-}
-
-/// Short enough to expire within a test.
-const BAN: Duration = Duration::from_secs(4);
-
-/// Asks to be let in from this address; whether it was, or with which status it was not.
-async fn comes_from(host: Ipv4Addr, addr: SocketAddr, name: &str) -> Result<Member, Option<Code>> {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((host, 0).into()).unwrap();
-    let transport = Transport::over(socket.connect(addr).await.unwrap(), Windows::WIDE).await.unwrap();
-    let (_, member) = transport.open(chat(&[("chatroom-room", ROOM), ("chatroom-name", name)])).await;
-    match &member.ear.ending {
-        None => Ok(member),
-        Some(ending) => Err(ending.code()),
-    }
-}
-
-const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
-const THERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 7);
-
-/// Bans `ann`, who comes from [`THERE`]. Whether she comes in from there and from here, and bob from both, meanwhile.
-async fn who_comes_in_despite(by_address: bool, by_name: bool) -> [bool; 4] {
-    let server = Server::start(&[]);
-    let mut admin = admin(server.admin_addr).await;
-    let mut ann = comes_from(THERE, server.addr, "ann").await.unwrap();
-    let ban = Some(Ban { duration: BAN.try_into().ok(), by_address, by_name });
-    let began = Instant::now();
-    let kicked = kick(&mut admin, KickConnectionsRequest { ban, ..of_name("ann") }).await.unwrap();
-    assert_eq!((kicked.kicked_count, kicked.bans), (1, 1));
-    ann.ends_with(Code::PermissionDenied).await;
-    let mut came_in = [false; 4];
-    for (came_in, (host, name)) in
-        came_in.iter_mut().zip([(THERE, "ann"), (HERE, "ann"), (THERE, "bob"), (HERE, "bob")])
-    {
-        let comes = comes_from(host, server.addr, name).await;
-        assert!(matches!(comes, Ok(_) | Err(Some(Code::PermissionDenied))), "{:?}", comes.map(drop));
-        *came_in = comes.is_ok();
-    }
-    let returning = async {
-        while comes_from(THERE, server.addr, "ann").await.is_err() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    within(PATIENCE, "the end of the ban", returning).await;
-    println!("back {:?} after a ban of {BAN:?}", began.elapsed());
-    assert!(began.elapsed() >= BAN, "the ban expired early");
-    came_in
-}
-
-#[tokio::test]
-async fn a_ban_by_address_keeps_out_who_comes_from_there_until_it_expires() {
-    assert_eq!(who_comes_in_despite(true, false).await, [false, true, false, true]);
-}
-
-#[tokio::test]
-async fn a_ban_by_name_keeps_out_who_is_called_so_until_it_expires() {
-    assert_eq!(who_comes_in_despite(false, true).await, [false, false, true, true]);
 }

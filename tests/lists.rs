@@ -1,6 +1,7 @@
 //! Ten thousand connections: lists of them are complete, quick, and cost the broadcast nothing.
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
+#![allow(clippy::float_cmp, reason = "counts, far below 2^52")]
 
 mod common;
 

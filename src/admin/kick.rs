@@ -2,9 +2,9 @@
 
 use super::connections::{Filter, parse_id};
 use super::{invalid, not_found, show};
-use crate::hub::{Banned, Frame, Hub, Sight};
+use crate::hub::{Banned, ConnectionId, Frame, Hub, Sight};
 use crate::wire::admin as api;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tonic::Status;
 
@@ -23,11 +23,13 @@ pub(super) fn kick<M: Frame>(
     }
     let ban = request.ban.map(|ban| Ban::new(&ban)).transpose()?;
     let (mut targets, not_found) = targets(hub, &request.ids, request.filter)?;
+    let mut bans = 0;
     if !request.dry_run {
-        // Whose end was decided before was not ended by this.
+        // Banned first: who is ended may come back before the last of them is.
+        bans = ban.map_or(Ok(0), |ban| ban.impose(hub, &targets))?;
+        // Who went meanwhile was not ended by this.
         targets.retain(|target| hub.kick(target, &request.reason));
     }
-    let bans = ban.filter(|_| !request.dry_run).map_or(Ok(0), |ban| ban.impose(hub, &targets))?;
     Ok(api::KickConnectionsResponse {
         kicked: targets.iter().take(SHOWN_MAX).map(show::connection).collect(),
         kicked_count: targets.len() as u64,
@@ -46,7 +48,11 @@ fn targets<M: Frame>(
         Some(filter) if filter == api::ConnectionFilter::default() => {
             Err(invalid("filter", "an empty filter would end everyone: name a room, a peer, a name or a lag"))
         }
-        Some(filter) => Ok((Filter::new(Some(filter))?.find(hub), Vec::new())),
+        Some(filter) => {
+            let mut found = Filter::new(Some(filter))?.find(hub);
+            found.retain(|sight| sight.member.ending().is_none());
+            Ok((found, Vec::new()))
+        }
         None if ids.is_empty() => Err(invalid("ids", "give ids or a filter")),
         None if ids.len() > IDS_MAX => Err(invalid("ids", format!("at most {IDS_MAX}"))),
         None => by_ids(hub, ids),
@@ -54,17 +60,18 @@ fn targets<M: Frame>(
 }
 
 fn by_ids<M: Frame>(hub: &Hub<M>, ids: &[String]) -> Result<(Vec<Sight>, Vec<String>), Status> {
-    let wanted: HashSet<_> = ids.iter().map(|id| parse_id("ids", id)).collect::<Result<_, _>>()?;
+    let wanted = ids.iter().map(|id| Ok((parse_id("ids", id)?, id))).collect::<Result<Vec<_>, Status>>()?;
+    let mut missing: HashMap<ConnectionId, &String> = wanted.into_iter().collect();
     let mut found = Vec::new();
     for room in hub.rooms() {
         room.for_each_member(|member| {
-            if wanted.contains(&member.id()) {
+            // One that is ending already cannot be ended again: for an operator it is not there.
+            if member.ending().is_none() && missing.remove(&member.id()).is_some() {
                 found.push(room.sight(member));
             }
         });
     }
-    let there: HashSet<String> = found.iter().map(|sight| sight.member.id().to_string()).collect();
-    let missing: Vec<String> = ids.iter().filter(|id| !there.contains(&id.to_lowercase())).cloned().collect();
+    let missing: Vec<String> = missing.into_values().cloned().collect();
     if found.is_empty() {
         // A status travels in headers: it names a few.
         let some = missing.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
@@ -102,9 +109,7 @@ impl Ban {
         let banned: HashSet<Banned> = addresses.chain(names).collect();
         let count = banned.len();
         if !banned.into_iter().all(|banned| hub.ban(banned, self.until)) {
-            return Err(Status::resource_exhausted(
-                "they were ended, but there are too many bans to add these",
-            ));
+            return Err(Status::resource_exhausted("nobody was ended: there are too many bans to add these"));
         }
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }

@@ -132,6 +132,18 @@ fn who<T>(request: &Request<T>) -> String {
     call.map_or_else(|| "unknown".to_owned(), |call| call.peer.to_string())
 }
 
+/// A filter in few words.
+fn describe(filter: &api::ConnectionFilter) -> String {
+    let lag = Some(filter.min_lag_messages).filter(|lag| *lag > 0).map(|lag| lag.to_string());
+    let lag = lag.unwrap_or_default();
+    let api = api::Api::try_from(filter.api).unwrap_or_default();
+    let api = if api == api::Api::Unspecified { "" } else { api.as_str_name() };
+    let room = ("room", &*filter.room);
+    let given = [room, ("peer", &filter.peer), ("name", &filter.name), ("api", api), ("min_lag", &lag)];
+    let given = given.iter().filter(|(_, value)| !value.is_empty());
+    given.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
 /// The audit line of an action that changes something.
 fn audit<T>(
     who: &str,
@@ -144,7 +156,7 @@ fn audit<T>(
         Ok(done) => result(done),
         Err(status) => format!("{:?}: {}", status.code(), status.message()),
     };
-    tracing::info!(who, action, whom = whom.escape_debug().to_string(), result, "audit");
+    tracing::info!(who, action, whom, result, "audit");
 }
 
 #[tonic::async_trait]
@@ -172,7 +184,7 @@ impl<M: Frame> AdminService for Admin<M> {
         let (who, request) = (who(&request), request.into_inner());
         let action = if request.dry_run { "kick (dry run)" } else { "kick" };
         let whom = match &request.filter {
-            Some(filter) => format!("{filter:?}"),
+            Some(filter) => describe(filter),
             None => request.ids.iter().take(10).cloned().collect::<Vec<_>>().join(", "),
         };
         let done = kick::kick(&self.hub, request);

@@ -104,6 +104,10 @@ impl Chat {
             let since = Instant::now();
             let status = match self.call(channel.clone()).await? {
                 CallEnd::Done => return Ok(()),
+                // Nothing is left to say or to hear back.
+                CallEnd::Lost(_) if self.input_ended && self.unheard.is_empty() && !self.follow => {
+                    return Ok(());
+                }
                 CallEnd::Lost(status) => status,
             };
             if since.elapsed() > BACK_OFF_MAX {

@@ -65,6 +65,8 @@ pub struct Member {
     last_said: AtomicU64,
     said_all: AtomicBool,
     ending: OnceLock<Ending>,
+    /// It has left, though its room's list may show it for a moment more.
+    gone: AtomicBool,
 }
 
 impl Listed for Member {
@@ -104,6 +106,7 @@ impl Member {
             last_said: AtomicU64::new(0),
             said_all: AtomicBool::new(false),
             ending: OnceLock::new(),
+            gone: AtomicBool::new(false),
         }
     }
 
@@ -185,6 +188,14 @@ impl Member {
         if let Some(abort) = &self.who.abort {
             abort.doom();
         }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn goes(&self) {
+        self.gone.store(true, Ordering::Release);
     }
 
     pub(crate) fn lane(&self) -> usize {

@@ -120,7 +120,7 @@ impl<M: Frame> Room<M> {
     /// Calls `visit` for each member, oldest first within a lane. Reads snapshots: nobody waits for it.
     pub fn for_each_member(&self, mut visit: impl FnMut(&Arc<Member>)) {
         for lane in &self.members {
-            lane.snapshot().iter().for_each(&mut visit);
+            lane.snapshot().iter().filter(|member| !member.is_gone()).for_each(&mut visit);
         }
     }
 
@@ -182,6 +182,8 @@ impl<M: Frame> Room<M> {
     }
 
     pub(crate) fn leave(self: &Arc<Self>, member: &Arc<Member>) {
+        // Before anybody is told: who has seen the end must not find the member again.
+        member.goes();
         if let Some(ending) = member.ending() {
             self.census.departed(ending.departure, || self.sight(member));
         }

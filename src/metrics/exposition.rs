@@ -65,7 +65,17 @@ impl Exposition {
 
     /// This process's CPU time, memory and descriptors (`process_…`).
     pub fn process(&mut self) {
-        self.families.extend(ProcessCollector::for_self().collect());
+        // The crate's own CPU time is in whole seconds.
+        let others = ProcessCollector::for_self().collect().into_iter().filter(|family| family.name() != CPU);
+        self.families.extend(others);
+        if let Some(seconds) = cpu_seconds() {
+            let mut counter = Counter::default();
+            counter.set_value(seconds);
+            let mut metric = Metric::default();
+            metric.set_counter(counter);
+            let help = "User and system CPU time spent, in seconds.";
+            self.add(CPU, help, MetricType::COUNTER, metric);
+        }
     }
 
     /// What has been added, as text.
@@ -91,6 +101,20 @@ impl Exposition {
         family.set_metric(vec![metric]);
         self.families.push(family);
     }
+}
+
+const CPU: &str = "process_cpu_seconds_total";
+
+/// Ticks per second in /proc/PID/stat: `USER_HZ`, which Linux fixes at 100 for its user-space ABI (proc(5), time(7)).
+const USER_HZ: f64 = 100.0;
+
+/// CPU time of this process: fields 14 and 15 of /proc/self/stat (proc(5)). None where there is no such file.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field, the name in parentheses, may hold blanks.
+    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some((ticks()? + ticks()?) as f64 / USER_HZ)
 }
 
 fn pairs(labels: Labels<'_>) -> Vec<LabelPair> {

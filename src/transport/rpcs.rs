@@ -112,23 +112,22 @@ impl Rpcs {
         Rpc { rpcs: Arc::clone(self), method, began: Instant::now(), handled: false }
     }
 
-    /// Adds the three metrics, with a series for each method (and code) that was ever called.
+    /// Adds the three metrics, with a series for each method (and code) from the start: a rate over a series that
+    /// appears with its first error would miss that error.
     pub fn expose(&self, to: &mut Exposition) {
-        let called = || self.methods.iter().filter(|method| method.started.get() > 0);
-        for method in called() {
+        for method in &self.methods {
             let help = "RPCs that began. Equals the sum of grpc_server_handled_total over all codes when none is open.";
             to.counter("grpc_server_started_total", help, &labels(method), method.started.get());
         }
-        for method in called() {
-            for (code, handled) in CODES.iter().zip(&method.handled).filter(|(_, handled)| handled.get() > 0)
-            {
+        for method in &self.methods {
+            for (code, handled) in CODES.iter().zip(&method.handled) {
                 let help = "RPCs that ended, by status; a call that its client gave up counts as Canceled.";
                 let [kind, service, name] = labels(method);
                 let labels = [("grpc_code", *code), name, service, kind];
                 to.counter("grpc_server_handled_total", help, &labels, handled.get());
             }
         }
-        for method in called() {
+        for method in &self.methods {
             let help = "Time from the beginning of an RPC to its end; for a stream that is its whole life.";
             let read: Distribution = method.seconds.read();
             to.histogram("grpc_server_handling_seconds", help, &labels(method), &read, 1e9);

@@ -85,11 +85,13 @@ class Stage:
 class Server(Process):
     def __init__(self, *options, environment=()):
         command = [os.environ["CHATROOM_BIN"], "serve", "--log-format", "json", *options]
-        command += [word for flag in ("--listen", "--admin-listen", "--metrics-listen") for word in (flag, "127.0.0.1:0")]
+        for flag in ("--listen", "--admin-listen", "--metrics-listen"):
+            command += [flag, "127.0.0.1:0"]
         super().__init__("server", command, environment)
 
     def address(self, listener="chat"):
         """Where it listens: for "chat", "admin" or "metrics"."""
+
         def listening():
             if self.exit_code is not None:
                 raise Failed(f"the server ended with {self.exit_code}")
