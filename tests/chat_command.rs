@@ -53,3 +53,33 @@ fn a_room_name_that_is_refused_ends_the_chat_with_the_rule() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("InvalidArgument") && error.contains("A-Z a-z 0-9"), "{error}");
 }
+
+#[test]
+fn a_line_that_is_not_utf8_is_told_and_nothing_after_it_is_lost() {
+    let server = common::server::Server::start(&[]);
+    let mut child = chat(&server.addr.to_string(), &[]).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"one\nbad \xff\nthree\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "one\nbad \u{fffd}\nthree\n");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("line 2 is not UTF-8"));
+}
+
+#[test]
+fn a_port_that_does_not_chat_is_an_error_and_not_tried_again() {
+    let server = common::server::Server::start(&[]);
+    let output = say(&server.metrics_addr.to_string(), &[], "hi\n");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("does not chat") && error.lines().count() == 1, "{error}");
+}
+
+#[test]
+fn what_was_said_before_a_message_that_is_too_large_comes_back() {
+    let server = common::server::Server::start(&[]);
+    for _ in 0..20 {
+        let output = say(&server.addr.to_string(), &[], &format!("first\n{}\nlast\n", "a".repeat(70_000)));
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "first\n");
+    }
+}

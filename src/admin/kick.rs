@@ -5,6 +5,7 @@ use super::{invalid, not_found, show};
 use crate::hub::{Banned, ConnectionId, Frame, Hub, Sight};
 use crate::wire::admin as api;
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tonic::Status;
 
@@ -21,7 +22,7 @@ pub(super) fn kick<M: Frame>(
         let rule = format!("must have at most {REASON_MAX} characters, none of them a control character");
         return Err(invalid("reason", rule));
     }
-    let ban = request.ban.map(|ban| Ban::new(&ban)).transpose()?;
+    let ban = request.ban.map(|ban| Ban::new(&ban, request.filter.as_ref())).transpose()?;
     let (mut targets, not_found) = targets(hub, &request.ids, request.filter)?;
     let mut bans = 0;
     if !request.dry_run {
@@ -82,19 +83,30 @@ fn by_ids<M: Frame>(hub: &Hub<M>, ids: &[String]) -> Result<(Vec<Sight>, Vec<Str
 
 struct Ban {
     until: Instant,
+    /// What the filter names, whether or not anybody of that name or address is here now.
+    named: Vec<Banned>,
     by_address: bool,
     by_name: bool,
 }
 
 impl Ban {
-    fn new(ban: &api::Ban) -> Result<Self, Status> {
+    fn new(ban: &api::Ban, filter: Option<&api::ConnectionFilter>) -> Result<Self, Status> {
         let duration = ban.duration.and_then(|duration| Duration::try_from(duration).ok());
         let duration = duration.filter(|duration| !duration.is_zero() && *duration <= BAN_MAX);
         let duration = duration.ok_or_else(|| invalid("ban.duration", "must be from over 0 to 30 days"))?;
         if !ban.by_address && !ban.by_name {
             return Err(invalid("ban", "choose by_address, by_name or both"));
         }
-        Ok(Self { until: Instant::now() + duration, by_address: ban.by_address, by_name: ban.by_name })
+        let mut named = Vec::new();
+        if let Some(filter) = filter {
+            let socket = filter.peer.parse::<SocketAddr>().map(|socket| socket.ip());
+            let address = socket.or_else(|_| filter.peer.parse()).ok().filter(|_| ban.by_address);
+            named.extend(address.map(Banned::Address));
+            let name = Some(&*filter.name).filter(|name| ban.by_name && !name.is_empty());
+            named.extend(name.map(|name| Banned::Name(name.into())));
+        }
+        let until = Instant::now() + duration;
+        Ok(Self { until, named, by_address: ban.by_address, by_name: ban.by_name })
     }
 
     /// How many addresses and names are banned by it.
@@ -106,7 +118,8 @@ impl Ban {
         };
         let addresses = targets.iter().filter(|_| self.by_address).filter_map(address);
         let names = targets.iter().filter(|_| self.by_name).filter_map(name);
-        let banned: HashSet<Banned> = addresses.chain(names).collect();
+        let by_filter = self.named.iter().cloned();
+        let banned: HashSet<Banned> = addresses.chain(names).chain(by_filter).collect();
         let count = banned.len();
         if !banned.into_iter().all(|banned| hub.ban(banned, self.until)) {
             return Err(Status::resource_exhausted("nobody was ended: there are too many bans to add these"));

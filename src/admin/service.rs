@@ -12,6 +12,7 @@ use futures_util::stream::BoxStream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 const LOG_EXPIRY_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -28,6 +29,8 @@ pub struct About {
     pub workers: usize,
     /// Longest message it takes, in bytes.
     pub max_message_bytes: usize,
+    /// Cancelled when the operators' own calls are to end.
+    pub stopping: CancellationToken,
 }
 
 /// `chatroom.admin.v1.AdminService`, for a hub of any messages that a text can be made into.
@@ -213,7 +216,7 @@ impl<M: Frame> AdminService for Admin<M> {
         request: Request<api::WatchConnectionsRequest>,
     ) -> Result<Response<Self::WatchConnectionsStream>, Status> {
         let room = room_name(&request.get_ref().room)?;
-        let events = watch::events(self.hub.census().watch(), room);
+        let events = watch::events(self.hub.census().watch(), room, self.about.stopping.clone());
         Ok(Response::new(Box::pin(events)))
     }
 

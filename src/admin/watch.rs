@@ -4,15 +4,25 @@ use super::show;
 use crate::hub::{Event, Happening, RoomName};
 use crate::wire::admin as api;
 use api::watch_connections_response::Event as Told;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use std::time::SystemTime;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 type Answer = Result<api::WatchConnectionsResponse, Status>;
 
-/// The events of `room`, or of all rooms.
-pub(super) fn events(events: Receiver<Event>, room: Option<RoomName>) -> impl Stream<Item = Answer> + Send {
+/// The events of `room`, or of all rooms, until the server stops: then the call ends as every call does.
+pub(super) fn events(
+    events: Receiver<Event>,
+    room: Option<RoomName>,
+    stopping: CancellationToken,
+) -> impl Stream<Item = Answer> + Send {
+    let told = told(events, room).take_until(stopping.cancelled_owned());
+    told.chain(stream::once(async { Err(Status::unavailable("the server is stopping")) }))
+}
+
+fn told(events: Receiver<Event>, room: Option<RoomName>) -> impl Stream<Item = Answer> + Send {
     stream::unfold((events, room), |(mut events, room)| async {
         loop {
             let told = match events.recv().await {

@@ -46,8 +46,15 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<()> {
 fn read_lines() -> mpsc::Receiver<String> {
     let (lines, receiver) = mpsc::channel(AHEAD);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { break };
+        for (number, line) in std::io::stdin().lock().split(b'\n').enumerate() {
+            let Ok(line) = line.inspect_err(|error| eprintln!("chatroom: cannot read on: {error}")) else {
+                break;
+            };
+            let line = String::from_utf8(line).unwrap_or_else(|error| {
+                eprintln!("chatroom: line {} is not UTF-8; what is not is said as \u{fffd}", number + 1);
+                String::from_utf8_lossy(error.as_bytes()).into_owned()
+            });
+            let line = line.strip_suffix('\r').map(str::to_owned).unwrap_or(line);
             if lines.blocking_send(line).is_err() {
                 break;
             }
@@ -64,7 +71,8 @@ struct Chat {
     input_ended: bool,
     /// Lines that were said and have not come back.
     unheard: VecDeque<String>,
-    terminal: bool,
+    /// Whether a call was ever answered: before that, what fails is not a connection that broke.
+    was_in: bool,
 }
 
 /// How a call ended that did not fail for good.
@@ -91,7 +99,7 @@ impl Chat {
             lines,
             input_ended: false,
             unheard: VecDeque::new(),
-            terminal: std::io::stdout().is_terminal(),
+            was_in: false,
         })
     }
 
@@ -107,6 +115,9 @@ impl Chat {
                 // Nothing is left to say or to hear back.
                 CallEnd::Lost(_) if self.input_ended && self.unheard.is_empty() && !self.follow => {
                     return Ok(());
+                }
+                CallEnd::Lost(status) if !self.was_in => {
+                    bail!("{address} does not chat: {}", describe(&status))
                 }
                 CallEnd::Lost(status) => status,
             };
@@ -127,14 +138,7 @@ impl Chat {
             sleep(wait).await;
             *back_off = (*back_off * 2).min(BACK_OFF_MAX);
             match self.endpoint.connect().await {
-                Ok(channel) => {
-                    let again = match self.unheard.len() {
-                        0 => String::new(),
-                        n => format!("; saying again {n} lines that had not come back"),
-                    };
-                    eprintln!("chatroom: connected again{again}");
-                    return channel;
-                }
+                Ok(channel) => return channel,
                 Err(error) => why = innermost(&error),
             }
         }
@@ -152,6 +156,13 @@ impl Chat {
             Ok(response) => response.into_inner(),
             Err(status) => return judge(status),
         };
+        if std::mem::replace(&mut self.was_in, true) {
+            let again = match self.unheard.len() {
+                0 => String::new(),
+                n => format!("; saying again {n} lines that had not come back"),
+            };
+            eprintln!("chatroom: connected again{again}");
+        }
         self.converse(said, heard).await
     }
 
@@ -219,7 +230,7 @@ impl Chat {
         }
         let mut out = std::io::stdout().lock();
         let written =
-            if self.terminal { writeln!(out, "{}", Harmless(text)) } else { writeln!(out, "{text}") };
+            if out.is_terminal() { writeln!(out, "{}", Harmless(text)) } else { writeln!(out, "{text}") };
         written.and_then(|()| out.flush()).context("cannot write to stdout")
     }
 }

@@ -154,9 +154,12 @@ impl<M: Frame> Subscription<M> {
     }
 
     fn next_now(&mut self) -> Option<Next> {
-        if let Some(ending) = self.member.ending()
-            && !still_owed(ending.departure)
-        {
+        let heard_itself = || self.member.has_heard_itself(&self.cursor);
+        if self.member.has_said_all() && heard_itself() {
+            self.member.depart(Departure::Left, None);
+        }
+        let ending = self.member.ending().map(|ending| owed(ending.departure));
+        if ending == Some(Owed::Nothing) || ending == Some(Owed::ItsOwn) && heard_itself() {
             return Some(Next::End);
         }
         match self.room.log().read(&self.cursor) {
@@ -171,16 +174,31 @@ impl<M: Frame> Subscription<M> {
             }
             Read::Empty => {}
         }
-        if self.member.has_heard_itself_out(&self.cursor) {
-            self.member.depart(Departure::Left, None);
+        // What it said and is not in the log yet will be, and wakes us.
+        if !heard_itself() {
+            return None;
         }
         self.member.ending().map(|_| Next::End)
     }
 }
 
-/// Whether a connection that ends so is first handed what is in the log.
-fn still_owed(departure: Departure) -> bool {
-    matches!(departure, Departure::Left | Departure::Shutdown)
+/// What a connection that ends is handed before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    Nothing,
+    /// All up to its own last message.
+    ItsOwn,
+    /// All there is.
+    Everything,
+}
+
+fn owed(departure: Departure) -> Owed {
+    match departure {
+        Departure::Shutdown => Owed::Everything,
+        // What it said before was right.
+        Departure::Left | Departure::MessageTooLarge | Departure::InvalidMessage => Owed::ItsOwn,
+        Departure::Cancelled | Departure::SlowConsumer | Departure::Kicked => Owed::Nothing,
+    }
 }
 
 impl<M: Frame> Drop for Subscription<M> {

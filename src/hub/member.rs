@@ -286,10 +286,12 @@ impl Member {
         self.reader.wake();
     }
 
-    /// Whether the client has said all it will, all of it is in the log, and `cursor` is past it.
-    pub(crate) fn has_heard_itself_out(&self, cursor: &Cursor) -> bool {
+    pub(crate) fn has_said_all(&self) -> bool {
         self.said_all.load(Ordering::Acquire)
-            && self.waiting() == 0
-            && self.last_said.load(Ordering::Acquire) < cursor.offset
+    }
+
+    /// Whether all that it has said so far is in the log, and `cursor` is past it.
+    pub(crate) fn has_heard_itself(&self, cursor: &Cursor) -> bool {
+        self.waiting() == 0 && self.last_said.load(Ordering::Acquire) < cursor.offset
     }
 }

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
@@ -41,6 +42,9 @@ const ADMIN_TRANSPORTS_MAX: usize = 64;
 
 /// How long a stopping server waits for calls and transports that carry no connection any more.
 const LAST_CALLS: Duration = Duration::from_secs(1);
+
+/// How long operators' calls may take to hear that they have ended.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// How often a stopping server looks whether everyone has gone.
 const STOP_POLL: Duration = Duration::from_millis(10);
@@ -89,12 +93,14 @@ impl Server {
         let census = Arc::new(TransportCensus::default());
         let start = |lane| start_worker(&config, &hub, &plane, &census, lane);
         let workers = lanes.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
+        let stopping = CancellationToken::new();
         let about = About {
             started: SystemTime::now(),
             listeners: addresses,
             settings: config.by_name(),
             workers: config.workers,
             max_message_bytes: config.max_message_bytes,
+            stopping: stopping.clone(),
         };
         let operators = Admin::new(hub.clone(), Said::new, Arc::clone(&census), log, about);
         let observed =
@@ -116,6 +122,9 @@ impl Server {
             // They would never end by themselves, and so hold up the stop.
             health.end_watches();
             end_calls(&hub, &workers, &census, config.stop_deadline).await;
+            stopping.cancel();
+            // Time for what that says to be written.
+            tokio::time::sleep(LAST_WORDS).await;
             accepted
         };
         // Operators are served, and rooms tended, through the stop: it ends what does not end by itself.

@@ -22,11 +22,13 @@ pub enum Refusal {
     NoPreface,
     /// It opened no call in time.
     NoCall,
+    /// It spoke something else: HTTP/1, TLS, noise.
+    NotHttp2,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Limit, Self::NoPreface, Self::NoCall];
+    pub const ALL: &[Self] = &[Self::Limit, Self::NoPreface, Self::NoCall, Self::NotHttp2];
 
     /// The word that metrics use.
     #[must_use]
@@ -35,6 +37,7 @@ impl Refusal {
             Self::Limit => "limit",
             Self::NoPreface => "no_preface",
             Self::NoCall => "no_call",
+            Self::NotHttp2 => "not_http2",
         }
     }
 }
@@ -112,7 +115,7 @@ impl Acceptor {
 
     async fn admit(&self, socket: TcpStream, peer: SocketAddr, workers: &[WorkerHandle]) {
         if !self.census.open(self.transports_max) {
-            tracing::debug!(%peer, max = self.transports_max, "transport refused: the limit is met");
+            tracing::warn!(%peer, max = self.transports_max, "transport refused: the limit is met");
             return;
         }
         // The worker with the fewest; the first of several.

@@ -81,6 +81,15 @@ fn gathered<'a>(bufs: &'a [io::IoSlice<'_>], small: &'a mut [u8; COPY_BELOW]) ->
     Some(&small[..len])
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.blocked {
+            // The peer takes nothing: reset, or the kernel would keep what it has not taken for a while.
+            let _ = socket2::SockRef::from(&self.inner).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,

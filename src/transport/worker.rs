@@ -113,6 +113,10 @@ impl<S: Services> Worker<S> {
                     }
                     tracing::info!(%transport, %peer, ?why, "transport closed by the server");
                 }
+                Err(error) if !place.shared.has_had_calls() && !broke(&error) => {
+                    place.census.refused(Refusal::NotHttp2);
+                    tracing::info!(%transport, %peer, "transport closed: it does not speak HTTP/2 without TLS");
+                }
                 Err(error) => tracing::debug!(%transport, %peer, %error, "transport failed"),
             }
             drop(place);
@@ -122,6 +126,18 @@ impl<S: Services> Worker<S> {
 }
 
 type Incoming = mpsc::Receiver<(TcpStream, SocketAddr)>;
+
+/// Whether the socket failed, rather than what came over it.
+fn broke(error: &hyper::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
 
 impl WorkerHandle {
     fn new() -> (Self, Incoming) {
