@@ -276,9 +276,9 @@ async fn leaving_of(name: &str, events: &mut Streaming<WatchConnectionsResponse>
     }
 }
 
-const NAMES: usize = 20_000;
+const NAMES: usize = 100_000;
 const ROOMS_MAX: usize = 300;
-const PATHS: usize = 5_000;
+const PATHS: usize = 100_000;
 
 #[tokio::test]
 async fn no_name_room_or_path_that_clients_choose_adds_a_series() {
