@@ -132,12 +132,6 @@ pub fn log(retention: Retention) -> (Arc<Log>, LogWriter) {
 }
 
 impl Log {
-    /// Whether a read at `cursor` would find something, or a loss. The cheap look before waiting.
-    #[must_use]
-    pub fn has_more(&self, cursor: &Cursor) -> bool {
-        cursor.segment < self.tail.load(Ordering::Acquire)
-    }
-
     /// Everything at and after `cursor` that fits one frame.
     ///
     /// One segment is handed out without a copy; several small ones are copied together, because a frame

@@ -67,18 +67,14 @@ impl Socket {
     }
 }
 
-/// The bytes of `bufs` in one piece, if that costs less than having the kernel gather them: `writev` on a socket
-/// takes a longer way than `send`.
-fn gathered<'a>(bufs: &'a [io::IoSlice<'_>], small: &'a mut [u8; COPY_BELOW]) -> Option<&'a [u8]> {
-    if let [only] = bufs {
-        return Some(only);
-    }
+/// Copies `bufs` into one piece.
+fn gather<'a>(bufs: &[io::IoSlice<'_>], piece: &'a mut [u8; COPY_BELOW]) -> &'a [u8] {
     let mut len = 0;
     for buf in bufs {
-        small.get_mut(len..len + buf.len())?.copy_from_slice(buf);
+        piece[len..len + buf.len()].copy_from_slice(buf);
         len += buf.len();
     }
-    Some(&small[..len])
+    &piece[..len]
 }
 
 impl Drop for Socket {
@@ -119,11 +115,14 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut small = [0; COPY_BELOW];
         let inner = Pin::new(&mut self.inner);
-        let written = match gathered(bufs, &mut small) {
-            Some(bytes) => inner.poll_write(cx, bytes),
-            None => inner.poll_write_vectored(cx, bufs),
+        // One piece by `send` where that costs less: `writev` on a socket takes a longer way.
+        let written = match bufs {
+            [only] => inner.poll_write(cx, only),
+            _ if bufs.iter().map(|buf| buf.len()).sum::<usize>() <= COPY_BELOW => {
+                inner.poll_write(cx, gather(bufs, &mut [0; COPY_BELOW]))
+            }
+            _ => inner.poll_write_vectored(cx, bufs),
         };
         self.after_write(cx, written)
     }
