@@ -59,8 +59,13 @@ pub struct Settings {
     pub keepalive_interval: Duration,
     /// How long a ping may stay unanswered: a dead peer is seen within interval + timeout.
     pub keepalive_timeout: Duration,
-    /// How long stopping may take; what is left then is closed.
-    pub stop_deadline: Duration,
+    /// How long a draining server goes on as before once health says that it does not serve: balancers look only
+    /// every few seconds.
+    pub drain_notice: Duration,
+    /// Over which time the ends of the connections are spread, so that not all come back elsewhere at once.
+    pub drain_spread: Duration,
+    /// How long a drain may take in all; what is left then is closed. Within the 30 s that Kubernetes waits.
+    pub drain_deadline: Duration,
 }
 
 impl Default for Settings {
@@ -89,7 +94,9 @@ impl Default for Settings {
             write_stall_limit: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
-            stop_deadline: Duration::from_secs(5),
+            drain_notice: Duration::from_secs(5),
+            drain_spread: Duration::from_secs(10),
+            drain_deadline: Duration::from_secs(25),
         }
     }
 }
@@ -146,7 +153,9 @@ impl Settings {
             ("write-stall-limit", format!("{:?}", self.write_stall_limit)),
             ("keepalive-interval", format!("{:?}", self.keepalive_interval)),
             ("keepalive-timeout", format!("{:?}", self.keepalive_timeout)),
-            ("stop-deadline", format!("{:?}", self.stop_deadline)),
+            ("drain-notice", format!("{:?}", self.drain_notice)),
+            ("drain-spread", format!("{:?}", self.drain_spread)),
+            ("drain-deadline", format!("{:?}", self.drain_deadline)),
         ]
     }
 
@@ -181,7 +190,14 @@ impl Settings {
         within_time("write-stall-limit", self.write_stall_limit, short, day)?;
         within_time("keepalive-interval", self.keepalive_interval, second, day)?;
         within_time("keepalive-timeout", self.keepalive_timeout, second, day)?;
-        within_time("stop-deadline", self.stop_deadline, short, day)?;
+        within_time("drain-notice", self.drain_notice, Duration::ZERO, day)?;
+        within_time("drain-spread", self.drain_spread, Duration::ZERO, day)?;
+        let stages = self.drain_notice + self.drain_spread;
+        if self.drain_deadline <= stages || self.drain_deadline > day {
+            let allowed = format!("over drain-notice + drain-spread ({stages:?}), up to {day:?}");
+            let value = format!("{:?}", self.drain_deadline);
+            return Err(InvalidSetting { key: "drain-deadline", value, allowed });
+        }
         Ok(Config(self))
     }
 }
@@ -228,6 +244,14 @@ mod tests {
         let settings = Settings { workers: 0, ..Settings::default() };
         let refused = settings.validate().map(|_| ()).map_err(|e| e.to_string());
         assert_eq!(refused, Err("workers must be from 1 to 64, not 0".to_owned()));
+    }
+
+    #[test]
+    fn a_drain_has_time_for_its_stages() {
+        let settings = Settings { drain_deadline: Duration::from_secs(15), ..Settings::default() };
+        let refused = settings.validate().map(|_| ()).map_err(|e| e.to_string());
+        let words = "drain-deadline must be over drain-notice + drain-spread (15s), up to 86400s, not 15s";
+        assert_eq!(refused, Err(words.to_owned()));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! | 4 | [`server`] | the composition root |
 //! | 3 | [`chat`], [`admin`], [`health`], [`http`] | gRPC status, HTTP |
 //! | 2 | [`hub`] | rooms, log, members; no gRPC, no HTTP |
-//! | 1 | [`transport`], [`telemetry`] | sockets, HTTP/2, log output |
+//! | 1 | [`transport`], [`telemetry`], [`drain`] | sockets, HTTP/2, log output, the stages of the way out |
 //! | 0 | [`config`], [`wire`], [`metrics`] | nothing of ours |
 
 pub mod admin;
@@ -19,6 +19,7 @@ pub mod chat;
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod drain;
 pub mod health;
 pub mod http;
 pub mod hub;

@@ -412,3 +412,17 @@ async fn a_reader_that_has_read_enough_is_no_error() {
     let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
+
+#[tokio::test]
+async fn a_drain_is_started_looked_at_and_cancelled() {
+    let environment = [("CHATROOM_DRAIN_NOTICE", "100s"), ("CHATROOM_DRAIN_DEADLINE", "105s")];
+    let server = Server::start_in(&environment, &[]);
+    assert_eq!(json(&server, &["drain", "status"]).await["phase"], "DRAIN_PHASE_SERVING");
+    let started = told(&server, &["drain", "start"]).await;
+    assert!(started.starts_with("phase        notice\n"), "{started}");
+    let drain = json(&server, &["drain", "status"]).await;
+    assert_eq!((&drain["phase"], &drain["connections"]), (&"DRAIN_PHASE_NOTICE".into(), &0.into()));
+    assert_eq!(json(&server, &["drain", "cancel"]).await["phase"], "DRAIN_PHASE_SERVING");
+    let again = refused(&server.admin_addr.to_string(), &["drain", "cancel"]).await;
+    assert!(again.contains("the server is not draining"), "{again}");
+}

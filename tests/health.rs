@@ -48,7 +48,7 @@ async fn a_check_of_an_unknown_service_is_not_found() {
 
 #[tokio::test]
 async fn watches_hear_of_the_stop_and_do_not_hold_it_up() {
-    let server = Server::start(&["--stop-deadline", "20s"]);
+    let server = Server::start(&["--drain-deadline", "20s"]);
     let mut client = client(&server).await;
     let mut known = client.watch(of("hello.ChatRoom")).await.unwrap().into_inner();
     let mut unknown = client.watch(of("no.Service")).await.unwrap().into_inner();

@@ -50,6 +50,12 @@ const CONTRACT: &str = "
     chatroom_gap_messages_total counter
     chatroom_member_lag_bytes_max gauge
     chatroom_members_lagging gauge
+    chatroom_connections_limit gauge
+    chatroom_transports_limit gauge
+    chatroom_rooms_limit gauge
+    chatroom_member_lag_limit_bytes gauge
+    chatroom_drain_phase gauge
+    chatroom_drain_deadline_timestamp_seconds gauge
     chatroom_log_bytes gauge
     chatroom_log_messages gauge
     chatroom_kicks_total counter

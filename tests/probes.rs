@@ -34,7 +34,7 @@ async fn a_serving_server_is_alive_and_ready_and_nothing_else_is_there() {
 
 #[tokio::test]
 async fn a_draining_server_is_alive_and_not_ready() {
-    let server = Server::start(&["--stop-deadline", "20s"]);
+    let server = Server::start(&["--drain-deadline", "20s"]);
     // Holds up the stop: its transport has to be waited for.
     let mut slow = server.join("blue").await;
     slow.say("hi").await;

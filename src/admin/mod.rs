@@ -5,6 +5,7 @@
 //! Knows nothing of sockets; the server tells it where it listens.
 
 mod connections;
+mod drain;
 mod kick;
 mod page;
 mod rooms;

@@ -1,7 +1,8 @@
 //! The service itself: each RPC, and its audit line.
 
 use super::page::Tokens;
-use super::{connections, invalid, kick, not_found, rooms, show, watch};
+use super::{connections, drain, invalid, kick, not_found, rooms, show, watch};
+use crate::drain::{Cause, Drain};
 use crate::hub::{Departure, Frame, Hub, RoomName};
 use crate::telemetry::LogControl;
 use crate::transport::{Call, TransportCensus};
@@ -39,6 +40,7 @@ pub struct Admin<M: Frame> {
     say: fn(String) -> M,
     transports: Arc<TransportCensus>,
     log: LogControl,
+    drain: Drain,
     about: About,
     tokens: Tokens,
 }
@@ -51,9 +53,14 @@ impl<M: Frame> Admin<M> {
         say: fn(String) -> M,
         transports: Arc<TransportCensus>,
         log: LogControl,
+        drain: Drain,
         about: About,
     ) -> Self {
-        Self { hub, say, transports, log, about, tokens: Tokens::default() }
+        Self { hub, say, transports, log, drain, about, tokens: Tokens::default() }
+    }
+
+    fn drain(&self) -> api::Drain {
+        drain::now(&self.drain, &self.hub, &self.transports)
     }
 
     fn say(&self, request: &api::AnnounceRequest) -> Result<u32, Status> {
@@ -229,6 +236,33 @@ impl<M: Frame> AdminService for Admin<M> {
         let whom = if request.room.is_empty() { "all rooms" } else { &request.room };
         audit(&who, "announce", whom, &done, |rooms| format!("said in {rooms} rooms"));
         done.map(|rooms| Response::new(api::AnnounceResponse { rooms }))
+    }
+
+    async fn start_drain(
+        &self,
+        request: Request<api::StartDrainRequest>,
+    ) -> Result<Response<api::StartDrainResponse>, Status> {
+        self.drain.start(Cause::Operator);
+        let (who, drain) = (who(&request), self.drain());
+        let left = |drain: &api::Drain| format!("{:?}, {} connections", drain.phase(), drain.connections);
+        audit(&who, "start drain", "the server", &Ok(&drain), |drain| left(drain));
+        Ok(Response::new(api::StartDrainResponse { drain: Some(drain) }))
+    }
+
+    async fn get_drain(
+        &self,
+        _: Request<api::GetDrainRequest>,
+    ) -> Result<Response<api::GetDrainResponse>, Status> {
+        Ok(Response::new(api::GetDrainResponse { drain: Some(self.drain()) }))
+    }
+
+    async fn cancel_drain(
+        &self,
+        request: Request<api::CancelDrainRequest>,
+    ) -> Result<Response<api::CancelDrainResponse>, Status> {
+        let done = self.drain.cancel().map_err(drain::of_refusal);
+        audit(&who(&request), "cancel drain", "the server", &done, |_| "serving again".to_owned());
+        done.map(|_| Response::new(api::CancelDrainResponse { drain: Some(self.drain()) }))
     }
 
     async fn get_server_info(

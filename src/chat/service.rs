@@ -5,7 +5,7 @@ use super::codec::{self, Fault};
 use super::said::Said;
 use super::status;
 use crate::hub::{
-    Abort, Departure, DisplayName, Hub, Introduction, InvalidName, LaneId, Publisher, RoomName,
+    Abort, Departure, DisplayName, Hub, Introduction, InvalidName, LaneId, Publisher, Refused, RoomName,
 };
 use crate::telemetry::trace::{Connection, ConnectionSpan};
 use crate::transport::{Call, CallHandle};
@@ -54,7 +54,13 @@ impl ChatRoom {
             abort: call.map(|call| Arc::new(call.handle.clone()) as Arc<dyn Abort>),
         };
         let joined = self.hub.join(self.lane, &room, who);
-        let (publisher, subscription) = joined.map_err(|refused| status::of_refusal(&refused))?;
+        let (publisher, subscription) = joined.map_err(|refused| {
+            if let (Refused::Closing, Some(call)) = (&refused, call) {
+                // So that the client asks again elsewhere.
+                call.handle.retire_transport();
+            }
+            status::of_refusal(&refused)
+        })?;
         let member = subscription.member();
         let about = Connection { method: METHOD, id: &member.id(), peer: member.peer(), room: &room };
         let span = ConnectionSpan::begin(&parts.headers, &about);
@@ -83,6 +89,10 @@ impl Abort for CallHandle {
 
     fn doom(&self) {
         self.doom_transport();
+    }
+
+    fn retire(&self) {
+        self.retire_transport();
     }
 }
 

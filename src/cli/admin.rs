@@ -59,6 +59,9 @@ pub enum AdminCommand {
         #[arg(long, value_name = "ROOM")]
         room: Option<String>,
     },
+    /// Have the server end in stages, see how far that is, or have it stay.
+    #[command(subcommand)]
+    Drain(DrainCommand),
     /// Tell what the server is: version, listeners, limits, counts.
     Info,
     /// Show rates, busiest rooms, slowest and biggest members, again and again.
@@ -71,6 +74,17 @@ pub enum AdminCommand {
         #[arg(long, value_name = "TIME")]
         expiry: Option<humantime::Duration>,
     },
+}
+
+/// `chatroom admin drain`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum DrainCommand {
+    /// Start it: health says that it does not serve, then connections are ended, then the process exits.
+    Start,
+    /// Tell how far it is.
+    Status,
+    /// Have the server stay; only as long as the notice lasts.
+    Cancel,
 }
 
 /// `chatroom admin list`.

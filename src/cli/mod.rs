@@ -5,7 +5,9 @@ mod chat;
 mod health;
 mod serve;
 
-pub use admin::{AdminArgs, AdminCommand, KickArgs, ListArgs, TopArgs, api_word, wire_duration};
+pub use admin::{
+    AdminArgs, AdminCommand, DrainCommand, KickArgs, ListArgs, TopArgs, api_word, wire_duration,
+};
 pub use chat::ChatArgs;
 pub use health::HealthArgs;
 pub use serve::{LogFormatArg, ServeArgs};

@@ -56,6 +56,8 @@ pub struct ServeArgs {
     pub log_filter: String,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    drain: DrainArgs,
 }
 
 /// Limits of `chatroom serve`; the reasons for the defaults are in the documentation of `Settings`.
@@ -119,9 +121,21 @@ struct LimitArgs {
     /// Time for the answer to a ping
     #[arg(long, env = "CHATROOM_KEEPALIVE_TIMEOUT", value_name = "TIME", default_value_t = seconds(defaults().keepalive_timeout))]
     keepalive_timeout: humantime::Duration,
-    /// How long stopping may take
-    #[arg(long, env = "CHATROOM_STOP_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().stop_deadline))]
-    stop_deadline: humantime::Duration,
+}
+
+/// How `chatroom serve` goes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Drain (on SIGTERM, SIGINT or StartDrain)")]
+struct DrainArgs {
+    /// How long to go on while health says "not serving": more than a balancer needs to see it
+    #[arg(long = "drain-notice", env = "CHATROOM_DRAIN_NOTICE", value_name = "TIME", default_value_t = seconds(defaults().drain_notice))]
+    notice: humantime::Duration,
+    /// Then, over which time to spread the ends of the connections
+    #[arg(long = "drain-spread", env = "CHATROOM_DRAIN_SPREAD", value_name = "TIME", default_value_t = seconds(defaults().drain_spread))]
+    spread: humantime::Duration,
+    /// How long a drain may take in all, before what is left is closed
+    #[arg(long = "drain-deadline", env = "CHATROOM_DRAIN_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().drain_deadline))]
+    deadline: humantime::Duration,
 }
 
 impl ServeArgs {
@@ -130,7 +144,7 @@ impl ServeArgs {
     /// # Errors
     /// The first setting out of range, by its flag's name.
     pub fn config(&self, open_files: u64) -> Result<Config, InvalidSetting> {
-        let limits = &self.limits;
+        let (limits, drain) = (&self.limits, &self.drain);
         let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         Settings {
             listen: self.listen,
@@ -156,7 +170,9 @@ impl ServeArgs {
             write_stall_limit: *limits.write_stall_limit,
             keepalive_interval: *limits.keepalive_interval,
             keepalive_timeout: *limits.keepalive_timeout,
-            stop_deadline: *limits.stop_deadline,
+            drain_notice: *drain.notice,
+            drain_spread: *drain.spread,
+            drain_deadline: *drain.deadline,
         }
         .validate()
     }

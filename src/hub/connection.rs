@@ -131,7 +131,8 @@ impl<M: Frame> Subscription<M> {
 
     /// The next frames, or the end.
     ///
-    /// A connection that ends because it left, or because the server stops, first gets all it is still owed.
+    /// A connection that ends because it left first hears its own last message; one that ends because the server
+    /// stops, also everything that was in its room's log when its end was decided.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if let Some(next) = self.next_now() {
             return Poll::Ready(next);
@@ -158,46 +159,35 @@ impl<M: Frame> Subscription<M> {
         if self.member.has_said_all() && heard_itself() {
             self.member.depart(Departure::Left, None);
         }
-        let ending = self.member.ending().map(|ending| owed(ending.departure));
-        if ending == Some(Owed::Nothing) || ending == Some(Owed::ItsOwn) && heard_itself() {
+        if self.member.ending().is_some_and(|ending| {
+            forfeits(ending.departure) || self.cursor.offset > ending.owed && heard_itself()
+        }) {
             return Some(Next::End);
         }
         match self.room.log().read(&self.cursor) {
             Read::Frames(frames, next, accepted) => {
                 self.count(&next, accepted);
                 self.cursor = next;
-                return Some(Next::Frames(frames));
+                Some(Next::Frames(frames))
             }
             Read::Lost => {
                 self.member.depart(Departure::SlowConsumer, None);
-                return Some(Next::End);
+                Some(Next::End)
             }
-            Read::Empty => {}
+            // What it said and is not in the log yet will be, and wakes us.
+            Read::Empty => None,
         }
-        // What it said and is not in the log yet will be, and wakes us.
-        if !heard_itself() {
-            return None;
-        }
-        self.member.ending().map(|_| Next::End)
     }
 }
 
-/// What a connection that ends is handed before.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Owed {
-    Nothing,
-    /// All up to its own last message.
-    ItsOwn,
-    /// All there is.
-    Everything,
-}
-
-fn owed(departure: Departure) -> Owed {
+/// Whether a connection that ends so is handed nothing more. All others first get what they are owed: their own
+/// messages, which were right, and what [`Ending::owed`] says.
+fn forfeits(departure: Departure) -> bool {
     match departure {
-        Departure::Shutdown => Owed::Everything,
-        // What it said before was right.
-        Departure::Left | Departure::MessageTooLarge | Departure::InvalidMessage => Owed::ItsOwn,
-        Departure::Cancelled | Departure::SlowConsumer | Departure::Kicked => Owed::Nothing,
+        Departure::Cancelled | Departure::SlowConsumer | Departure::Kicked => true,
+        Departure::Left | Departure::MessageTooLarge | Departure::InvalidMessage | Departure::Shutdown => {
+            false
+        }
     }
 }
 

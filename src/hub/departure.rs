@@ -53,4 +53,6 @@ pub struct Ending {
     pub detail: Option<String>,
     /// When it was decided: a connection that is not gone some time after is aborted.
     pub(crate) at: Instant,
+    /// Offset of the last message that the connection is owed whoever said it; 0 means none.
+    pub(crate) owed: u64,
 }

@@ -20,6 +20,9 @@ pub trait Abort: Send + Sync {
 
     /// Has the call's transport closed once no call is left on it.
     fn doom(&self);
+
+    /// Has the call's transport take no more calls, and close once none is left on it.
+    fn retire(&self);
 }
 
 /// Who joins: what the hub is told about a connection.
@@ -173,8 +176,13 @@ impl Member {
 
     /// Decides why this connection ends, and has it end. The first decision stands; true when this was it.
     pub fn depart(&self, departure: Departure, detail: Option<String>) -> bool {
+        self.depart_owed(departure, detail, 0)
+    }
+
+    /// The same, but not before it has been handed everything up to the message at offset `owed`.
+    pub(crate) fn depart_owed(&self, departure: Departure, detail: Option<String>, owed: u64) -> bool {
         let at = Instant::now();
-        let ending = Ending { departure, detail, at };
+        let ending = Ending { departure, detail, at, owed };
         let first = self.ending.set(ending).is_ok();
         if first {
             self.reader.wake();
@@ -187,6 +195,13 @@ impl Member {
     pub(crate) fn doom(&self) {
         if let Some(abort) = &self.who.abort {
             abort.doom();
+        }
+    }
+
+    /// Has its transport take no more calls, and close once no call is left on it.
+    pub(crate) fn retire(&self) {
+        if let Some(abort) = &self.who.abort {
+            abort.retire();
         }
     }
 

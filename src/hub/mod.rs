@@ -46,7 +46,8 @@ use inbox::Offer;
 use lane::Lane;
 use parking_lot::RwLock;
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A message that a room can carry: it writes itself as the bytes that every member receives.
@@ -136,8 +137,10 @@ struct Shared<M> {
     /// Looked up once for each join. The broadcast path never comes here.
     rooms: RwLock<HashMap<RoomName, Arc<Room<M>>>>,
     bans: Bans,
-    /// Set once: everyone ends so, and nobody comes in.
-    closing: OnceLock<Departure>,
+    /// Nobody comes in any more.
+    shut: AtomicBool,
+    /// And everyone is dismissed.
+    closed: AtomicBool,
 }
 
 impl<M: Frame> Hub<M> {
@@ -156,7 +159,8 @@ impl<M: Frame> Hub<M> {
             census: Arc::default(),
             rooms: RwLock::default(),
             bans: Bans::default(),
-            closing: OnceLock::new(),
+            shut: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         });
         (Self { shared }, tasks)
     }
@@ -184,9 +188,9 @@ impl<M: Frame> Hub<M> {
         room.join(Arc::clone(&member));
         let publisher = Publisher::new(Arc::clone(&room), Arc::clone(&member));
         let subscription = Subscription::new(room, member, cursor);
-        // After the join: a close either sees the member in the room, or is seen here.
-        if let Some(departure) = self.shared.closing.get() {
-            subscription.member().depart(*departure, None);
+        // After the join: who shuts the hub either sees the member in the room, or is seen here.
+        if self.shared.shut.load(Ordering::SeqCst) {
+            subscription.member().depart(Departure::Shutdown, None);
             return Err(Refused::Closing);
         }
         Ok((publisher, subscription))
@@ -194,7 +198,7 @@ impl<M: Frame> Hub<M> {
 
     /// The room, with a place in it taken.
     fn enter(&self, name: &RoomName) -> Result<Arc<Room<M>>, Refused> {
-        if self.shared.closing.get().is_some() {
+        if self.shared.shut.load(Ordering::SeqCst) {
             return Err(Refused::Closing);
         }
         if let Some(room) = self.shared.rooms.read().get(name)
@@ -283,14 +287,29 @@ impl<M: Frame> Hub<M> {
         &self.shared.limits
     }
 
-    /// Takes in nobody any more, and ends every connection with `departure`. A connection whose join is not in
-    /// its room's list yet is ended by the next look of [`Hub::tend`].
-    pub fn close(&self, departure: Departure) {
-        let departure = *self.shared.closing.get_or_init(|| departure);
+    /// Takes in nobody any more. Who is here stays.
+    pub fn shut(&self) {
+        self.shared.shut.store(true, Ordering::SeqCst);
+    }
+
+    /// Everyone who is in a room, with it, in the order in which they came.
+    #[must_use]
+    pub fn oldest_first(&self) -> Vec<(Arc<Room<M>>, Arc<Member>)> {
+        let mut all = Vec::with_capacity(self.census().present());
         for room in self.rooms() {
-            room.for_each_member(|member| {
-                member.depart(departure, None);
-            });
+            room.for_each_member(|member| all.push((Arc::clone(&room), Arc::clone(member))));
+        }
+        all.sort_unstable_by_key(|(_, member)| member.number());
+        all
+    }
+
+    /// Takes in nobody any more, and [dismisses](Room::dismiss) everyone. A connection whose join is not in its room's
+    /// list yet is dismissed by the next look of [`Hub::tend`].
+    pub fn close(&self) {
+        self.shut();
+        self.shared.closed.store(true, Ordering::SeqCst);
+        for (room, member) in self.oldest_first() {
+            room.dismiss(&member);
         }
     }
 }

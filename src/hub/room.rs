@@ -6,6 +6,7 @@
 //! makes batches grow with the load by themselves, without a timer and without added latency when idle.
 
 use super::Frame;
+use super::departure::Departure;
 use super::inbox::{Inbox, Offer};
 use super::lane::{Lane, LaneSet, Turn};
 use super::log::{Log, log};
@@ -123,6 +124,18 @@ impl<M: Frame> Room<M> {
         for lane in &self.members {
             lane.snapshot().iter().filter(|member| !member.is_gone()).for_each(&mut visit);
         }
+    }
+
+    /// Ends a member's connection because the server stops: its transport takes no more calls, and it ends once it has
+    /// been handed everything that the log has now. Whoever stops the server bounds how long that may take. False when
+    /// its end was decided before.
+    pub fn dismiss(&self, member: &Member) -> bool {
+        if member.ending().is_some() {
+            return false;
+        }
+        // First, so that the client comes back by another transport, and so to another server.
+        member.retire();
+        member.depart_owed(Departure::Shutdown, None, self.tail().offset - 1)
     }
 
     /// The member as it is now.

@@ -8,6 +8,7 @@ use super::room::Room;
 use super::sight::{Happening, Lag};
 use super::{Frame, Hub, Limits};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How often the rooms are looked at. Bounds are met up to this much late.
@@ -55,15 +56,19 @@ impl<M: Frame> Hub<M> {
 
     fn tend_member(&self, room: &Room<M>, member: &Arc<Member>, now: Instant) {
         if let Some(ending) = member.ending() {
-            let slow = ending.departure == Departure::SlowConsumer;
-            let grace = if slow { SLOW_ENDING_GRACE } else { ENDING_GRACE };
+            let grace = match ending.departure {
+                Departure::SlowConsumer => SLOW_ENDING_GRACE,
+                // It is owed much, perhaps, and who stops the server knows until when.
+                Departure::Shutdown => return,
+                _ => ENDING_GRACE,
+            };
             if now.saturating_duration_since(ending.at) > grace {
                 member.abort();
             }
             return;
         }
-        if let Some(departure) = self.shared.closing.get() {
-            member.depart(*departure, None);
+        if self.shared.closed.load(Ordering::Relaxed) {
+            room.dismiss(member);
             return;
         }
         let Limits { lag_bytes, lag_age, .. } = self.shared.limits;

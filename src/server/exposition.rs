@@ -4,16 +4,20 @@
 //! counts that the layers below keep.
 
 use crate::chat::Said;
+use crate::drain::Drain;
 use crate::hub::{Departure, Hub};
 use crate::metrics::Exposition;
 use crate::transport::{Refusal, Rpcs, TransportCensus};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 /// What the metrics are read from.
 pub(super) struct Observed {
     pub(super) hub: Hub<Said>,
     pub(super) transports: Arc<TransportCensus>,
+    pub(super) transports_limit: usize,
     pub(super) rpcs: Arc<Rpcs>,
+    pub(super) drain: Drain,
 }
 
 /// The only API so far; `chatroom.v1` will be the second.
@@ -27,6 +31,7 @@ impl Observed {
         self.transports(&mut to);
         self.messages(&mut to);
         self.rooms_and_lag(&mut to);
+        self.limits_and_drain(&mut to);
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),
             ("revision", env!("CHATROOM_REVISION")),
@@ -118,5 +123,24 @@ impl Observed {
         to.gauge("chatroom_member_lag_bytes_max", help, &[], lag_max as f64);
         let help = "Members that are behind by more than half of what they may be, in bytes, now.";
         to.gauge("chatroom_members_lagging", help, &[], lagging as f64);
+    }
+
+    fn limits_and_drain(&self, to: &mut Exposition) {
+        let limits = self.hub.limits();
+        let help = "Connections that there may be; more are refused.";
+        to.gauge("chatroom_connections_limit", help, &[], limits.connections as f64);
+        let help = "TCP connections that there may be on the chat listener; more are refused.";
+        to.gauge("chatroom_transports_limit", help, &[], self.transports_limit as f64);
+        let help = "Rooms that there may be; more are refused.";
+        to.gauge("chatroom_rooms_limit", help, &[], limits.rooms as f64);
+        let help = "How far a member may be behind its room, in bytes; then it is slow.";
+        to.gauge("chatroom_member_lag_limit_bytes", help, &[], limits.lag_bytes as f64);
+        let status = self.drain.status();
+        let help = "Stage of the drain: 0 serving, 1 notice, 2 ending connections, 3 closing what is left.";
+        to.gauge("chatroom_drain_phase", help, &[], f64::from(status.phase.number()));
+        let deadline = self.drain.deadline(&status).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let help = "Unix time at which the running drain closes whatever is left; 0 without a drain.";
+        let deadline = deadline.unwrap_or_default().as_secs_f64();
+        to.gauge("chatroom_drain_deadline_timestamp_seconds", help, &[], deadline);
     }
 }

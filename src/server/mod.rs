@@ -1,23 +1,25 @@
-//! The composition root: binds, starts the workers, serves, and stops within a bound.
+//! The composition root: binds, starts the workers, serves, and drains within a bound.
 
+mod ending;
 mod exposition;
 
 use crate::admin::{About, Admin};
 use crate::chat::{ChatRoom, Front, Said};
 use crate::config::Config;
+use crate::drain::{Drain, Phase};
 use crate::health;
 use crate::http::Endpoints;
-use crate::hub::{self, Departure, Hub, LaneTask};
+use crate::hub::{self, Hub, LaneTask};
 use crate::telemetry::LogControl;
 use crate::transport::{self, Acceptor, ListenError, Listener, Rpcs, TransportCensus, Worker, WorkerHandle};
 use crate::wire;
 use crate::wire::admin::admin_service_server;
+use ending::Ending;
 use exposition::Observed;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -40,14 +42,8 @@ const ADMIN_SERVICES: &[&str] = &[admin_service_server::SERVICE_NAME];
 /// TCP connections on the admin listener at a time.
 const ADMIN_TRANSPORTS_MAX: usize = 64;
 
-/// How long a stopping server waits for calls and transports that carry no connection any more.
-const LAST_CALLS: Duration = Duration::from_secs(1);
-
 /// How long operators' calls may take to hear that they have ended.
 const LAST_WORDS: Duration = Duration::from_millis(50);
-
-/// How often a stopping server looks whether everyone has gone.
-const STOP_POLL: Duration = Duration::from_millis(10);
 
 /// A server whose listeners are bound. It serves once it is [`Server::run`].
 pub struct Server {
@@ -77,14 +73,15 @@ impl Server {
         listeners.map(|(name, listener)| (name, listener.address())).to_vec()
     }
 
-    /// Serves until `stop` is ready, then ends every call and transport within the stop deadline.
+    /// Serves until `drain` is started, and drains: says so, ends every connection, then every transport, and returns
+    /// by the drain's deadline.
     ///
     /// Runs on the thread of the caller, which should have nothing else to do: it is the control plane, and accepts,
     /// tends, and answers operators, while connections live on worker threads of their own.
     ///
     /// # Errors
     /// When a worker cannot be started, or a listener fails as a whole.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    pub async fn run(self, drain: Drain) -> Result<(), StartError> {
         let addresses = self.addresses();
         let Self { config, log, chat, admin, metrics } = self;
         let health = health::Reporter::not_serving();
@@ -102,9 +99,14 @@ impl Server {
             max_message_bytes: config.max_message_bytes,
             stopping: stopping.clone(),
         };
-        let operators = Admin::new(hub.clone(), Said::new, Arc::clone(&census), log, about);
-        let observed =
-            Observed { hub: hub.clone(), transports: Arc::clone(&census), rpcs: Arc::clone(&plane.rpcs) };
+        let operators = Admin::new(hub.clone(), Said::new, Arc::clone(&census), log, drain.clone(), about);
+        let observed = Observed {
+            hub: hub.clone(),
+            transports: Arc::clone(&census),
+            transports_limit: config.max_transports,
+            rpcs: Arc::clone(&plane.rpcs),
+            drain: drain.clone(),
+        };
         let ready = health.clone();
         let endpoints = Endpoints {
             metrics: Arc::new(move || observed.text()),
@@ -112,23 +114,31 @@ impl Server {
         };
         let acceptor = Acceptor { transports_max: config.max_transports, census: Arc::clone(&census) };
         tracing::info!(address = %chat.address(), workers = workers.len(), "serving");
-        health.set_serving(true);
         let serve = async {
-            let accepted = tokio::select! {
-                failed = acceptor.run(chat, &workers) => failed,
-                () = stop => Ok(()),
+            let started = tokio::select! {
+                failed = acceptor.run(chat, &workers) => return failed,
+                started = drain.noticed() => started,
             };
-            health.set_serving(false);
-            // They would never end by themselves, and so hold up the stop.
-            health.end_watches();
-            end_calls(&hub, &workers, &census, config.stop_deadline).await;
+            // The listener is closed.
+            let (hub, transports) = (&hub, &*census);
+            Ending { drain: &drain, health: &health, hub, workers: &workers, transports }.run(&started).await;
             stopping.cancel();
             // Time for what that says to be written.
             tokio::time::sleep(LAST_WORDS).await;
-            accepted
+            Ok(())
         };
-        // Operators are served, and rooms tended, through the stop: it ends what does not end by itself.
+        let say_so = drain.follow(|phase| {
+            health.set_serving(phase == Phase::Serving);
+            if phase == Phase::Notice {
+                let (connections, notice) = (hub.census().present(), drain.stages().notice);
+                tracing::info!(connections, ?notice, "draining: not serving any more");
+            }
+        });
+        // Operators are served, and rooms tended, through the drain: it ends what does not end by itself.
         let done = tokio::select! {
+            // First, so that whatever a drain changes, health has said it before.
+            biased;
+            never = say_so => never,
             accepted = serve => accepted,
             failed = serve_operators(&plane, operators, admin) => failed,
             failed = endpoints.serve(metrics) => failed,
@@ -206,25 +216,6 @@ fn with_reflection(routes: Routes, services: &[&str]) -> Routes {
     routes
         .add_service(builder().build_v1().expect(BUILT_IN))
         .add_service(builder().build_v1alpha().expect(BUILT_IN))
-}
-
-/// Ends every connection politely, and waits for them; returns at the deadline at the latest.
-async fn end_calls(hub: &Hub<Said>, workers: &[WorkerHandle], census: &TransportCensus, deadline: Duration) {
-    tracing::info!(connections = hub.census().present(), transports = census.present(), "stopping");
-    let deadline = Instant::now() + deadline;
-    hub.close(Departure::Shutdown);
-    workers.iter().for_each(WorkerHandle::go_away);
-    // Once nobody is in a room, what is left are calls that have nothing to lose: reflection, health watches.
-    let mut calm_since = None;
-    while census.present() > 0 && Instant::now() < deadline {
-        if hub.census().present() == 0 && calm_since.get_or_insert_with(Instant::now).elapsed() > LAST_CALLS {
-            return;
-        }
-        tokio::time::sleep(STOP_POLL).await;
-    }
-    if census.present() > 0 {
-        tracing::warn!(transports = census.present(), "closing what is left at the deadline");
-    }
 }
 
 fn report(hub: &Hub<Said>, transports: &TransportCensus) {

@@ -2,7 +2,7 @@
 //!
 //! Promises: off unless an endpoint is named. Exporting happens on the control plane's runtime, in batches, from a
 //! bounded queue: workers only put finished spans into it, and drop them when it is full. A collector that is down,
-//! slow or hangs costs a warning a minute, and at the end no more than [`FLUSH_MAX`].
+//! slow or hangs costs a warning a minute, and at the end no more than the patience it is given.
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Key, KeyValue};
@@ -19,10 +19,6 @@ use tracing::Subscriber;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::registry::LookupSpan;
 
-/// How long the end of the process may wait for the collector.
-pub(super) const FLUSH_MAX: Duration = Duration::from_secs(2);
-/// Exports that are still under way this long after the flush began are given up, so that the flush ends in order.
-const GIVE_UP_AFTER: Duration = Duration::from_millis(1_500);
 /// While a collector is down, one warning in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -71,13 +67,14 @@ impl Exporter {
             .with_context_activation(false)
     }
 
-    /// Exports what waits, within [`FLUSH_MAX`].
-    pub(super) async fn flush(self) {
+    /// Exports what waits, as long as `patience` lasts.
+    pub(super) async fn flush(self, patience: Duration) {
         let Self { provider, give_up } = self;
         // Blocks until the last batch is exported, which happens here: so it must wait elsewhere.
-        let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_MAX));
+        let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(patience));
         tokio::pin!(flushed);
-        let in_time = tokio::time::timeout(GIVE_UP_AFTER, &mut flushed).await;
+        // Exports that are still under way then are given up, so that the flush ends in order.
+        let in_time = tokio::time::timeout(patience * 3 / 4, &mut flushed).await;
         let result = if let Ok(result) = in_time {
             result
         } else {

@@ -22,6 +22,7 @@ use filter::{Logs, Traces};
 use limit::{Limited, Limiter};
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt};
@@ -97,12 +98,12 @@ impl Telemetry {
         self.logs.clone()
     }
 
-    /// Says what was suppressed, and exports what has been traced; both within two seconds, whatever the collector does.
-    /// Nothing is traced after this.
-    pub async fn flush(self) {
+    /// Says what was suppressed, and exports what has been traced, as long as `patience` lasts whatever the collector
+    /// does. Nothing is traced after this.
+    pub async fn flush(self, patience: Duration) {
         self.limiter.report();
         if let Some(exporter) = self.exporter {
-            exporter.flush().await;
+            exporter.flush(patience).await;
         }
     }
 }

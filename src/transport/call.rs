@@ -69,6 +69,11 @@ impl CallHandle {
     pub fn doom_transport(&self) {
         self.transport.doom();
     }
+
+    /// Tells the peer to open no more calls on the transport, which is closed once none is left on it.
+    pub fn retire_transport(&self) {
+        self.transport.go_away();
+    }
 }
 
 /// What a transport's task shares with its calls and with the server.
@@ -127,8 +132,9 @@ impl Shared {
 
     /// Has the transport tell its peer to open no more calls, and close when the open ones have ended.
     pub(super) fn go_away(&self) {
-        self.going_away.store(true, Ordering::Release);
-        self.call_attention();
+        if !self.going_away.swap(true, Ordering::AcqRel) {
+            self.call_attention();
+        }
     }
 
     fn doom(&self) {

@@ -17,8 +17,12 @@ use tokio::sync::watch;
 
 use super::{PATIENCE, client::Member, client::Transport, within};
 
-/// A drain may take its whole default deadline (25 s) before the process goes.
+/// What a drain may take at most, its deadline included, before the process goes.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(40);
+
+/// Tests that only want a server to end do not wait for balancers.
+const SHORT_DRAIN: [(&str, &str); 3] =
+    [("CHATROOM_DRAIN_NOTICE", "0s"), ("CHATROOM_DRAIN_SPREAD", "0s"), ("CHATROOM_DRAIN_DEADLINE", "5s")];
 
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -66,7 +70,7 @@ impl Server {
                 command.env_remove(key);
             }
         }
-        command.envs(environment.iter().copied());
+        command.envs(SHORT_DRAIN.iter().copied()).envs(environment.iter().copied());
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary was built by cargo");
@@ -162,9 +166,8 @@ impl Server {
         self.ends().await
     }
 
-    /// Waits for its end, which someone else has asked for.
-    pub async fn ends(mut self) -> Stopped {
-        let asked = Instant::now();
+    /// Waits for the end of the process, however it ends.
+    pub async fn exits(&mut self) -> ExitStatus {
         let gone = async {
             loop {
                 if let Some(status) = self.child.try_wait().unwrap() {
@@ -173,7 +176,13 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let status = within(DRAIN_PATIENCE, "the server's exit after SIGTERM", gone).await;
+        within(DRAIN_PATIENCE, "the server's exit", gone).await
+    }
+
+    /// Waits for its end, which someone else has asked for.
+    pub async fn ends(mut self) -> Stopped {
+        let asked = Instant::now();
+        let status = self.exits().await;
         let line = self.logs("stopped", |_| true).await;
         let count = |field: &str| match line[field].as_u64() {
             Some(count) => count,

@@ -39,6 +39,14 @@ ENVIRONMENT = {
 }
 
 
+# A scenario that only wants its server to end does not wait for balancers.
+SHORT_DRAIN = {
+    "CHATROOM_DRAIN_NOTICE": "0s",
+    "CHATROOM_DRAIN_SPREAD": "0s",
+    "CHATROOM_DRAIN_DEADLINE": "5s",
+}
+
+
 class Stage:
     def __init__(self):
         self._processes = []
@@ -87,7 +95,7 @@ class Server(Process):
         command = [os.environ["CHATROOM_BIN"], "serve", "--log-format", "json", *options]
         for flag in ("--listen", "--admin-listen", "--metrics-listen"):
             command += [flag, "127.0.0.1:0"]
-        super().__init__("server", command, environment)
+        super().__init__("server", command, {**SHORT_DRAIN, **dict(environment)})
 
     def address(self, listener="chat"):
         """Where it listens: for "chat", "admin" or "metrics"."""

@@ -2,14 +2,15 @@
 //!
 //! Promises that no question waits for ever, and that a list is walked to its end. Knows nothing of flags and tables.
 
+use crate::cli::DrainCommand;
 use crate::cmd::terminal::{describe, innermost};
 use crate::wire::admin::admin_service_client::AdminServiceClient;
 use crate::wire::admin::{
-    AnnounceRequest, AnnounceResponse, ConnectionFilter, ConnectionOrder, GetConnectionRequest,
-    GetConnectionResponse, GetServerInfoRequest, GetServerInfoResponse, KickConnectionsRequest,
-    KickConnectionsResponse, ListConnectionsRequest, ListConnectionsResponse, ListRoomsRequest,
-    ListRoomsResponse, SetLogFilterRequest, SetLogFilterResponse, WatchConnectionsRequest,
-    WatchConnectionsResponse,
+    AnnounceRequest, AnnounceResponse, CancelDrainRequest, ConnectionFilter, ConnectionOrder, Drain,
+    GetConnectionRequest, GetConnectionResponse, GetDrainRequest, GetServerInfoRequest,
+    GetServerInfoResponse, KickConnectionsRequest, KickConnectionsResponse, ListConnectionsRequest,
+    ListConnectionsResponse, ListRoomsRequest, ListRoomsResponse, SetLogFilterRequest, SetLogFilterResponse,
+    StartDrainRequest, WatchConnectionsRequest, WatchConnectionsResponse,
 };
 use anyhow::{Context as _, anyhow};
 use std::time::Duration;
@@ -100,6 +101,17 @@ impl Admin {
 
     pub(super) async fn get_connection(&mut self, id: String) -> anyhow::Result<GetConnectionResponse> {
         answer(&self.address, self.service.get_connection(GetConnectionRequest { id })).await
+    }
+
+    /// Does this with the server's drain, and tells how it is then.
+    pub(super) async fn drain(&mut self, what: DrainCommand) -> anyhow::Result<Drain> {
+        let (at, service) = (&self.address, &mut self.service);
+        let drain = match what {
+            DrainCommand::Start => answer(at, service.start_drain(StartDrainRequest {})).await?.drain,
+            DrainCommand::Status => answer(at, service.get_drain(GetDrainRequest {})).await?.drain,
+            DrainCommand::Cancel => answer(at, service.cancel_drain(CancelDrainRequest {})).await?.drain,
+        };
+        Ok(drain.unwrap_or_default())
     }
 
     pub(super) async fn kick(

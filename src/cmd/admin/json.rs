@@ -25,6 +25,7 @@ macro_rules! named {
 named! {
     Connection Room ListConnectionsResponse GetConnectionResponse KickConnectionsResponse ListRoomsResponse
     WatchConnectionsResponse AnnounceResponse GetServerInfoResponse SetLogFilterResponse
+    Drain
 }
 
 /// The message in JSON.

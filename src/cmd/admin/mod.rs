@@ -66,6 +66,10 @@ async fn act(args: &AdminArgs) -> anyhow::Result<()> {
             let answer = admin.announce(AnnounceRequest { room, text: text.clone() }).await?;
             tell(args, &answer, |_| format!("said in {}\n", view::plural(answer.rooms.into(), "room")))
         }
+        AdminCommand::Drain(what) => {
+            let answer = admin.drain(*what).await?;
+            tell(args, &answer, |now| view::drain(&answer, now).to_string())
+        }
         AdminCommand::Info => {
             let answer = admin.server_info().await?;
             tell(args, &answer, |now| view::info(&answer, now))

@@ -5,7 +5,7 @@
 use super::table::{Column, Facts, Table, bytes, quantity, span};
 use crate::cli::api_word;
 use crate::wire::admin::{
-    Connection, GetServerInfoResponse, KickConnectionsRequest, KickConnectionsResponse,
+    Connection, Drain, GetServerInfoResponse, KickConnectionsRequest, KickConnectionsResponse,
     ListConnectionsResponse, ListRoomsResponse, Room, SetLogFilterResponse,
 };
 use Column::{Left, Right};
@@ -151,14 +151,21 @@ pub(super) fn info(info: &GetServerInfoResponse, now: SystemTime) -> String {
     Facts(facts).to_string()
 }
 
+/// How far the server's drain is.
+pub(super) fn drain(drain: &Drain, now: SystemTime) -> Facts {
+    let phase = drain.phase().as_str_name().trim_start_matches("DRAIN_PHASE_").to_lowercase();
+    Facts(named([
+        ("phase", phase),
+        ("connections", drain.connections.to_string()),
+        ("transports", drain.transports.to_string()),
+        ("started", moment(drain.started, now)),
+        ("deadline", drain.deadline.map(|time| moment_to_come(time, now)).unwrap_or_default()),
+    ]))
+}
+
 /// Which log lines are written now.
 pub(super) fn log_filter(answer: &SetLogFilterResponse, now: SystemTime) -> Facts {
-    let until = answer.expires.map(|time| match time_of(Some(time)) {
-        Some(end) => {
-            format!("{} (in {})", to_the_second(time), span(end.duration_since(now).unwrap_or_default()))
-        }
-        None => time.to_string(),
-    });
+    let until = answer.expires.map(|time| moment_to_come(time, now));
     Facts(named([
         ("filter", answer.filter.clone()),
         ("before", answer.previous_filter.clone()),
@@ -188,6 +195,15 @@ pub(super) fn ago(time: Option<Timestamp>, now: SystemTime) -> String {
 
 fn moment(time: Option<Timestamp>, now: SystemTime) -> String {
     time.map_or_else(String::new, |at| format!("{} ({} ago)", to_the_second(at), ago(time, now)))
+}
+
+fn moment_to_come(time: Timestamp, now: SystemTime) -> String {
+    match time_of(Some(time)) {
+        Some(end) => {
+            format!("{} (in {})", to_the_second(time), span(end.duration_since(now).unwrap_or_default()))
+        }
+        None => time.to_string(),
+    }
 }
 
 /// The time as a log line has it, without the fraction.
@@ -336,6 +352,22 @@ ID    ROOM  NAME           PEER            API      AGE  IDLE  LAG  LAG-BYTES  L
         );
         assert!(at("limit max-connections") < at("limit max-rooms"));
         assert!(shown.lines().any(|line| line.split_whitespace().eq(["closed", "3"])), "{shown}");
+    }
+
+    #[test]
+    fn a_drain_says_how_far_it_is_and_until_when() {
+        let mut answer = Drain {
+            phase: crate::wire::admin::DrainPhase::Notice.into(),
+            connections: 7,
+            started: Some(seconds_ago(3)),
+            deadline: Some(seconds_ago(-22)),
+            ..Default::default()
+        };
+        let shown = drain(&answer, now()).to_string();
+        assert!(shown.starts_with("phase        notice\nconnections  7\n"), "{shown}");
+        assert!(shown.contains("(3s ago)") && shown.ends_with("(in 22s)\n"), "{shown}");
+        answer = Drain { phase: crate::wire::admin::DrainPhase::Serving.into(), ..Default::default() };
+        assert!(drain(&answer, now()).to_string().ends_with("deadline     -\n"));
     }
 
     #[test]

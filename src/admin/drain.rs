@@ -1,0 +1,34 @@
+//! The drain, asked for and looked at by an operator.
+
+use super::show;
+use crate::drain::{Drain, NotCancelled, Phase};
+use crate::hub::{Frame, Hub};
+use crate::transport::TransportCensus;
+use crate::wire::admin as api;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The drain as it is now.
+pub(super) fn now<M: Frame>(drain: &Drain, hub: &Hub<M>, transports: &TransportCensus) -> api::Drain {
+    let status = drain.status();
+    let phase = match status.phase {
+        Phase::Serving => api::DrainPhase::Serving,
+        Phase::Notice => api::DrainPhase::Notice,
+        Phase::Ending => api::DrainPhase::Ending,
+        Phase::Closing => api::DrainPhase::Closing,
+    };
+    api::Drain {
+        phase: phase.into(),
+        connections: hub.census().present() as u64,
+        transports: transports.present() as u64,
+        started: status.started.map(|started| show::time(started.at)),
+        deadline: drain.deadline(&status).map(show::time),
+    }
+}
+
+/// The status for a drain that goes on.
+pub(super) fn of_refusal(refused: NotCancelled) -> Status {
+    let subject = "chatroom.admin.v1.Drain";
+    let details = ErrorDetails::with_precondition_failure_violation("DRAIN", subject, refused.to_string());
+    Status::with_error_details(Code::FailedPrecondition, refused.to_string(), details)
+}
