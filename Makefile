@@ -1,9 +1,9 @@
 # What there is to do with this project; `make` alone lists it.
 
-.PHONY: help run test check e2e fmt clean
+.PHONY: help run test check e2e image e2e-container fmt clean
 
 help: ## List these targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 run: ## Build and serve with the defaults (port 50051)
 	cargo run --release -- serve
@@ -18,6 +18,19 @@ check: ## Check format and lints
 
 e2e: ## Check with foreign clients and a real Prometheus (installs them below target/)
 	bash tests/e2e/run
+
+# podman and buildah do as well (`make image DOCKER=podman`); BUILDAH_FORMAT makes them keep the health check.
+DOCKER ?= docker
+IMAGE ?= chatroom
+IMAGE_FLAGS ?=
+
+image: ## Build the container image (DOCKER=docker IMAGE=chatroom)
+	BUILDAH_FORMAT=docker $(DOCKER) build $(IMAGE_FLAGS) --tag $(IMAGE) \
+	  --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" \
+	  --build-arg REVISION="$$(git --no-optional-locks describe --always --dirty --abbrev=12 --exclude='*' || echo unknown)" .
+
+e2e-container: ## Build the image without a registry, run it, and check what it promises (as root)
+	bash tests/container/run
 
 fmt: ## Format the code
 	cargo fmt
