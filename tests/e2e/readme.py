@@ -1,7 +1,8 @@
 """The README's text is the script: each command in it that speaks to a server is run as written, in its order.
 
 Promises: a command that nobody here can judge is a failure, and so is a judge whose command the README has lost. Only
-the addresses of the listeners and the path of `chatroom` are put in. `make` and `cargo` lines are proved elsewhere.
+the addresses of the listeners and the path of `chatroom` are put in. `make`, `cargo` and `docker` lines are proved
+elsewhere.
 """
 
 import json
@@ -21,6 +22,9 @@ ADMIN = "chatroom.admin.v1.AdminService"
 PERMISSION_DENIED = 7
 # Where the README's commands take the listeners to be.
 PLACES = {"chat": "127.0.0.1:50051", "admin": "127.0.0.1:50052", "metrics": "127.0.0.1:9464"}
+
+# So that there is time to take a drain back.
+LONG_NOTICE = {"CHATROOM_DRAIN_NOTICE": "60s", "CHATROOM_DRAIN_DEADLINE": "90s"}
 
 # What is run (the tool, and the method or path that it is for), the line itself, and the object after -d.
 Command = namedtuple("Command", "subject line data")
@@ -47,6 +51,7 @@ def readme_check_finds_what_nobody_can_judge(_):
 def readme_does_what_it_says(stage):
     text = README.read_text()
     commands = script(text)
+    stage.serve(environment=LONG_NOTICE)
     tour = Tour(stage, text)
     tour.defaults_are_as_written()
     tour.chatroom_admin_is_as_written()
@@ -78,7 +83,7 @@ def lines_of_sh(text):
 def parsed(line):
     """The command in a line; None if there is none, or it is proved elsewhere."""
     words = shlex.split(line, comments=True)
-    if not words or words[0] in ("make", "cargo"):
+    if not words or words[0] in ("make", "cargo", "docker"):
         return None
     match words:
         case ["grpcurl", *_, "describe", _]:
@@ -147,6 +152,10 @@ class Tour:
             return arrivals - departures == len(self.present)
 
         wait_until("all visitors have left", all_but_the_present_have_left)
+
+    def status_of(self, path):
+        address = self.server.address("metrics")
+        return self.does("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", f"http://{address}{path}")
 
     def leaves_an_audit(self, action):
         def records():
@@ -297,9 +306,42 @@ def is_serving(tour, command):
 def is_healthy(tour, command):
     out = tour.runs(command)
     ok(f"chatroom health exits 0 with one line: {out.strip()}", out.count("\n") == 1 and "SERVING" in out, out)
-    for path in re.findall(r"`(/[a-z]+z)`", tour.text):
+    for path in sorted(set(re.findall(r"`(/[a-z]+z)`", tour.text))):
         answer = tour.does("curl", "-sS", "--fail", f"http://{tour.server.address('metrics')}{path}")
         ok(f"{path} answers {answer.strip()!r}")
+
+
+def starts_a_drain(tour, command):
+    drain = tour.answers(command)["drain"]
+    here = str(len(tour.present))
+    ok("StartDrain says that the notice has begun, with who is here and the deadline",
+       (drain["phase"], drain["connections"]) == ("DRAIN_PHASE_NOTICE", here) and "deadline" in drain, f"{drain}")
+    probes = {path: tour.status_of(path) for path in ("/readyz", "/livez")}
+    ok("… /readyz says 503 and /livez 200", probes == {"/readyz": "503", "/livez": "200"}, f"{probes}")
+    tour.leaves_an_audit("start drain")
+
+
+def shows_the_drain(tour, command):
+    drain = tour.answers(command)["drain"]
+    ok(f"GetDrain says {drain['phase']}", drain["phase"] == "DRAIN_PHASE_NOTICE", f"{drain}")
+    told = tour.does(CHATROOM, "admin", "--addr", tour.server.address("admin"), "drain", "status")
+    ok("… and chatroom admin drain status the same", re.search(r"^phase +notice$", told, re.MULTILINE), told)
+
+
+def cancels_the_drain(tour, command):
+    drain = tour.answers(command)["drain"]
+    ok("CancelDrain says that the server stays", drain["phase"] == "DRAIN_PHASE_SERVING", f"{drain}")
+    for client in tour.present:
+        client.says(f"{client.name} is still here after all")
+        tour.everyone_hears(client.said[-1])
+    ok(f"… and {', '.join(tour.names())} talk on")
+    tour.leaves_an_audit("cancel drain")
+
+
+def is_ready(tour, command):
+    answer = tour.runs(command)
+    path = command.subject.split()[-1]
+    ok(f"{path} answers {answer.strip()!r}, with 200", tour.status_of(path) == "200", answer)
 
 
 def shows_metrics(tour, command):
@@ -331,5 +373,10 @@ JUDGES = {
     "grpcurl grpc.health.v1.Health/Check": is_serving,
     "chatroom health": is_healthy,
     "curl /metrics": shows_metrics,
+    f"grpcurl {ADMIN}/StartDrain": starts_a_drain,
+    f"grpcurl {ADMIN}/GetDrain": shows_the_drain,
+    f"grpcurl {ADMIN}/CancelDrain": cancels_the_drain,
+    "curl /readyz": is_ready,
+    "curl /livez": is_ready,
 }
 SCENARIOS = [readme_check_finds_what_nobody_can_judge, readme_does_what_it_says]
