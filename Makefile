@@ -1,6 +1,6 @@
 # What there is to do with this project; `make` alone lists it.
 
-.PHONY: help run test check e2e image e2e-container fmt clean
+.PHONY: help run test check e2e image e2e-container watch fmt clean
 
 help: ## List these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ image: ## Build the container image (DOCKER=docker IMAGE=chatroom)
 	BUILDAH_FORMAT=docker $(DOCKER) build $(IMAGE_FLAGS) --tag $(IMAGE) \
 	  --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" \
 	  --build-arg REVISION="$$(git --no-optional-locks describe --always --dirty --abbrev=12 --exclude='*' || echo unknown)" .
+
+watch: ## Bring up the server with Prometheus and Grafana, the board in place (needs docker)
+	$(DOCKER) compose -f dashboards/compose.yaml up --build
 
 e2e-container: ## Build the image without a registry, run it, and check what it promises (as root)
 	bash tests/container/run

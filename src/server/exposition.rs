@@ -110,6 +110,9 @@ impl Observed {
             bytes += retained.0;
             messages += retained.1;
             room.for_each_member(|member| {
+                if member.ending().is_some() {
+                    return;
+                }
                 let lag = room.lag(member).bytes;
                 lag_max = lag_max.max(lag);
                 lagging += u64::from(lag > half_limit);
@@ -119,9 +122,9 @@ impl Observed {
         let help = "Bytes that all rooms' logs keep now, with overheads.";
         to.gauge("chatroom_log_bytes", help, &[], bytes as f64);
         to.gauge("chatroom_log_messages", "Messages that all rooms' logs keep now.", &[], messages as f64);
-        let help = "How far the slowest member is behind its room now, in bytes.";
+        let help = "How far the slowest member is behind its room now, in bytes; without those whose end is decided.";
         to.gauge("chatroom_member_lag_bytes_max", help, &[], lag_max as f64);
-        let help = "Members that are behind by more than half of what they may be, in bytes, now.";
+        let help = "Members that are behind by more than half of what they may be, in bytes, now; without those whose end is decided.";
         to.gauge("chatroom_members_lagging", help, &[], lagging as f64);
     }
 
