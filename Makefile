@@ -16,7 +16,7 @@ check: ## Check format and lints
 	cargo fmt --check
 	cargo clippy --all-targets -- --deny warnings
 
-e2e: ## Check with foreign clients and a real Prometheus (installs them below target/)
+e2e: ## Check with foreign clients, HAProxy and Prometheus (installs them below target/)
 	bash tests/e2e/run
 
 # podman and buildah do as well (`make image DOCKER=podman`); BUILDAH_FORMAT makes them keep the health check.

@@ -3,6 +3,7 @@
 use super::call::{Shared, StreamExecutor};
 use super::gate;
 use super::io::Socket;
+use super::linger::{Exchange, Said};
 use super::rpcs::{Counted, Counting, Rpcs};
 use bytes::Bytes;
 use futures_util::future::{Either, Ready, ready};
@@ -204,10 +205,11 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Gated<S> {
             let answer = answer.map(|body| Counted::of_none(S::Reply::from(body)));
             return Either::Left(ready(Ok(answer)));
         }
-        let rpc = self.rpcs.start(request.uri().path());
+        let exchange = Exchange::default();
+        let rpc = self.rpcs.start(request.uri().path(), exchange.clone());
         request.extensions_mut().insert(call);
         // Ours are always ready, as tonic's `Routes` are: they clone the service they find for each call.
-        let response = self.services.clone().call(request.map(Body::new));
+        let response = self.services.clone().call(request.map(|body| Body::new(Said::new(body, exchange))));
         Either::Right(Counting::new(response, rpc))
     }
 }

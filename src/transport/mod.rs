@@ -10,6 +10,7 @@ mod call;
 mod connection;
 mod gate;
 mod io;
+mod linger;
 mod listener;
 mod rpcs;
 mod worker;

@@ -3,6 +3,7 @@
 //! Methods are learnt from the compiled-in descriptors, so that a client cannot add a label by calling a method that
 //! does not exist: those are counted together.
 
+use super::linger::Exchange;
 use crate::metrics::{Counter, Distribution, Exposition, Histogram};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -106,10 +107,10 @@ impl Rpcs {
     }
 
     /// A call to `path` begins.
-    pub(super) fn start(self: &Arc<Self>, path: &str) -> Rpc {
+    pub(super) fn start(self: &Arc<Self>, path: &str, exchange: Exchange) -> Rpc {
         let method = self.by_path.get(path).copied().unwrap_or_default();
         self.methods[method].started.add(1);
-        Rpc { rpcs: Arc::clone(self), method, began: Instant::now(), handled: false }
+        Rpc { rpcs: Arc::clone(self), method, began: Instant::now(), handled: false, exchange }
     }
 
     /// Adds the three metrics, with a series for each method (and code) from the start: a rate over a series that
@@ -145,6 +146,7 @@ pub(super) struct Rpc {
     method: usize,
     began: Instant,
     handled: bool,
+    exchange: Exchange,
 }
 
 impl Rpc {
@@ -161,6 +163,7 @@ impl Rpc {
     fn reads(&mut self, headers: &HeaderMap) {
         if let Some(code) = headers.get("grpc-status") {
             self.ends(Code::from_bytes(code.as_bytes()));
+            self.exchange.answered();
         }
     }
 }

@@ -260,6 +260,11 @@ impl Mouth {
     pub fn reset(&mut self, reason: Reason) {
         self.words.send_reset(reason);
     }
+
+    /// Waits until the server resets the stream.
+    pub async fn is_reset(&mut self) -> Reason {
+        poll_fn(|cx| self.words.poll_reset(cx)).await.unwrap()
+    }
 }
 
 pub struct Ear {

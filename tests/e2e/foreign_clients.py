@@ -10,6 +10,8 @@ import signal
 import sys
 import traceback
 
+import balancer
+import dashboards
 import facts
 import health
 import prometheus
@@ -237,7 +239,9 @@ SCENARIOS = [
     *health.SCENARIOS,
     *readme.SCENARIOS,
     *prometheus.SCENARIOS,
+    *dashboards.SCENARIOS,
     *traces.SCENARIOS,
+    *balancer.SCENARIOS,
 ]
 
 
