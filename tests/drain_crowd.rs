@@ -132,7 +132,7 @@ async fn a_full_server_drains_in_order_evenly_and_in_time_whatever_hangs_on_it()
     assert_eq!(stopped.joined, stopped.departed);
     // The dead collector costs less than a second more.
     assert!(took < DEADLINE + Duration::from_secs(2), "took {took:?}");
-    let left = "closing what is left at the deadline";
+    let left = "closing by force what is left";
     let left = log.lines().into_iter().find(|line| line.contains(left));
     println!("{}", left.expect("the deaf and the frozen were to be left"));
 

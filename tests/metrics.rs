@@ -58,6 +58,7 @@ const CONTRACT: &str = "
     chatroom_drain_deadline_timestamp_seconds gauge
     chatroom_log_bytes gauge
     chatroom_log_messages gauge
+    chatroom_log_lines_dropped_total counter
     chatroom_kicks_total counter
     chatroom_build_info gauge
     grpc_server_started_total counter

@@ -175,7 +175,7 @@ async fn a_collector_that_hangs_does_not_hold_up_the_exit() {
 
 #[tokio::test]
 async fn with_traces_off_a_span_is_turned_away_at_its_callsite() {
-    let telemetry = telemetry::init(LogFormat::Text, "info", &[]).unwrap();
+    let (telemetry, _last_lines) = telemetry::init(LogFormat::Text, "info", &[]).unwrap();
     // Static, so that what is not wanted costs a load wherever it stands in the code, also in h2.
     assert_eq!(LevelFilter::current(), LevelFilter::INFO);
     let about = Connection { method: CHAT, id: &1, peer: None, room: &"lobby" };

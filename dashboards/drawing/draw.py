@@ -55,7 +55,10 @@ def main():
     step = max(arguments.scrape_interval, math.ceil((end - begin) / 120))
     over = board.Range(begin, end, step, arguments.scrape_interval)
     prometheus = board.Prometheus(arguments.prometheus)
-    variables = prometheus.variables()
+    try:
+        variables = prometheus.variables()
+    except OSError as error:
+        sys.exit(f"draw: cannot ask {arguments.prometheus}: {error}")
     if not variables["instance"]:
         sys.exit(f"draw: {arguments.prometheus} has no chatroom server")
     sys.stdout.write(draw(board.read(arguments.board), lambda t: prometheus.answer(t, variables, over), over))

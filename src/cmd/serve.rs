@@ -20,6 +20,9 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// After the drain's deadline, how long closing by force and exporting the last traces may take.
 const BACKSTOP: Duration = Duration::from_secs(4);
 
+/// Time for one more log line to be written.
+const LAST_LINE: Duration = Duration::from_millis(50);
+
 /// Runs the server until SIGTERM, SIGINT or an operator has it drain; a second signal ends it at once.
 ///
 /// # Errors
@@ -27,25 +30,39 @@ const BACKSTOP: Duration = Duration::from_secs(4);
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let open_files = transport::open_file_limit();
     let config = args.config(open_files)?;
-    // The control plane's thread is this one: it accepts, tends and takes signals.
+    let drain = Drain::new(Stages {
+        notice: config.drain_notice,
+        spread: config.drain_spread,
+        deadline: config.drain_deadline,
+    });
+    supervise(drain.clone())?;
+    // The control plane's thread is this one: it accepts, tends and answers operators.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let telemetry = telemetry::init(args.log_format.into(), &args.log_filter, UNLIMITED)?;
-        let stages = Stages {
-            notice: config.drain_notice,
-            spread: config.drain_spread,
-            deadline: config.drain_deadline,
-        };
-        let drain = Drain::new(stages);
-        tokio::spawn(on_signals(Signals::new()?, drain.clone()));
-        tokio::spawn(end_in_any_case(drain.clone()));
+        let (telemetry, last_lines) = telemetry::init(args.log_format.into(), &args.log_filter, UNLIMITED)?;
         let server = Server::bind(config, telemetry.logs())?;
         announce(&server)?;
-        let end = server.run(drain.clone()).await;
-        let left = drain.left().unwrap_or(FLUSH_MAX);
-        telemetry.flush(left.clamp(FLUSH_MIN, FLUSH_MAX)).await;
+        let flush = async {
+            let left = drain.left().unwrap_or(FLUSH_MAX);
+            telemetry.flush(left.clamp(FLUSH_MIN, FLUSH_MAX)).await;
+        };
+        let end = server.run(drain.clone(), flush).await;
+        drop(last_lines);
         Ok(end?)
     })
+}
+
+/// Takes signals and bounds the drain on a thread of its own, so that not even a control plane that hangs could keep the
+/// process from ending.
+fn supervise(drain: Drain) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = {
+        let _within = runtime.enter();
+        Signals::new()?
+    };
+    let supervisor = async move { tokio::join!(on_signals(signals, drain.clone()), backstop(drain)) };
+    thread::Builder::new().name("supervisor".to_owned()).spawn(move || runtime.block_on(supervisor))?;
+    Ok(())
 }
 
 struct Signals {
@@ -75,21 +92,26 @@ async fn on_signals(mut signals: Signals, drain: Drain) {
     tracing::info!("draining on a signal; a second one ends it at once");
     signals.next().await;
     tracing::warn!("second signal: ending at once");
-    std::process::exit(1);
+    give_up().await;
 }
 
-/// Ends the process some time after the drain's deadline from a thread of its own, so that not even a control plane that
-/// hangs can keep it.
-async fn end_in_any_case(drain: Drain) {
-    drain.reaches(Phase::Ending).await;
-    let rest = drain.stages().deadline.saturating_sub(drain.stages().notice);
-    let spawned = thread::Builder::new().name("backstop".to_owned()).spawn(move || {
-        thread::sleep(rest + BACKSTOP);
-        std::process::exit(1);
-    });
-    if let Err(error) = spawned {
-        tracing::warn!(%error, "nothing but the server itself bounds the drain");
+/// Ends the process some time after the drain's deadline, if it has not ended by itself.
+async fn backstop(drain: Drain) {
+    loop {
+        drain.reaches(Phase::Notice).await;
+        tokio::time::sleep(drain.left().unwrap_or_default() + BACKSTOP).await;
+        // Unless it was cancelled, and perhaps started anew.
+        if drain.left() == Some(Duration::ZERO) {
+            tracing::error!("the drain is over and the process is not: ending it");
+            give_up().await;
+        }
     }
+}
+
+/// Ends the process, once the log's thread has had a moment.
+async fn give_up() {
+    tokio::time::sleep(LAST_LINE).await;
+    std::process::exit(1);
 }
 
 /// One line per listener on stdout, for people and for scripts that asked for port 0.

@@ -33,11 +33,10 @@ impl Ending<'_> {
         self.spread(spread_until).await;
         self.drain.close();
         let (connections, transports) = (self.hub.census().present(), self.transports.present());
-        tracing::info!(connections, transports, "everyone has been told, closing");
+        tracing::info!(connections, transports, "closing");
         // They would never end by themselves.
         self.health.end_watches();
         self.hub.close();
-        self.workers.iter().for_each(WorkerHandle::go_away);
         self.wait(deadline).await;
     }
 
@@ -46,7 +45,9 @@ impl Ending<'_> {
         let members = self.hub.oldest_first();
         let (began, count) = (Instant::now(), members.len());
         let share = until.saturating_duration_since(began).div_f64(count.max(1) as f64);
-        tracing::info!(connections = count, ?share, "ending connections");
+        if count > 0 {
+            tracing::info!(connections = count, ?share, "ending connections");
+        }
         for (number, (room, member)) in members.into_iter().enumerate() {
             let due = began + share.mul_f64(number as f64 + rand::rng().random_range(0.0..1.0));
             // Who goes by itself is not waited for.
@@ -59,18 +60,21 @@ impl Ending<'_> {
 
     /// Waits for all transports to close, or the deadline.
     async fn wait(&self, deadline: Instant) {
-        let present = || (self.hub.census().present(), self.transports.present());
-        // Once nobody is in a room, what is left are calls that have nothing to lose.
+        // Once nobody is in a room and everything has been written, what is left are calls that have nothing to lose.
         let mut calm_since = None;
         while self.transports.present() > 0 && Instant::now() < deadline {
-            let calm = self.hub.census().present() == 0;
-            if calm && calm_since.get_or_insert_with(Instant::now).elapsed() > LAST_CALLS {
-                return;
+            // Again and again: some were accepted a moment ago, and come to their worker only now.
+            self.workers.iter().for_each(WorkerHandle::go_away);
+            let calm = self.hub.census().present() == 0 && !self.workers.iter().any(WorkerHandle::is_writing);
+            if !calm {
+                calm_since = None;
+            } else if calm_since.get_or_insert_with(Instant::now).elapsed() > LAST_CALLS {
+                break;
             }
             tokio::time::sleep(POLL).await;
         }
-        if let (connections, transports @ 1..) = present() {
-            tracing::warn!(connections, transports, "closing what is left at the deadline");
+        if let (connections, transports @ 1..) = (self.hub.census().present(), self.transports.present()) {
+            tracing::warn!(connections, transports, "closing by force what is left");
         }
     }
 }

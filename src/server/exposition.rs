@@ -7,6 +7,7 @@ use crate::chat::Said;
 use crate::drain::Drain;
 use crate::hub::{Departure, Hub};
 use crate::metrics::Exposition;
+use crate::telemetry::LogControl;
 use crate::transport::{Refusal, Rpcs, TransportCensus};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -18,6 +19,7 @@ pub(super) struct Observed {
     pub(super) transports_limit: usize,
     pub(super) rpcs: Arc<Rpcs>,
     pub(super) drain: Drain,
+    pub(super) log: LogControl,
 }
 
 /// The only API so far; `chatroom.v1` will be the second.
@@ -32,6 +34,8 @@ impl Observed {
         self.messages(&mut to);
         self.rooms_and_lag(&mut to);
         self.limits_and_drain(&mut to);
+        let help = "Log lines that were dropped because the reader of stderr did not take them.";
+        to.counter("chatroom_log_lines_dropped_total", help, &[], self.log.dropped_lines());
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),
             ("revision", env!("CHATROOM_REVISION")),

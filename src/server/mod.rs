@@ -6,7 +6,7 @@ mod exposition;
 use crate::admin::{About, Admin};
 use crate::chat::{ChatRoom, Front, Said};
 use crate::config::Config;
-use crate::drain::{Drain, Phase};
+use crate::drain::{Drain, Phase, Stages};
 use crate::health;
 use crate::http::Endpoints;
 use crate::hub::{self, Hub, LaneTask};
@@ -74,14 +74,14 @@ impl Server {
     }
 
     /// Serves until `drain` is started, and drains: says so, ends every connection, then every transport, and returns
-    /// by the drain's deadline.
+    /// by the drain's deadline. The last thing it does, while operators and probes are still answered, is `finally`.
     ///
     /// Runs on the thread of the caller, which should have nothing else to do: it is the control plane, and accepts,
     /// tends, and answers operators, while connections live on worker threads of their own.
     ///
     /// # Errors
     /// When a worker cannot be started, or a listener fails as a whole.
-    pub async fn run(self, drain: Drain) -> Result<(), StartError> {
+    pub async fn run(self, drain: Drain, finally: impl Future<Output = ()>) -> Result<(), StartError> {
         let addresses = self.addresses();
         let Self { config, log, chat, admin, metrics } = self;
         let health = health::Reporter::not_serving();
@@ -99,13 +99,15 @@ impl Server {
             max_message_bytes: config.max_message_bytes,
             stopping: stopping.clone(),
         };
-        let operators = Admin::new(hub.clone(), Said::new, Arc::clone(&census), log, drain.clone(), about);
+        let operators =
+            Admin::new(hub.clone(), Said::new, Arc::clone(&census), log.clone(), drain.clone(), about);
         let observed = Observed {
             hub: hub.clone(),
             transports: Arc::clone(&census),
             transports_limit: config.max_transports,
             rpcs: Arc::clone(&plane.rpcs),
             drain: drain.clone(),
+            log,
         };
         let ready = health.clone();
         let endpoints = Endpoints {
@@ -115,6 +117,7 @@ impl Server {
         let acceptor = Acceptor { transports_max: config.max_transports, census: Arc::clone(&census) };
         tracing::info!(address = %chat.address(), workers = workers.len(), "serving");
         let serve = async {
+            let workers = workers;
             let started = tokio::select! {
                 failed = acceptor.run(chat, &workers) => return failed,
                 started = drain.noticed() => started,
@@ -122,16 +125,27 @@ impl Server {
             // The listener is closed.
             let (hub, transports) = (&hub, &*census);
             Ending { drain: &drain, health: &health, hub, workers: &workers, transports }.run(&started).await;
+            workers.into_iter().for_each(WorkerHandle::stop);
+            report(hub, transports);
+            finally.await;
             stopping.cancel();
             // Time for what that says to be written.
             tokio::time::sleep(LAST_WORDS).await;
             Ok(())
         };
+        let mut before = Phase::Serving;
         let say_so = drain.follow(|phase| {
             health.set_serving(phase == Phase::Serving);
-            if phase == Phase::Notice {
-                let (connections, notice) = (hub.census().present(), drain.stages().notice);
-                tracing::info!(connections, ?notice, "draining: not serving any more");
+            let connections = hub.census().present();
+            let Stages { notice, deadline, .. } = drain.stages();
+            match (std::mem::replace(&mut before, phase), phase) {
+                (_, Phase::Notice) => {
+                    tracing::info!(connections, ?notice, ?deadline, "draining: not serving any more");
+                }
+                (Phase::Notice, Phase::Serving) => {
+                    tracing::info!(connections, "the drain is cancelled: serving");
+                }
+                _ => {}
             }
         });
         // Operators are served, and rooms tended, through the drain: it ends what does not end by itself.
@@ -144,8 +158,6 @@ impl Server {
             failed = endpoints.serve(metrics) => failed,
             () = hub.tend() => Ok(()),
         };
-        workers.into_iter().for_each(WorkerHandle::stop);
-        report(&hub, &census);
         Ok(done?)
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::ErrorCounter;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// Crates that get no finer than this unless a filter names them: most log every frame at debug level, and the exporter
@@ -36,6 +37,8 @@ pub struct InvalidFilter {
 #[derive(Clone)]
 pub struct LogControl {
     shared: Arc<Shared>,
+    /// Counts log lines that were dropped, if they can be.
+    dropped: Option<ErrorCounter>,
 }
 
 /// What a [`LogControl::set`] did.
@@ -72,7 +75,18 @@ impl LogControl {
         let (layer, reload) = reload::Layer::new(parse(initial)?);
         let state = State { now: initial.to_owned(), change: 0, expiry: None };
         let (initial, runtime, state) = (initial.to_owned(), runtime.clone(), Mutex::new(state));
-        Ok((Self { shared: Arc::new(Shared { initial, runtime, reload, state }) }, layer))
+        let shared = Arc::new(Shared { initial, runtime, reload, state });
+        Ok((Self { shared, dropped: None }, layer))
+    }
+
+    pub(super) fn counting(self, dropped: ErrorCounter) -> Self {
+        Self { dropped: Some(dropped), ..self }
+    }
+
+    /// Log lines that were dropped because nobody read them.
+    #[must_use]
+    pub fn dropped_lines(&self) -> u64 {
+        self.dropped.as_ref().map_or(0, |dropped| dropped.dropped_lines() as u64)
     }
 
     /// Makes `filter` the filter, until `expiry` has passed if there is one. The empty filter is the one that the server

@@ -23,6 +23,7 @@ use limit::{Limited, Limiter};
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt};
@@ -44,6 +45,15 @@ pub struct Telemetry {
     exporter: Option<Exporter>,
 }
 
+/// Log lines that may wait for the reader of stderr.
+const LINES_WAITING_MAX: usize = 16 * 1024;
+
+/// Writes the log lines that wait when it is dropped.
+#[must_use = "the lines that wait when it is dropped are the last to be written"]
+pub struct LastLines {
+    _writes: WorkerGuard,
+}
+
 /// Has log lines written to stderr from now on, and traces exported if the environment says where to. Once per
 /// process; a second call changes nothing.
 ///
@@ -53,17 +63,24 @@ pub struct Telemetry {
 /// # Errors
 /// [`InvalidFilter`], when `filter` is not in the `tracing` filter syntax (`info,chatroom::hub=debug`).
 ///
+/// The lines are written by a thread of its own; those that its reader does not take are dropped beyond
+/// [`LINES_WAITING_MAX`], and counted. Dropping the second value writes what waits, for a second at most.
+///
 /// # Panics
 /// Outside a tokio runtime.
 pub fn init(
     format: LogFormat,
     filter: &str,
     unlimited: &'static [&'static str],
-) -> Result<Telemetry, InvalidFilter> {
+) -> Result<(Telemetry, LastLines), InvalidFilter> {
+    let lines = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX);
+    let (writer, last_lines) = lines.thread_name("log").finish(std::io::stderr());
     let runtime = tokio::runtime::Handle::current();
     let (logs, wanted) = LogControl::new(filter, &runtime)?;
+    let logs = logs.counting(writer.error_counter());
     let limiter = Arc::new(Limiter::new(unlimited));
-    let lines = Limited { layer: lines(format), limiter: Arc::clone(&limiter) }.with_filter(Logs(wanted));
+    let lines =
+        Limited { layer: layer(format, writer), limiter: Arc::clone(&limiter) }.with_filter(Logs(wanted));
     let started = Exporter::from_environment(&runtime);
     let registry = tracing_subscriber::registry().with(lines);
     // Not one stack with an optional layer: an absent layer has no filter that turns spans away at their callsites.
@@ -80,11 +97,11 @@ pub fn init(
         None
     });
     runtime.spawn(Arc::clone(&limiter).report_for_ever());
-    Ok(Telemetry { logs, limiter, exporter })
+    Ok((Telemetry { logs, limiter, exporter }, LastLines { _writes: last_lines }))
 }
 
-fn lines(format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sync> {
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+fn layer(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let lines = fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => lines.fmt_fields(text::fields()).boxed(),
         LogFormat::Json => lines.with_ansi(false).json().flatten_event(true).with_current_span(false).boxed(),

@@ -73,7 +73,8 @@ impl TransportCensus {
         self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn open(&self, max: usize) -> bool {
+    /// Counts one more transport, until the claim is dropped.
+    fn open(&self, max: usize) -> Option<Claim<'_>> {
         let more = |here| (here < max).then_some(here + 1);
         let opened = self.present.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok();
         if opened {
@@ -81,11 +82,20 @@ impl TransportCensus {
         } else {
             self.refused(Refusal::Limit);
         }
-        opened
+        opened.then_some(Claim(self))
     }
 
     pub(super) fn closed(&self) {
         self.present.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A counted transport that no worker has yet.
+struct Claim<'a>(&'a TransportCensus);
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.closed();
     }
 }
 
@@ -114,10 +124,10 @@ impl Acceptor {
     }
 
     async fn admit(&self, socket: TcpStream, peer: SocketAddr, workers: &[WorkerHandle]) {
-        if !self.census.open(self.transports_max) {
+        let Some(claim) = self.census.open(self.transports_max) else {
             tracing::warn!(%peer, max = self.transports_max, "transport refused: the limit is met");
             return;
-        }
+        };
         // The worker with the fewest; the first of several.
         let worker = workers.iter().min_by_key(|worker| worker.load());
         // Out of this thread's runtime: it lives in the worker's.
@@ -127,8 +137,9 @@ impl Acceptor {
             // The peer is gone already.
             (Err(_), _) | (_, None) => false,
         };
-        if !served {
-            self.census.closed();
+        if served {
+            // The worker's now.
+            std::mem::forget(claim);
         }
     }
 

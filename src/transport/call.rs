@@ -83,6 +83,8 @@ pub(super) struct Shared {
     pub(super) flow: Arc<Flow>,
     calls_opened: AtomicU64,
     calls_open: AtomicUsize,
+    /// Frames that responses have handed over and that are not written.
+    unwritten: AtomicUsize,
     /// Where the executor, which runs right after the service on the same thread, leaves the task it spawned.
     spawning: parking_lot::Mutex<Option<Arc<OnceLock<AbortHandle>>>>,
     going_away: AtomicBool,
@@ -100,6 +102,7 @@ impl Shared {
             flow: Arc::default(),
             calls_opened: AtomicU64::new(0),
             calls_open: AtomicUsize::new(0),
+            unwritten: AtomicUsize::new(0),
             spawning: parking_lot::Mutex::new(None),
             going_away: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
@@ -123,6 +126,27 @@ impl Shared {
 
     pub(super) fn has_no_call(&self) -> bool {
         self.calls_open.load(Ordering::Acquire) == 0
+    }
+
+    pub(super) fn has_more_to_write(&self) {
+        self.unwritten.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_less_to_write(&self) {
+        if self.unwritten.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_to_go() {
+            self.call_attention();
+        }
+    }
+
+    /// Whether something is on its way to the peer.
+    pub(super) fn is_writing(&self) -> bool {
+        self.unwritten.load(Ordering::Acquire) > 0 || self.flow.is_blocked()
+    }
+
+    /// Whether the transport may be closed once it has said goodbye: no call is left, and what was said has been written.
+    /// One that is doomed is not waited for.
+    pub(super) fn is_done(&self) -> bool {
+        self.has_no_call() && (self.doomed.load(Ordering::Acquire) || !self.is_writing())
     }
 
     /// Whether the peer is to be told to open no more calls.

@@ -52,7 +52,8 @@ const HEADERS_MAX: u32 = 16 * 1024;
 const HEADER_TABLE: u32 = 4 * 1024;
 /// Streams reset for the peer's errors before it is sent away: the class of attack known as "`MadeYouReset`".
 const ERROR_RESETS_MAX: usize = 1024;
-/// After its goodbye, how long a transport without calls may wait for its peer to close it.
+/// After its goodbye, how long a transport may wait for its peer to close it once no call is left on it and everything
+/// has been written.
 const GOODBYE_PATIENCE: Duration = Duration::from_millis(500);
 
 type Http2<S> = http2::Connection<TokioIo<Socket>, Gated<S>, StreamExecutor>;
@@ -149,24 +150,24 @@ impl<S: Services> Future for Connection<S> {
             if let Poll::Ready(end) = this.http2.as_mut().poll(cx) {
                 return Poll::Ready(end.map(|()| Closed::Done));
             }
-            if this.shared.take_attention(cx) {
-                if this.shared.is_to_go() && !*this.said_goodbye {
-                    *this.said_goodbye = true;
-                    this.http2.as_mut().graceful_shutdown();
+            if this.shared.take_attention(cx) && this.shared.is_to_go() && !*this.said_goodbye {
+                *this.said_goodbye = true;
+                this.http2.as_mut().graceful_shutdown();
+                *this.deadline = None;
+                this.shared.call_attention();
+                continue;
+            }
+            if *this.said_goodbye {
+                if !this.shared.is_done() {
                     *this.deadline = None;
-                    this.shared.call_attention();
-                    continue;
+                    return Poll::Pending;
                 }
-                if *this.said_goodbye && this.shared.has_no_call() {
-                    *this.deadline = Some(Box::pin(sleep(GOODBYE_PATIENCE)));
-                }
+                let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(GOODBYE_PATIENCE)));
+                return deadline.as_mut().poll(cx).map(|()| Ok(Closed::AfterGoodbye));
             }
             let Some(deadline) = this.deadline else {
                 return Poll::Pending;
             };
-            if *this.said_goodbye {
-                return deadline.as_mut().poll(cx).map(|()| Ok(Closed::AfterGoodbye));
-            }
             if this.shared.has_had_calls() {
                 *this.deadline = None;
                 return Poll::Pending;
@@ -202,7 +203,7 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Gated<S> {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let call = self.shared.open_call();
         if let Some(answer) = gate::refuse(&request) {
-            let answer = answer.map(|body| Counted::of_none(S::Reply::from(body)));
+            let answer = answer.map(|body| Counted::of_none(S::Reply::from(body), Arc::clone(&self.shared)));
             return Either::Left(ready(Ok(answer)));
         }
         let exchange = Exchange::default();
@@ -210,6 +211,6 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Gated<S> {
         request.extensions_mut().insert(call);
         // Ours are always ready, as tonic's `Routes` are: they clone the service they find for each call.
         let response = self.services.clone().call(request.map(|body| Body::new(Said::new(body, exchange))));
-        Either::Right(Counting::new(response, rpc))
+        Either::Right(Counting::new(response, rpc, Arc::clone(&self.shared)))
     }
 }

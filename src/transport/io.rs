@@ -5,7 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,11 +23,17 @@ const COPY_BELOW: usize = 2048;
 pub(super) struct Flow {
     /// Bytes read until the preface was complete; stays there.
     preface: AtomicUsize,
+    /// The peer's side is full: bytes wait to be written.
+    blocked: AtomicBool,
 }
 
 impl Flow {
     pub(super) fn has_preface(&self) -> bool {
         self.preface.load(Ordering::Relaxed) >= PREFACE_LEN
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
     }
 }
 
@@ -46,21 +52,29 @@ impl Socket {
         Self { inner: socket, flow, stall_limit, stalled: None, blocked: false, preface_done: false }
     }
 
+    fn is_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
+        self.flow.blocked.store(blocked, Ordering::Relaxed);
+    }
+
     fn after_write(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.blocked = false;
+            if self.blocked {
+                self.is_blocked(false);
+            }
             return written;
         }
         let limit = self.stall_limit;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
         if !self.blocked {
-            self.blocked = true;
             stalled.as_mut().reset(Instant::now() + limit);
+            self.is_blocked(true);
         }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
         ready!(stalled.as_mut().poll(cx));
         let error = io::Error::new(io::ErrorKind::TimedOut, "the peer stopped reading");
         Poll::Ready(Err(error))

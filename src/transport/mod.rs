@@ -13,6 +13,7 @@ mod io;
 mod linger;
 mod listener;
 mod rpcs;
+mod unwritten;
 mod worker;
 
 pub use accept::{Acceptor, Refusal, TransportCensus};

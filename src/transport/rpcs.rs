@@ -3,8 +3,11 @@
 //! Methods are learnt from the compiled-in descriptors, so that a client cannot add a label by calling a method that
 //! does not exist: those are counted together.
 
+use super::call::Shared;
 use super::linger::Exchange;
+use super::unwritten::Unwritten;
 use crate::metrics::{Counter, Distribution, Exposition, Histogram};
+use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -180,12 +183,13 @@ pin_project! {
         #[pin]
         response: F,
         rpc: Option<Rpc>,
+        transport: Arc<Shared>,
     }
 }
 
 impl<F> Counting<F> {
-    pub(super) fn new(response: F, rpc: Rpc) -> Self {
-        Self { response, rpc: Some(rpc) }
+    pub(super) fn new(response: F, rpc: Rpc, transport: Arc<Shared>) -> Self {
+        Self { response, rpc: Some(rpc), transport }
     }
 }
 
@@ -202,34 +206,36 @@ where
         if let Some(rpc) = &mut rpc {
             rpc.reads(response.headers());
         }
-        Poll::Ready(Ok(response.map(|body| Counted { body, rpc })))
+        let transport = Arc::clone(this.transport);
+        Poll::Ready(Ok(response.map(|body| Counted { body, rpc, transport })))
     }
 }
 
 pin_project! {
-    /// A response's body, whose trailers are read as they pass.
+    /// A response's body, whose trailers are read as they pass, and whose data is marked until it is written.
     pub(super) struct Counted<B> {
         #[pin]
         body: B,
         rpc: Option<Rpc>,
+        transport: Arc<Shared>,
     }
 }
 
 impl<B> Counted<B> {
     /// A body that belongs to no RPC.
-    pub(super) fn of_none(body: B) -> Self {
-        Self { body, rpc: None }
+    pub(super) fn of_none(body: B, transport: Arc<Shared>) -> Self {
+        Self { body, rpc: None, transport }
     }
 }
 
-impl<B: Body> Body for Counted<B> {
-    type Data = B::Data;
+impl<B: Body<Data = Bytes>> Body for Counted<B> {
+    type Data = Unwritten;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Unwritten>, B::Error>>> {
         let this = self.project();
         let frame = ready!(this.body.poll_frame(cx));
         if let (Some(Ok(frame)), Some(rpc)) = (&frame, this.rpc)
@@ -237,7 +243,8 @@ impl<B: Body> Body for Counted<B> {
         {
             rpc.reads(trailers);
         }
-        Poll::Ready(frame)
+        let mark = |data| Unwritten::new(data, this.transport);
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(mark))))
     }
 
     fn is_end_stream(&self) -> bool {

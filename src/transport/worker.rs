@@ -165,6 +165,12 @@ impl WorkerHandle {
         }
     }
 
+    /// Whether something is on its way to a peer.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.transports.lock().values().any(|transport| transport.is_writing())
+    }
+
     /// Ends the worker, and whatever still lives on it.
     pub fn stop(self) {
         self.stop.cancel();

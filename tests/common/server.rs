@@ -6,7 +6,7 @@ use std::{
     env, fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
@@ -32,6 +32,13 @@ pub struct Server {
     pub admin_addr: SocketAddr,
     pub metrics_addr: SocketAddr,
     log: Log,
+    _unread: Option<ChildStderr>,
+}
+
+/// Whether somebody reads the server's log.
+enum Reader {
+    Reads,
+    Stops,
 }
 
 /// How the server ended, and its own account of who came and went.
@@ -59,7 +66,16 @@ impl Server {
         Self::spawn("warn,chatroom::server=info", options, &[])
     }
 
+    /// A server whose log nobody reads.
+    pub fn start_unread(options: &[&str]) -> Self {
+        Self::spawn_for(&Reader::Stops, "info", options, &[])
+    }
+
     fn spawn(log_filter: &str, options: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::spawn_for(&Reader::Reads, log_filter, options, environment)
+    }
+
+    fn spawn_for(reader: &Reader, log_filter: &str, options: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatroom"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "2"]);
         command.args(["--admin-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
@@ -74,14 +90,18 @@ impl Server {
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary was built by cargo");
-        let log = Log::of(child.stderr.take().unwrap());
+        let stderr = child.stderr.take().unwrap();
+        let (log, unread) = match reader {
+            Reader::Reads => (Log::of(stderr), None),
+            Reader::Stops => (Log::of(std::io::empty()), Some(stderr)),
+        };
         let announced = announced_addresses(child.stdout.take().unwrap());
         let Ok([addr, admin_addr, metrics_addr]) = announced.recv_timeout(START_PATIENCE) else {
             let _ = child.kill();
             let _ = child.wait();
             panic!("no `listening on …` for each of {LISTENERS:?}; its log: {:#?}", log.lines());
         };
-        Self { child, addr, admin_addr, metrics_addr, log }
+        Self { child, addr, admin_addr, metrics_addr, log, _unread: unread }
     }
 
     /// A member in `room` on a transport of its own.
