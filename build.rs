@@ -5,7 +5,12 @@ use std::process::Command;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let protos = ["hello/chat.proto", "chatroom/admin/v1/admin.proto", "grpc/health/v1/health.proto"];
+    let protos = [
+        "hello/chat.proto",
+        "chatroom/v1/chat.proto",
+        "chatroom/admin/v1/admin.proto",
+        "grpc/health/v1/health.proto",
+    ];
     let descriptors = protox::compile(protos, ["proto"])?;
     // The server-reflection service answers from this file.
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of flags or environment variables: [`crate::cli`] fills in [`Settings`] from these.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub lag_limit_bytes: u64,
     /// How long the next message may wait for a member to take it; then the member is disconnected.
     pub lag_limit_age: Duration,
+    /// What is done about a member that is further behind.
+    pub slow: SlowRules,
     /// Messages in a room's inbox.
     pub inbox_messages: usize,
     /// Bytes of frames in a room's inbox.
@@ -86,6 +89,7 @@ impl Default for Settings {
             retention_age: Duration::from_secs(600),
             lag_limit_bytes: MIB,
             lag_limit_age: Duration::from_secs(30),
+            slow: SlowRules::default(),
             inbox_messages: 4_096,
             inbox_bytes: 4 * MIB as usize,
             inbox_share: 256,
@@ -98,6 +102,62 @@ impl Default for Settings {
             drain_spread: Duration::from_secs(10),
             drain_deadline: Duration::from_secs(25),
         }
+    }
+}
+
+/// What is done about a member that is too far behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// Its call is ended, with the position up to which it got everything.
+    #[default]
+    Disconnect,
+    /// It goes on at the oldest that is retained, and is told what it missed. For those who can be told so:
+    /// `chatroom.v1`.
+    Skip,
+}
+
+impl fmt::Display for SlowPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disconnect => "disconnect",
+            Self::Skip => "skip",
+        })
+    }
+}
+
+/// What is done about slow members, in all rooms and in some.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlowRules {
+    /// In rooms that no rule names.
+    pub default: SlowPolicy,
+    /// In some; the first that fits counts.
+    pub rooms: Vec<SlowRule>,
+}
+
+/// What is done about slow members of some rooms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowRule {
+    /// A room's name, or how names begin and `*`.
+    pub rooms: String,
+    /// What is done.
+    pub policy: SlowPolicy,
+}
+
+impl SlowRules {
+    /// The policy of the room of this name.
+    #[must_use]
+    pub fn of(&self, room: &str) -> SlowPolicy {
+        let fits = |rule: &&SlowRule| match rule.rooms.strip_suffix('*') {
+            Some(beginning) => room.starts_with(beginning),
+            None => room == rule.rooms,
+        };
+        self.rooms.iter().find(fits).map_or(self.default, |rule| rule.policy)
+    }
+}
+
+impl fmt::Display for SlowRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.rooms, self.policy)
     }
 }
 
@@ -145,6 +205,11 @@ impl Settings {
             ("retention-age", format!("{:?}", self.retention_age)),
             ("lag-limit-bytes", self.lag_limit_bytes.to_string()),
             ("lag-limit-age", format!("{:?}", self.lag_limit_age)),
+            ("slow-policy", self.slow.default.to_string()),
+            (
+                "slow-policy-for",
+                self.slow.rooms.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            ),
             ("inbox-messages", self.inbox_messages.to_string()),
             ("inbox-bytes", self.inbox_bytes.to_string()),
             ("inbox-share", self.inbox_share.to_string()),
@@ -252,6 +317,16 @@ mod tests {
         let refused = settings.validate().map(|_| ()).map_err(|e| e.to_string());
         let words = "drain-deadline must be over drain-notice + drain-spread (15s), up to 86400s, not 15s";
         assert_eq!(refused, Err(words.to_owned()));
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_a_room_counts() {
+        let rule = |rooms: &str, policy| SlowRule { rooms: rooms.to_owned(), policy };
+        let rooms = vec![rule("game-1", SlowPolicy::Disconnect), rule("game-*", SlowPolicy::Skip)];
+        let rules = SlowRules { default: SlowPolicy::Disconnect, rooms };
+        assert_eq!(rules.of("game-1"), SlowPolicy::Disconnect);
+        assert_eq!(rules.of("game-12"), SlowPolicy::Skip);
+        assert_eq!(rules.of("lobby"), SlowPolicy::Disconnect);
     }
 
     #[test]

@@ -9,14 +9,15 @@
 //! |---|---|---|
 //! | 5 | `main`, [`cli`], [`cmd`] | flags, terminals |
 //! | 4 | [`server`] | the composition root |
-//! | 3 | [`chat`], [`admin`], [`health`], [`http`] | gRPC status, HTTP |
+//! | 3 | [`chat`], [`admin`], [`health`], [`http`]; [`client`], which imports [`wire`] only | gRPC status, HTTP |
 //! | 2 | [`hub`] | rooms, log, members; no gRPC, no HTTP |
-//! | 1 | [`transport`], [`telemetry`], [`drain`] | sockets, HTTP/2, log output, the stages of the way out |
+//! | 1 | [`transport`], [`telemetry`], [`drain`], [`rpc`] | sockets, HTTP/2, log output, the stages of the way out, refusals and pages |
 //! | 0 | [`config`], [`wire`], [`metrics`] | nothing of ours |
 
 pub mod admin;
 pub mod chat;
 pub mod cli;
+pub mod client;
 pub mod cmd;
 pub mod config;
 pub mod drain;
@@ -24,6 +25,7 @@ pub mod health;
 pub mod http;
 pub mod hub;
 pub mod metrics;
+pub mod rpc;
 pub mod server;
 pub mod telemetry;
 pub mod transport;

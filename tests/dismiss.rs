@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 use bytes::{BufMut as _, BytesMut};
-use chatroom::config::Settings;
 use chatroom::hub::{
-    Departure, DisplayName, Frame, Hub, Introduction, LaneTask, Limits, Next, Position, Publisher, RoomName,
-    Subscription, log::Retention,
+    Departure, Frame, Hub, Introduction, Joined, LaneTask, Limits, Listening, Next, Publisher, RoomName,
+    Stamp, Subscription,
 };
 use std::future::poll_fn;
 
@@ -14,43 +13,26 @@ use std::future::poll_fn;
 struct Number(u64);
 
 impl Frame for Number {
-    fn frame_len(&self) -> usize {
+    fn size(&self) -> usize {
         8
     }
 
-    fn frame(&self, _: Position, out: &mut BytesMut) {
+    fn frame(&self, _: usize, _: &Stamp, out: &mut BytesMut) {
         out.put_u64(self.0);
-    }
-}
-
-fn limits() -> Limits {
-    let settings = Settings::default();
-    Limits {
-        connections: settings.max_connections,
-        rooms: settings.max_rooms,
-        room_idle: settings.room_idle,
-        retention: Retention {
-            bytes: settings.retention_bytes,
-            messages: settings.retention_messages,
-            age: settings.retention_age,
-        },
-        inbox_messages: settings.inbox_messages,
-        inbox_bytes: settings.inbox_bytes,
-        inbox_share: settings.inbox_share,
-        lag_bytes: settings.lag_limit_bytes,
-        lag_age: settings.lag_limit_age,
     }
 }
 
 /// A hub of one lane, which runs beside.
 fn hub() -> (Hub<Number>, impl Fn() -> (Publisher<Number>, Subscription<Number>)) {
-    let (hub, lanes) = Hub::new(limits(), 1);
+    let (hub, lanes) = Hub::new(Limits::default(), 1);
     let lane = lanes[0].id();
     lanes.into_iter().map(LaneTask::run).for_each(|lane| drop(tokio::spawn(lane)));
     let joining = hub.clone();
     let join = move || {
-        let who = Introduction { name: DisplayName::default(), peer: None, transport: None, abort: None };
-        joining.join(lane, &RoomName::default(), who).unwrap()
+        let who = Introduction::anonymous();
+        let joined = joining.join(lane, &RoomName::default(), who, Listening::live(0));
+        let Joined { publisher, subscription, .. } = joined.unwrap();
+        (publisher, subscription)
     };
     (hub, join)
 }
@@ -61,7 +43,7 @@ async fn hears(subscription: &mut Subscription<Number>) -> Option<Vec<u64>> {
         Next::Frames(frames) => {
             Some(frames.chunks(8).map(|number| u64::from_be_bytes(number.try_into().unwrap())).collect())
         }
-        Next::End => None,
+        Next::Gap(_) | Next::End => None,
     }
 }
 
@@ -114,9 +96,9 @@ async fn a_hub_that_is_shut_keeps_who_is_there_and_one_that_is_closed_does_not()
     let (hub, join) = hub();
     let (mut ann, mut hearing) = join();
     hub.shut();
-    let who = Introduction { name: DisplayName::default(), peer: None, transport: None, abort: None };
-    let lane = LaneTask::id(&Hub::<Number>::new(limits(), 1).1[0]);
-    assert!(hub.join(lane, &RoomName::default(), who).is_err());
+    let who = Introduction::anonymous();
+    let lane = LaneTask::id(&Hub::<Number>::new(Limits::default(), 1).1[0]);
+    assert!(hub.join(lane, &RoomName::default(), who, Listening::live(0)).is_err());
     ann.publish(Number(7)).await.unwrap();
     assert_eq!(hears(&mut hearing).await.unwrap(), [7]);
     hub.close();

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 /// The layers, lowest first; `main`, `cli` and `cmd` share the highest.
 const LAYERS: &[&[&str]] = &[
     &["config", "wire", "metrics"],
-    &["transport", "telemetry", "drain", "auth"],
+    &["transport", "telemetry", "drain", "rpc", "auth"],
     &["hub"],
-    &["chat", "admin", "health", "http"],
+    &["chat", "admin", "health", "http", "client"],
     &["server"],
     &["main", "cli", "cmd"],
 ];

@@ -1,8 +1,9 @@
 //! Finding connections: filters, orders and pages.
 
-use super::page::{self, Tokens};
-use super::{invalid, not_found, show};
+use super::show;
 use crate::hub::{ConnectionId, Frame, Hub, RoomName, Sight};
+use crate::rpc::page::{self, Tokens};
+use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,7 @@ pub(super) struct Filter {
     room: Option<RoomName>,
     peer: Option<Peer>,
     name: Option<String>,
+    form: Option<usize>,
     min_lag_messages: u64,
 }
 
@@ -30,13 +32,15 @@ impl Filter {
             let socket = peer.parse().map(Peer::Socket);
             socket.or_else(|_| peer.parse().map(Peer::Address))
         });
-        api::Api::try_from(filter.api).map_err(|_| invalid("filter.api", "is not an API of this server"))?;
+        let api = api::Api::try_from(filter.api);
+        let api = api.map_err(|_| invalid("filter.api", "is not an API of this server"))?;
         Ok(Self {
             room: room.map_err(|error| invalid("filter.room", error.to_string()))?,
             peer: peer
                 .transpose()
                 .map_err(|_| invalid("filter.peer", "must be an address, or address:port"))?,
             name: given(&filter.name),
+            form: show::form(api),
             min_lag_messages: filter.min_lag_messages,
         })
     }
@@ -50,6 +54,7 @@ impl Filter {
         };
         peer_fits
             && self.name.as_ref().is_none_or(|name| member.name().as_str() == name)
+            && self.form.is_none_or(|form| member.form() == form)
             && sight.lag.messages >= self.min_lag_messages
     }
 

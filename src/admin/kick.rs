@@ -1,8 +1,9 @@
 //! Ending connections, and keeping them out.
 
 use super::connections::{Filter, parse_id};
-use super::{invalid, not_found, show};
+use super::show;
 use crate::hub::{Banned, ConnectionId, Frame, Hub, Sight};
+use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;

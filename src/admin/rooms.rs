@@ -1,13 +1,10 @@
 //! Listing rooms.
 
-use super::page::{self, Tokens};
 use super::show;
 use crate::hub::{Frame, Hub};
+use crate::rpc::page::{self, Tokens};
 use crate::wire::admin as api;
 use tonic::Status;
-
-/// What a page token of this list is sealed with.
-const QUERY: &str = "rooms";
 
 pub(super) fn list<M: Frame>(
     hub: &Hub<M>,
@@ -15,17 +12,10 @@ pub(super) fn list<M: Frame>(
     request: &api::ListRoomsRequest,
 ) -> Result<api::ListRoomsResponse, Status> {
     let size = page::size(request.page_size)?;
-    let after = tokens.read(&QUERY, &request.page_token)?.unwrap_or_default();
-    let mut rooms = hub.rooms();
-    let total_size = rooms.len() as u64;
-    rooms.retain(|room| room.name().as_str() > after.as_str());
-    rooms.sort_unstable_by(|a, b| a.name().cmp(b.name()));
-    let more = rooms.len() > size;
-    rooms.truncate(size);
-    let last = rooms.last().map_or("", |room| room.name().as_str());
+    let rooms = page::by_name(hub.rooms(), |room| room.name().as_str(), size, tokens, &request.page_token)?;
     Ok(api::ListRoomsResponse {
-        next_page_token: if more { tokens.write(&QUERY, last) } else { String::new() },
-        rooms: rooms.iter().map(|room| show::room(room)).collect(),
-        total_size,
+        rooms: rooms.page.iter().map(|room| show::room(room)).collect(),
+        next_page_token: rooms.next_page_token,
+        total_size: rooms.total_size,
     })
 }

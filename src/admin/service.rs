@@ -1,9 +1,10 @@
 //! The service itself: each RPC, and its audit line.
 
-use super::page::Tokens;
-use super::{connections, drain, invalid, kick, not_found, rooms, show, watch};
+use super::{connections, drain, kick, rooms, show, watch};
 use crate::drain::{Cause, Drain};
 use crate::hub::{Departure, Frame, Hub, RoomName};
+use crate::rpc::page::Tokens;
+use crate::rpc::{invalid, not_found};
 use crate::telemetry::LogControl;
 use crate::transport::{Call, TransportCensus};
 use crate::wire::PREFIX_LEN;
@@ -66,7 +67,7 @@ impl<M: Frame> Admin<M> {
     fn say(&self, request: &api::AnnounceRequest) -> Result<u32, Status> {
         let said = || (self.say)(request.text.clone());
         let max = self.about.max_message_bytes;
-        if request.text.is_empty() || said().frame_len() > max + PREFIX_LEN {
+        if request.text.is_empty() || said().size() > max + PREFIX_LEN {
             return Err(invalid("text", format!("must have 1 to {max} bytes, encoded")));
         }
         let mut rooms = self.hub.rooms();
@@ -123,8 +124,8 @@ impl<M: Frame> Admin<M> {
             workers: u32::try_from(about.workers).unwrap_or(u32::MAX),
             connections_opened: census.joined_total(),
             connections_closed: Departure::ALL.iter().map(closed).collect(),
-            messages_published: totals.published_messages,
-            messages_delivered: totals.delivered_messages,
+            messages_published: totals.published_messages.iter().sum(),
+            messages_delivered: totals.delivered_messages.iter().sum(),
             bytes_published: totals.published_bytes,
             bytes_delivered: totals.delivered_bytes,
         }

@@ -4,6 +4,14 @@ use crate::hub::{Frame, Lag, Room, Sight};
 use crate::wire::admin as api;
 use std::time::{Duration, SystemTime};
 
+/// The APIs, by the number of their wire form.
+const APIS: [api::Api; 2] = [api::Api::Hello, api::Api::V1];
+
+/// The number of an API's wire form; none for any.
+pub(super) fn form(of: api::Api) -> Option<usize> {
+    APIS.iter().position(|api| *api == of)
+}
+
 pub(super) fn time(at: SystemTime) -> prost_types::Timestamp {
     at.into()
 }
@@ -22,7 +30,7 @@ pub(super) fn connection(sight: &Sight) -> api::Connection {
         peer: member.peer().map(|peer| peer.to_string()).unwrap_or_default(),
         room: room.to_string(),
         name: member.name().as_str().to_owned(),
-        api: api::Api::Hello.into(),
+        api: APIS.get(member.form()).copied().unwrap_or_default().into(),
         since: Some(time(member.since())),
         transport_id: member.transport().unwrap_or_default(),
         position: sight.position().to_string(),

@@ -1,8 +1,8 @@
 //! Decoding what a client sends: prost and tonic do it; here are its bounds.
 
-use crate::wire::hello::ChatRequest;
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
+use std::marker::PhantomData;
 use tonic::codec::{BufferSettings, CompressionEncoding, DecodeBuf, Decoder, Streaming};
 use tonic::{Code, Status};
 
@@ -13,15 +13,16 @@ const BUFFER: usize = 256;
 /// Content codings that a request's messages may have (gRPC compression).
 pub(super) const ACCEPTED: &str = "identity,gzip";
 
-pub(super) struct ChatRequests;
+/// Decodes requests of one type.
+pub(super) struct Requests<T>(PhantomData<T>);
 
-impl Decoder for ChatRequests {
-    type Item = ChatRequest;
+impl<T: Message + Default> Decoder for Requests<T> {
+    type Item = T;
     type Error = Status;
 
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<ChatRequest>, Status> {
-        let decoded = ChatRequest::decode(message);
-        decoded.map(Some).map_err(|e| Status::internal(format!("not a ChatRequest: {e}")))
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
+        let decoded = T::decode(message);
+        decoded.map(Some).map_err(|e| Status::internal(format!("not a request of this method: {e}")))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
@@ -33,11 +34,11 @@ impl Decoder for ChatRequests {
 ///
 /// # Errors
 /// UNIMPLEMENTED for a content coding that is not [`ACCEPTED`].
-pub(super) fn messages(
+pub(super) fn messages<T: Message + Default + 'static>(
     headers: &HeaderMap,
     body: tonic::body::Body,
     max_bytes: usize,
-) -> Result<Streaming<ChatRequest>, Status> {
+) -> Result<Streaming<T>, Status> {
     let coding = match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
         None | Some(b"identity") => None,
         Some(b"gzip") => Some(CompressionEncoding::Gzip),
@@ -48,7 +49,12 @@ pub(super) fn messages(
             return Err(status);
         }
     };
-    Ok(Streaming::new_request(ChatRequests, body, coding, Some(max_bytes)))
+    Ok(Streaming::new_request(Requests(PhantomData), body, coding, Some(max_bytes)))
+}
+
+/// The words for a message that is too large.
+pub(super) fn too_large(max: usize) -> String {
+    format!("a message may have at most {max} bytes")
 }
 
 /// What an error of [`messages`] says about the client.

@@ -3,41 +3,85 @@
 //! `Routes` would do for all, but boxes each body three times over; a chat's body is polled for every frame of
 //! every member.
 
-use super::body::Reply;
-use super::service::ChatRoom;
-use futures_util::future::{Either, MapOk, Ready, TryFutureExt as _};
+use super::hello::ChatRoom;
+use super::reply::Reply;
+use super::said::Said;
+use super::seat::Door;
+use super::v1::{Answer, ChatService};
+use crate::hub::{Hub, LaneId};
+use crate::rpc::page::Tokens;
+use futures_util::future::{BoxFuture, Either, FutureExt as _, Map, MapOk, Ready, TryFutureExt as _, ready};
 use http::{Request, Response};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use tonic::Status;
 use tonic::body::Body;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower::Service;
 
-/// All services of one listener.
+/// The names of the services that [`Front`] has itself.
+pub const SERVICES: &[&str] = &[<ChatRoom as NamedService>::NAME, <ChatService as NamedService>::NAME];
+
+/// All services of the chat listener, for calls on one lane's thread.
 #[derive(Clone)]
 pub struct Front {
-    /// Has the calls of the contract.
-    pub chat: ChatRoom,
-    /// Has all others.
-    pub others: Routes,
+    hello: ChatRoom,
+    v1: ChatService,
+    others: Routes,
 }
 
+impl Front {
+    /// The chat services, which join their callers to `hub` on `lane`; and others beside them.
+    #[must_use]
+    pub fn new(
+        hub: Hub<Said>,
+        lane: LaneId,
+        max_message_bytes: usize,
+        tokens: Arc<Tokens>,
+        others: Routes,
+    ) -> Self {
+        let door = Door { hub, lane, max_message_bytes };
+        Self {
+            hello: ChatRoom { door: door.clone() },
+            v1: ChatService::new(door, tokens),
+            others: others.prepare(),
+        }
+    }
+}
+
+type Answered = Ready<Result<Response<Reply>, Infallible>>;
+type Unary =
+    Map<BoxFuture<'static, Response<Body>>, fn(Response<Body>) -> Result<Response<Reply>, Infallible>>;
 type Routed = MapOk<<Routes as Service<Request<Body>>>::Future, fn(Response<Body>) -> Response<Reply>>;
 
 impl Service<Request<Body>> for Front {
     type Response = Response<Reply>;
     type Error = Infallible;
-    type Future = Either<Ready<Result<Response<Reply>, Infallible>>, Routed>;
+    type Future = Either<Answered, Either<Unary, Routed>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if ChatRoom::has(&request) {
-            return Either::Left(self.chat.call(request));
-        }
-        let reply: fn(Response<Body>) -> Response<Reply> = |response| response.map(Reply::from);
-        Either::Right(self.others.call(request).map_ok(reply))
+        let path = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        let answer = match path.map(|(service, _)| service) {
+            Some(<ChatRoom as NamedService>::NAME) => self.hello.call(request),
+            Some(<ChatService as NamedService>::NAME) => match self.v1.call(request) {
+                Answer::Now(answer) => *answer,
+                Answer::Later(answer) => {
+                    let reply: fn(Response<Body>) -> _ = |response| Ok(response.map(Reply::from));
+                    return Either::Right(Either::Left(answer.map(reply)));
+                }
+            },
+            _ => {
+                let reply: fn(Response<Body>) -> Response<Reply> = |response| response.map(Reply::from);
+                return Either::Right(Either::Right(self.others.call(request).map_ok(reply)));
+            }
+        };
+        let refusal = |status: Status| status.into_http::<Body>().map(Reply::from);
+        Either::Left(ready(Ok(answer.unwrap_or_else(refusal))))
     }
 }

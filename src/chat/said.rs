@@ -1,48 +1,274 @@
-//! What is said in a room.
+//! What is said in a room, and how it goes over the wire in each API.
 
-use crate::hub::{Batch, Frame, Position};
+use crate::hub::{Batch, ConnectionId, DisplayName, Frame, Position, Roll, Stamp};
 use crate::telemetry::trace::MessageSpan;
 use crate::wire;
+use crate::wire::v1::{self, body::Body};
 use bytes::BytesMut;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::oneshot;
 
-/// A text that somebody said.
+/// The number of `hello.ChatRoom`'s wire form.
+pub const HELLO: usize = 0;
+/// The number of `chatroom.v1`'s wire form.
+pub const V1: usize = 1;
+
+/// The kind of what is said without one, and of everything that comes through `hello.ChatRoom`.
+const DEFAULT_KIND: &str = "chat";
+
+/// What an event has in `chatroom.v1` beside kind, name and body: position, time, connection id, tags and lengths (bytes,
+/// rounded up).
+const EVENT_OVERHEAD: usize = 112;
+
+/// Something that was said.
 #[derive(Debug)]
 pub struct Said {
-    /// The text, as the client sent it.
-    pub text: String,
-    /// Ends when the message has been broadcast.
+    what: What,
+    /// None is [`DEFAULT_KIND`].
+    kind: Option<Box<str>>,
+    /// None for the server's own words.
+    sender: Option<Arc<Sender>>,
+    /// Behind a pointer, because most messages have none.
+    extras: Option<Box<Extras>>,
+}
+
+#[derive(Debug)]
+enum What {
+    Body(Body),
+    Presence(v1::Presence),
+}
+
+/// Who says things: made once for each connection.
+#[derive(Debug)]
+pub(super) struct Sender {
+    /// The connection; none for who does not stay.
+    id: Option<ConnectionId>,
+    shown: v1::Member,
+}
+
+impl Sender {
+    pub(super) fn new(id: Option<ConnectionId>, name: &DisplayName) -> Arc<Self> {
+        let connection_id = id.map(|id| id.to_string()).unwrap_or_default();
+        let shown = v1::Member { connection_id, display_name: name.as_str().to_owned() };
+        Arc::new(Self { id, shown })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Extras {
+    /// The client's own word for it.
+    reference: Box<str>,
+    key: Option<Arc<str>>,
+    /// Whether somebody waits for the broadcast; who that is, is taken then.
+    followed: bool,
+    followers: Mutex<Followers>,
+}
+
+#[derive(Debug, Default)]
+struct Followers {
     span: Option<MessageSpan>,
+    receipt: Option<oneshot::Sender<Receipt>>,
+}
+
+/// Where something was said.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Receipt {
+    pub(super) position: Position,
+    /// Before, and not again.
+    pub(super) repeated: bool,
 }
 
 impl Said {
-    /// A text that nobody traces.
+    /// The server's own words.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self::traced(text, None)
+        Self { what: What::Body(Body::Text(text)), kind: None, sender: None, extras: None }
     }
 
-    /// A text whose way to the members is traced, if there is a span.
-    pub(super) fn traced(text: String, span: Option<MessageSpan>) -> Self {
-        Self { text, span }
+    pub(super) fn by(sender: &Arc<Sender>, body: Body) -> Self {
+        let sender = Some(Arc::clone(sender));
+        Self { what: What::Body(body), kind: None, sender, extras: None }
+    }
+
+    pub(super) fn of_kind(mut self, kind: &str) -> Self {
+        self.kind = (kind != DEFAULT_KIND && !kind.is_empty()).then(|| kind.into());
+        self
+    }
+
+    /// With the client's word for it, and what tells that it is the same thing if it comes again.
+    pub(super) fn referred_to(mut self, reference: &str, key: &str) -> Self {
+        if !reference.is_empty() || !key.is_empty() {
+            let extras = self.extras.get_or_insert_default();
+            extras.reference = reference.into();
+            extras.key = (!key.is_empty()).then(|| key.into());
+        }
+        self
+    }
+
+    /// Whose way to the members is traced, if there is a span.
+    pub(super) fn traced(mut self, span: Option<MessageSpan>) -> Self {
+        if span.is_some() {
+            let extras = self.extras.get_or_insert_default();
+            extras.followed = true;
+            extras.followers.get_mut().span = span;
+        }
+        self
+    }
+
+    /// And what tells where it was said.
+    pub(super) fn with_receipt(mut self) -> (Self, oneshot::Receiver<Receipt>) {
+        let (tell, told) = oneshot::channel();
+        let extras = self.extras.get_or_insert_default();
+        extras.followed = true;
+        extras.followers.get_mut().receipt = Some(tell);
+        (self, told)
+    }
+
+    pub(super) fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or(DEFAULT_KIND)
+    }
+
+    pub(super) fn is_by(&self, id: ConnectionId) -> bool {
+        self.sender.as_ref().is_some_and(|sender| sender.id == Some(id))
+    }
+
+    /// The client's own word for it; empty if it wants no acknowledgement.
+    pub(super) fn reference(&self) -> &str {
+        self.extras.as_ref().map_or("", |extras| &extras.reference)
+    }
+
+    pub(super) fn is_presence(&self) -> bool {
+        matches!(self.what, What::Presence(_))
+    }
+
+    /// As an event; none for what is no part of the room's history.
+    pub(super) fn event(&self, stamp: &Stamp) -> Option<v1::Event> {
+        let What::Body(body) = &self.what else { return None };
+        Some(v1::Event {
+            position: Some(position(stamp.position)),
+            time: Some(stamp.time.into()),
+            sender: self.sender.as_ref().map(|sender| sender.shown.clone()),
+            kind: self.kind().to_owned(),
+            body: Some(v1::Body { body: Some(body.clone()) }),
+        })
     }
 }
 
+/// A position as `chatroom.v1` has it.
+pub(super) fn position(position: Position) -> v1::Position {
+    v1::Position { epoch: position.epoch.to_string(), offset: position.offset }
+}
+
 impl Frame for Said {
-    fn frame_len(&self) -> usize {
-        wire::text_frame_len(self.text.len())
+    fn size(&self) -> usize {
+        let len = match &self.what {
+            What::Body(Body::Text(text)) => text.len(),
+            What::Body(Body::Data(data)) => data.len(),
+            What::Body(Body::Any(any)) => any.type_url.len() + any.value.len(),
+            What::Presence(presence) => prost::Message::encoded_len(presence),
+        };
+        wire::text_frame_len(len)
     }
 
-    fn frame(&self, _position: Position, out: &mut BytesMut) {
-        wire::frame_text(&self.text, out);
+    fn held(&self) -> usize {
+        let kind = self.kind().len();
+        let extras = self.extras.as_ref().map_or(0, |extras| {
+            size_of::<Extras>() + extras.reference.len() + extras.key.as_ref().map_or(0, |key| 2 * key.len())
+        });
+        let name = self.sender.as_ref().map_or(0, |sender| sender.shown.display_name.len());
+        // Itself, as it is in hello, and as it is in v1.
+        3 * self.size() + EVENT_OVERHEAD + 2 * kind + name + extras
     }
 
-    fn is_traced(&self) -> bool {
-        self.span.is_some()
+    fn frame(&self, form: usize, stamp: &Stamp, out: &mut BytesMut) {
+        match (&self.what, form) {
+            (What::Body(Body::Text(text)), HELLO) => wire::frame_text(text, out),
+            (What::Body(body), V1) => {
+                let parts = wire::EventParts {
+                    position: position(stamp.position),
+                    time: stamp.time.into(),
+                    sender: self.sender.as_ref().map(|sender| &sender.shown),
+                    kind: self.kind(),
+                    body,
+                };
+                wire::frame_event(&parts, out);
+            }
+            (What::Presence(presence), V1) => {
+                let response = v1::join_response::Response::Presence(presence.clone());
+                wire::frame(&v1::JoinResponse { response: Some(response) }, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn is_placed(&self) -> bool {
+        !self.is_presence()
+    }
+
+    fn key(&self) -> Option<&Arc<str>> {
+        self.extras.as_ref()?.key.as_ref()
+    }
+
+    fn forget(&mut self) {
+        self.what = What::Body(Body::Text(String::new()));
+        self.kind = None;
+    }
+
+    fn is_followed(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.followed)
     }
 
     fn broadcast(&self, batch: &Batch) {
-        if let Some(span) = &self.span {
+        let Some(extras) = &self.extras else { return };
+        let Followers { span, receipt } = std::mem::take(&mut *extras.followers.lock());
+        if let Some(span) = span {
             span.broadcast(batch.position, batch.messages, batch.members);
+        }
+        if let Some(receipt) = receipt {
+            // Who has gone meanwhile does not hear it.
+            let _ = receipt.send(Receipt { position: batch.position, repeated: batch.repeated });
+        }
+    }
+
+    fn presence(roll: &Roll) -> Option<Self> {
+        let shown = |members: &[Arc<crate::hub::Member>]| {
+            let member = |member: &Arc<crate::hub::Member>| v1::Member {
+                connection_id: member.id().to_string(),
+                display_name: member.name().as_str().to_owned(),
+            };
+            members.iter().map(member).collect()
+        };
+        let presence = v1::Presence {
+            joined: shown(&roll.joined),
+            left: shown(&roll.left),
+            joined_count: roll.joined_count as u64,
+            left_count: roll.left_count as u64,
+            members: roll.members as u64,
+        };
+        Some(Self { what: What::Presence(presence), kind: None, sender: None, extras: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Epoch;
+    use std::time::SystemTime;
+
+    #[test]
+    fn what_is_held_is_no_less_than_the_message_and_its_frames() {
+        let name = DisplayName::new(&"ü".repeat(64)).expect("it fits");
+        let sender = Sender::new(Some(ConnectionId::random()), &name);
+        for len in [0, 1, 100, 127, 128, 20_000, 65_536] {
+            let said = Said::by(&sender, Body::Text("x".repeat(len))).of_kind(&"k".repeat(64));
+            let position = Position { epoch: Epoch::random(), offset: u64::MAX };
+            let stamp = Stamp { position, time: SystemTime::now() };
+            let mut frames = BytesMut::new();
+            said.frame(HELLO, &stamp, &mut frames);
+            said.frame(V1, &stamp, &mut frames);
+            let (held, needed) = (said.held(), len + frames.len());
+            assert!((needed..needed + 300).contains(&held), "{len}: {held} for {needed}");
         }
     }
 }

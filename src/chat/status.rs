@@ -1,69 +1,60 @@
-//! The gRPC status for each ending.
+//! The gRPC status for each ending and each refusal to let in.
 
-use crate::hub::{Departure, Ending, InvalidName, Position, Refused};
-use rand::Rng;
-use std::collections::HashMap;
+use crate::hub::{Departure, Ending, NoStart, Position, Refused};
+use crate::rpc::{refused, retry_after};
 use std::time::Duration;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
 
-/// The domain of our error reasons (AIP-193).
-const DOMAIN: &str = "chatroom";
-
-/// Clients that are all sent away at once come back spread over this time, and not before a second.
-const RETRY_SPREAD: Duration = Duration::from_secs(4);
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When a client may come back whose connection ends so; never by itself, if there is no time.
+pub(super) fn retry_of(departure: Departure) -> Option<Duration> {
+    match departure {
+        Departure::SlowConsumer | Departure::Shutdown => Some(retry_after()),
+        Departure::Left
+        | Departure::Cancelled
+        | Departure::MessageTooLarge
+        | Departure::InvalidMessage
+        | Departure::Kicked => None,
+    }
+}
 
 /// The status that ends a call: its reason is the departure's word, and it says up to which position
-/// everything was delivered.
-pub(super) fn of_ending(ending: &Ending, delivered: Position) -> Status {
+/// everything was delivered, and when to come back.
+pub(super) fn of_ending(ending: &Ending, delivered: Position, retry: Option<Duration>) -> Status {
     let departure = ending.departure;
     let words = |default: &str| ending.detail.clone().unwrap_or_else(|| default.to_owned());
-    let (code, message, retry) = match departure {
+    let (code, message) = match departure {
         Departure::Left => return Status::ok(""),
         Departure::Cancelled => return Status::cancelled("the call was cancelled"),
         Departure::SlowConsumer => {
             let message = format!("too slow: {}", words("what came next is no longer retained"));
-            (Code::ResourceExhausted, message, true)
+            (Code::ResourceExhausted, message)
         }
-        Departure::MessageTooLarge => (Code::ResourceExhausted, words("the message is too large"), false),
-        Departure::InvalidMessage => (Code::Internal, words("the message is invalid"), false),
-        Departure::Kicked => (Code::PermissionDenied, words("removed by an operator"), false),
-        Departure::Shutdown => (Code::Unavailable, words("the server is stopping"), true),
+        Departure::MessageTooLarge => (Code::ResourceExhausted, words("the message is too large")),
+        Departure::InvalidMessage => (Code::Internal, words("the message is invalid")),
+        Departure::Kicked => (Code::PermissionDenied, words("removed by an operator")),
+        Departure::Shutdown => (Code::Unavailable, words("the server is stopping")),
     };
-    let metadata = HashMap::from([("position".to_owned(), delivered.to_string())]);
-    let reason = departure.as_str().to_uppercase();
-    with_details(code, message, reason, metadata, retry)
+    let metadata = [("position", delivered.to_string())];
+    refused(code, message, &departure.as_str().to_uppercase(), &metadata, retry)
 }
 
 /// The status for a client that may not join.
-pub(super) fn of_refusal(refused: &Refused) -> Status {
-    let (code, reason) = match refused {
-        Refused::Closing => (Code::Unavailable, "SHUTDOWN"),
-        Refused::Banned => (Code::PermissionDenied, "BANNED"),
-        Refused::Connections(_) => (Code::ResourceExhausted, "TOO_MANY_CONNECTIONS"),
-        Refused::Rooms(_) => (Code::ResourceExhausted, "TOO_MANY_ROOMS"),
+pub(super) fn of_refusal(refusal: &Refused) -> Status {
+    let mut metadata = Vec::new();
+    let (code, reason, retry) = match refusal {
+        Refused::Closing => (Code::Unavailable, "SHUTDOWN", true),
+        Refused::Banned => (Code::PermissionDenied, "BANNED", false),
+        Refused::Connections(_) => (Code::ResourceExhausted, "TOO_MANY_CONNECTIONS", true),
+        Refused::Rooms(_) => (Code::ResourceExhausted, "TOO_MANY_ROOMS", true),
+        Refused::Start(NoStart::Beyond(last)) => {
+            metadata.push(("last_position", last.to_string()));
+            (Code::OutOfRange, "START_BEYOND", false)
+        }
+        Refused::Start(NoStart::Missing(gap)) => {
+            metadata.push(("from", gap.from.to_string()));
+            metadata.push(("to", gap.to.to_string()));
+            (Code::OutOfRange, "START_NOT_RETAINED", false)
+        }
     };
-    with_details(code, refused.to_string(), reason.to_owned(), HashMap::new(), code != Code::PermissionDenied)
-}
-
-/// The status for metadata that names something impossible.
-pub(super) fn of_invalid_metadata(key: &str, invalid: &InvalidName) -> Status {
-    let details = ErrorDetails::with_bad_request_violation(key, invalid.to_string());
-    Status::with_error_details(Code::InvalidArgument, format!("{key}: {invalid}"), details)
-}
-
-fn with_details(
-    code: Code,
-    message: String,
-    reason: String,
-    metadata: HashMap<String, String>,
-    retry: bool,
-) -> Status {
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
-    if retry {
-        let spread = rand::rng().random_range(0.0..1.0);
-        details.set_retry_info(Some(RETRY_AFTER + RETRY_SPREAD.mul_f64(spread)));
-    }
-    Status::with_error_details(code, message, details)
+    refused(code, refusal.to_string(), reason, &metadata, retry.then(retry_after))
 }

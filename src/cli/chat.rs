@@ -1,5 +1,6 @@
 //! The flags of `chatroom chat`.
 
+use crate::client::{InvalidPosition, Start};
 use clap::Args;
 
 /// `chatroom chat`.
@@ -17,4 +18,56 @@ pub struct ChatArgs {
     /// Keep listening when the input has ended
     #[arg(long)]
     pub follow: bool,
+    /// What sort of thing is said, for the filters of others [default: chat]
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
+    /// Hear only what is of these kinds [default: all]
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Where to begin to hear: tail, earliest, last:N, or after a position, like 1f0c5a9b3e7d2846:17
+    ///
+    /// Positions are in the output of --json, and in the status that ends a call. A chat that has nothing to say, not
+    /// even --follow, ends at once.
+    #[arg(long, value_name = "START", default_value = "tail", value_parser = start)]
+    pub from: Start,
+    /// Tell who comes and goes
+    #[arg(long)]
+    pub presence: bool,
+    /// Print everything that the server sends, one JSON object per line, for scripts
+    ///
+    /// Each has one field: welcome, event, ack, gap, presence, goodbye or disconnected. Positions are epoch:offset, times
+    /// RFC 3339, bytes base64, integers plain numbers.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    match text {
+        "tail" => return Ok(Start::Tail),
+        "earliest" => return Ok(Start::Earliest),
+        _ => {}
+    }
+    if let Some(count) = text.strip_prefix("last:") {
+        return count.parse().map(Start::Last).map_err(|_| "last:N needs a number".to_owned());
+    }
+    text.parse()
+        .map(Start::After)
+        .map_err(|error: InvalidPosition| format!("{error}; or tail, earliest, last:N"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Position;
+
+    #[test]
+    fn a_start_is_a_word_a_number_or_a_position() {
+        assert_eq!(start("tail"), Ok(Start::Tail));
+        assert_eq!(start("earliest"), Ok(Start::Earliest));
+        assert_eq!(start("last:7"), Ok(Start::Last(7)));
+        assert_eq!(start("0a:7"), Ok(Start::After(Position { epoch: "0a".into(), offset: 7 })));
+        for wrong in ["", "last", "last:", "last:x", "7", "0a:", "yesterday"] {
+            assert!(start(wrong).is_err(), "{wrong}");
+        }
+    }
 }

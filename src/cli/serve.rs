@@ -1,6 +1,6 @@
 //! The flags of `chatroom serve`, onto [`Settings`].
 
-use crate::config::{Config, InvalidSetting, Settings};
+use crate::config::{Config, InvalidSetting, Settings, SlowPolicy, SlowRule, SlowRules};
 use crate::telemetry::LogFormat;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
@@ -23,6 +23,36 @@ impl From<LogFormatArg> for LogFormat {
             LogFormatArg::Json => Self::Json,
         }
     }
+}
+
+/// What to do about slow members.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SlowPolicyArg {
+    /// End their call, with the position up to which they got everything.
+    Disconnect,
+    /// Go on at the oldest that is retained, and tell them what they missed.
+    Skip,
+}
+
+impl From<SlowPolicyArg> for SlowPolicy {
+    fn from(policy: SlowPolicyArg) -> Self {
+        match policy {
+            SlowPolicyArg::Disconnect => Self::Disconnect,
+            SlowPolicyArg::Skip => Self::Skip,
+        }
+    }
+}
+
+fn slow_rule(text: &str) -> Result<SlowRule, String> {
+    let (rooms, policy) = text.split_once('=').ok_or("must be like \"game-*=skip\"")?;
+    let name = rooms.strip_suffix('*').unwrap_or(rooms);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if rooms.is_empty() || !name.bytes().all(plain) {
+        return Err("names rooms by 1 to 128 of A-Z a-z 0-9 . _ -, and a * at the end for all that begin so"
+            .to_owned());
+    }
+    let policy = SlowPolicyArg::from_str(policy, false)?;
+    Ok(SlowRule { rooms: rooms.to_owned(), policy: policy.into() })
 }
 
 fn defaults() -> Settings {
@@ -97,6 +127,12 @@ struct LimitArgs {
     /// How long a message may wait for a member before that is disconnected
     #[arg(long, env = "CHATROOM_LAG_LIMIT_AGE", value_name = "TIME", default_value_t = seconds(defaults().lag_limit_age))]
     lag_limit_age: humantime::Duration,
+    /// What to do about members that are further behind: disconnect, or skip (chatroom.v1 only)
+    #[arg(long, env = "CHATROOM_SLOW_POLICY", value_name = "POLICY", default_value = "disconnect")]
+    slow_policy: SlowPolicyArg,
+    /// The same for some rooms: a name, or a beginning and "*", like "game-*=skip"; the first that fits counts
+    #[arg(long, env = "CHATROOM_SLOW_POLICY_FOR", value_name = "ROOMS=POLICY", value_delimiter = ',', value_parser = slow_rule)]
+    slow_policy_for: Vec<SlowRule>,
     /// Messages in a room's inbox
     #[arg(long, env = "CHATROOM_INBOX_MESSAGES", value_name = "N", default_value_t = defaults().inbox_messages)]
     inbox_messages: usize,
@@ -162,6 +198,7 @@ impl ServeArgs {
             retention_age: *limits.retention_age,
             lag_limit_bytes: limits.lag_limit_bytes.as_u64(),
             lag_limit_age: *limits.lag_limit_age,
+            slow: SlowRules { default: limits.slow_policy.into(), rooms: limits.slow_policy_for.clone() },
             inbox_messages: limits.inbox_messages,
             inbox_bytes: bytes(limits.inbox_bytes),
             inbox_share: limits.inbox_share,

@@ -1,6 +1,7 @@
 //! Who came and why they went: counted once each, and told to those who watch.
 
 use super::departure::Departure;
+use super::frame::FORMS_MAX;
 use super::sight::{Event, Happening, Sight};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -13,25 +14,28 @@ const EVENTS_KEPT: usize = 4096;
 #[derive(Debug)]
 pub struct Census {
     numbered: AtomicU64,
-    joined: AtomicU64,
-    present: AtomicUsize,
-    departed: [AtomicU64; Departure::ALL.len()],
+    /// Places that are taken, by who is here or is about to be.
+    claimed: AtomicUsize,
+    forms: [OfForm; FORMS_MAX],
     events: broadcast::Sender<Event>,
 }
 
-impl Default for Census {
+/// The counts of those who speak one wire form.
+#[derive(Debug)]
+pub struct OfForm {
+    joined: AtomicU64,
+    present: AtomicUsize,
+    departed: [AtomicU64; Departure::ALL.len()],
+}
+
+impl Default for OfForm {
     fn default() -> Self {
-        Self {
-            numbered: AtomicU64::new(0),
-            joined: AtomicU64::new(0),
-            present: AtomicUsize::new(0),
-            departed: std::array::from_fn(|_| AtomicU64::new(0)),
-            events: broadcast::Sender::new(EVENTS_KEPT),
-        }
+        let (joined, present) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Self { joined, present, departed: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 }
 
-impl Census {
+impl OfForm {
     /// Connections that ever joined a room.
     #[must_use]
     pub fn joined_total(&self) -> u64 {
@@ -44,16 +48,53 @@ impl Census {
         self.departed[departure as usize].load(Ordering::Relaxed)
     }
 
+    /// Connections that are in a room now.
+    #[must_use]
+    pub fn present(&self) -> usize {
+        self.present.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Census {
+    fn default() -> Self {
+        Self {
+            numbered: AtomicU64::new(0),
+            claimed: AtomicUsize::new(0),
+            forms: Default::default(),
+            events: broadcast::Sender::new(EVENTS_KEPT),
+        }
+    }
+}
+
+impl Census {
+    /// The counts of those who speak this wire form.
+    #[must_use]
+    pub fn of_form(&self, form: usize) -> &OfForm {
+        &self.forms[form]
+    }
+
+    /// Connections that ever joined a room.
+    #[must_use]
+    pub fn joined_total(&self) -> u64 {
+        self.forms.iter().map(OfForm::joined_total).sum()
+    }
+
+    /// Connections that ended for this reason.
+    #[must_use]
+    pub fn departed_total(&self, departure: Departure) -> u64 {
+        self.forms.iter().map(|form| form.departed_total(departure)).sum()
+    }
+
     /// Connections that ended, for whatever reason.
     #[must_use]
     pub fn all_departed_total(&self) -> u64 {
         Departure::ALL.iter().map(|d| self.departed_total(*d)).sum()
     }
 
-    /// Connections that are in a room now.
+    /// Connections that are in a room now, or about to be.
     #[must_use]
     pub fn present(&self) -> usize {
-        self.present.load(Ordering::Relaxed)
+        self.claimed.load(Ordering::Relaxed)
     }
 
     /// What happens from now on. A watcher that falls behind misses events and is told how many.
@@ -65,7 +106,7 @@ impl Census {
     /// Claims a place for one more connection; false when `max` are here. It must then join or be given back.
     pub(crate) fn claim(&self, max: usize) -> bool {
         let more = |here| (here < max).then_some(here + 1);
-        self.present.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+        self.claimed.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
     pub(crate) fn next_number(&self) -> u64 {
@@ -73,16 +114,18 @@ impl Census {
     }
 
     pub(crate) fn give_back(&self) {
-        self.present.fetch_sub(1, Ordering::AcqRel);
+        self.claimed.fetch_sub(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn joined(&self, sight: impl FnOnce() -> Sight) {
-        self.joined.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn joined(&self, form: usize, sight: impl FnOnce() -> Sight) {
+        self.forms[form].joined.fetch_add(1, Ordering::Relaxed);
+        self.forms[form].present.fetch_add(1, Ordering::Relaxed);
         self.tell(Happening::Joined, sight);
     }
 
-    pub(crate) fn departed(&self, departure: Departure, sight: impl FnOnce() -> Sight) {
-        self.departed[departure as usize].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn departed(&self, form: usize, departure: Departure, sight: impl FnOnce() -> Sight) {
+        self.forms[form].departed[departure as usize].fetch_add(1, Ordering::Relaxed);
+        self.forms[form].present.fetch_sub(1, Ordering::Relaxed);
         self.give_back();
         self.tell(Happening::Left(departure), sight);
     }

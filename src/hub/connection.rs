@@ -3,13 +3,15 @@
 //! They may live in different tasks. The subscription is the connection: dropping it is leaving, however it came to
 //! be dropped, so a connection cannot be forgotten in its room.
 
-use super::Frame;
 use super::departure::{Departure, Ending};
+use super::frame::Frame;
 use super::inbox::Offer;
+use super::lens::Lens;
 use super::log::Read;
 use super::member::Member;
 use super::position::{Cursor, Position};
 use super::room::Room;
+use super::start::{Gap, Missing};
 use super::tally::nanos;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -44,9 +46,9 @@ impl<M: Frame> Publisher<M> {
     /// # Errors
     /// [`Ended`] when the connection's end has been decided.
     pub async fn publish(&mut self, message: M) -> Result<(), Ended> {
-        let size = message.frame_len();
-        let from = Some(Arc::clone(&self.member));
-        let mut offer = Some(Offer { from, message, accepted: Instant::now(), size });
+        let size = message.size();
+        let (from, form) = (Some(Arc::clone(&self.member)), self.member.form());
+        let mut offer = Some(Offer { from, form, message, accepted: Instant::now(), size });
         std::future::poll_fn(|cx| self.poll_offer(cx, &mut offer)).await
     }
 
@@ -87,10 +89,21 @@ impl<M: Frame> Publisher<M> {
 /// What a subscription hands out.
 #[derive(Debug)]
 pub enum Next {
-    /// Whole framed messages, shared with all other members.
+    /// Whole framed messages, shared with all other members if they want the same.
     Frames(Bytes),
+    /// Messages that the connection does not get.
+    Gap(Gap),
     /// The connection has ended; see [`Subscription::ending`].
     End,
+}
+
+/// What a look into the log found.
+enum Looked {
+    Next(Next),
+    /// Nothing is there yet.
+    Nothing,
+    /// Something, of which the connection wants nothing.
+    Unwanted,
 }
 
 /// The hearing half of a connection: a cursor into the room's log. Dropping it is leaving the room.
@@ -98,11 +111,23 @@ pub struct Subscription<M: Frame> {
     room: Arc<Room<M>>,
     member: Arc<Member>,
     cursor: Cursor,
+    lens: Lens<M>,
+    /// It can be told of messages that it does not get; else it is disconnected instead.
+    gaps: bool,
+    /// It has read something.
+    began: bool,
 }
 
 impl<M: Frame> Subscription<M> {
-    pub(crate) fn new(room: Arc<Room<M>>, member: Arc<Member>, cursor: Cursor) -> Self {
-        Self { room, member, cursor }
+    pub(crate) fn new(
+        room: Arc<Room<M>>,
+        member: Arc<Member>,
+        cursor: Cursor,
+        mut lens: Lens<M>,
+        gaps: bool,
+    ) -> Self {
+        lens.live_from = room.log().tail().segment;
+        Self { room, member, cursor, lens, gaps, began: false }
     }
 
     /// The connection as a member of its room.
@@ -113,7 +138,7 @@ impl<M: Frame> Subscription<M> {
 
     /// The room.
     #[must_use]
-    pub fn room(&self) -> &Room<M> {
+    pub fn room(&self) -> &Arc<Room<M>> {
         &self.room
     }
 
@@ -134,49 +159,99 @@ impl<M: Frame> Subscription<M> {
     /// A connection that ends because it left first hears its own last message; one that ends because the server
     /// stops, also everything that was in its room's log when its end was decided.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if let Some(next) = self.next_now() {
-            return Poll::Ready(next);
+        let mut looked = self.look();
+        if matches!(looked, Looked::Nothing) {
+            // Registered before the second look: what comes after the look wakes us.
+            self.member.reader().register(cx.waker());
+            looked = self.look();
         }
-        // Registered before the second look: what comes after the look wakes us.
-        self.member.reader().register(cx.waker());
-        self.next_now().map_or(Poll::Pending, Poll::Ready)
+        match looked {
+            Looked::Next(next) => Poll::Ready(next),
+            Looked::Nothing => Poll::Pending,
+            Looked::Unwanted => {
+                // Others have their turn before it goes on.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
     }
 
     /// Cost per delivered frame: the time once, and adds to memory that only this thread writes.
-    fn count(&self, next: &Cursor, accepted: Instant) {
+    fn count(&self, next: &Cursor, accepted: Instant, bytes: usize) {
         let now = Instant::now();
         self.member.saw(next, now);
         let tally = self.room.tally(self.member.lane());
-        tally.delivered_messages.add(next.offset - self.cursor.offset);
-        tally.delivered_bytes.add(next.bytes - self.cursor.bytes);
-        // Each segment in the frame, as late as the oldest of them.
-        let segments = next.segment - self.cursor.segment;
-        tally.broadcast_latency.observe(nanos(now.saturating_duration_since(accepted)), segments);
+        tally.delivered_messages[self.lens.form].add(next.offset - self.cursor.offset);
+        tally.delivered_bytes.add(bytes as u64);
+        // History is late by nature.
+        if !self.member.is_catching_up() {
+            // Each segment in the frame, as late as the oldest of them.
+            let segments = next.segment - self.cursor.segment;
+            tally.broadcast_latency.observe(nanos(now.saturating_duration_since(accepted)), segments);
+        }
     }
 
-    fn next_now(&mut self) -> Option<Next> {
-        let heard_itself = || self.member.has_heard_itself(&self.cursor);
-        if self.member.has_said_all() && heard_itself() {
-            self.member.depart(Departure::Left, None);
-        }
-        if self.member.ending().is_some_and(|ending| {
-            forfeits(ending.departure) || self.cursor.offset > ending.owed && heard_itself()
-        }) {
-            return Some(Next::End);
-        }
-        match self.room.log().read(&self.cursor) {
-            Read::Frames(frames, next, accepted) => {
-                self.count(&next, accepted);
-                self.cursor = next;
-                Some(Next::Frames(frames))
+    fn look(&mut self) -> Looked {
+        loop {
+            let heard_itself = || self.member.has_heard_itself(&self.cursor);
+            if self.member.has_said_all() && heard_itself() {
+                self.member.depart(Departure::Left, None);
             }
-            Read::Lost => {
-                self.member.depart(Departure::SlowConsumer, None);
-                Some(Next::End)
+            if self.member.ending().is_some_and(|ending| {
+                forfeits(ending.departure) || self.cursor.offset > ending.owed && heard_itself()
+            }) {
+                return Looked::Next(Next::End);
             }
-            // What it said and is not in the log yet will be, and wakes us.
-            Read::Empty => None,
+            match self.room.log().read(&self.cursor, &mut self.lens) {
+                Read::Frames(frames, next, accepted) => {
+                    self.count(&next, accepted, frames.len());
+                    self.cursor = next;
+                    self.began = true;
+                    if frames.is_empty() {
+                        return Looked::Unwanted;
+                    }
+                    return Looked::Next(Next::Frames(frames));
+                }
+                Read::Lost if self.member.manner().skips || self.gaps && !self.began => {
+                    if let Some(gap) = self.skip() {
+                        return Looked::Next(Next::Gap(gap));
+                    }
+                }
+                Read::Lost => {
+                    self.member.depart(Departure::SlowConsumer, None);
+                    return Looked::Next(Next::End);
+                }
+                // What it said and is not in the log yet will be, and wakes us.
+                Read::Empty => {
+                    self.member.has_caught_up();
+                    return Looked::Nothing;
+                }
+            }
         }
+    }
+
+    /// Goes on at the oldest that is retained.
+    fn skip(&mut self) -> Option<Gap> {
+        let (epoch, oldest) = (self.room.epoch(), self.room.log().oldest());
+        let at = |offset| Position { epoch, offset };
+        let why = if self.began { Missing::Slow } else { Missing::Retention };
+        let gap = Gap { from: at(self.cursor.offset), to: at(oldest.offset - 1), why };
+        self.cursor = oldest;
+        self.member.skipped(&oldest, gap.count());
+        if gap.count() == 0 {
+            // What has been trimmed had no message in it.
+            return None;
+        }
+        let tally = self.room.tally(self.member.lane());
+        tally.gap_messages.add(gap.count());
+        if gap.count() == 0 {
+            // What is gone took no place in the order.
+            return None;
+        }
+        if self.began {
+            tally.skips.add(1);
+        }
+        Some(gap)
     }
 }
 

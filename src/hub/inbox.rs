@@ -13,9 +13,11 @@ use std::time::Instant;
 pub(crate) struct Offer<M> {
     /// Who said it; nobody did what the server itself says.
     pub(crate) from: Option<Arc<Member>>,
+    /// The wire form it came in.
+    pub(crate) form: usize,
     pub(crate) message: M,
     pub(crate) accepted: Instant,
-    /// Bytes it will have as a frame.
+    /// What it counts for, in bytes.
     pub(crate) size: usize,
 }
 

@@ -4,7 +4,7 @@
 //! no lock, no system call, whatever the number of members. A lane does all turns that wait, lets everything
 //! that is now runnable run once, and only then reports the turns as had: see [`super::Room`] for why.
 
-use super::Frame;
+use super::frame::Frame;
 use super::room::Room;
 use super::sequencer::Sequencer;
 use super::sync::{AtomicWaker, SegQueue};

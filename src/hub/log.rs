@@ -2,16 +2,20 @@
 //!
 //! Promises: one writer, any number of readers; a read takes no lock and never waits for the writer; what a
 //! cursor reads is gap-free, or the read says [`Read::Lost`]. Bounded by bytes, messages and age.
-//! Deliberately knows nothing of members, wakers or what a frame contains.
+//! Deliberately knows nothing of members, wakers or what a message contains.
 //!
 //! Shape: a ring of slots, indexed by segment number. The writer fills slots and then moves `tail`; it empties
 //! them from `head`. A reader that finds another segment than it asked for, or none, has fallen out of
 //! retention. The ring doubles when full and shrinks when mostly empty, so an idle room costs little.
 
-use super::position::Cursor;
+use super::frame::{FORMS_MAX, Frame, Stamp};
+use super::lens::Lens;
+use super::position::{Cursor, Epoch};
+use super::segment::{Entry, Segment};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::{Bytes, BytesMut};
 use crossbeam_utils::CachePadded;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +23,7 @@ use std::time::{Duration, Instant};
 /// How long the log keeps what was said; whichever bound is met first removes the oldest segment.
 #[derive(Clone, Debug)]
 pub struct Retention {
-    /// Bytes of frames, with [`SEGMENT_OVERHEAD`] for each segment.
+    /// Bytes of messages and their frames, with [`SEGMENT_OVERHEAD`](super::segment::SEGMENT_OVERHEAD) for each segment.
     pub bytes: u64,
     /// Messages.
     pub messages: u64,
@@ -27,71 +31,59 @@ pub struct Retention {
     pub age: Duration,
 }
 
-/// What a segment costs beside its frames: slot, reference counts, allocator headers (bytes, rounded up).
-pub const SEGMENT_OVERHEAD: u64 = 192;
-
 /// A read joins small segments into one frame up to this size (bytes): the HTTP/2 send buffer of a stream.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 
 /// Segments at least this large (bytes) are handed out as they are: copying them costs more than a frame.
 const COPY_BELOW: usize = 8 * 1024;
 
+/// A read goes past no more than this of what its reader does not want (bytes): others live on its thread, too.
+const PASSED_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
+
 const RING_MIN: usize = 16;
-
-/// A batch of messages, framed once, shared by all readers.
-#[derive(Debug)]
-pub struct Segment {
-    start: Cursor,
-    messages: u64,
-    at: Instant,
-    /// When the oldest of its messages was accepted.
-    accepted: Instant,
-    frames: Bytes,
-}
-
-impl Segment {
-    fn end(&self) -> Cursor {
-        Cursor {
-            segment: self.start.segment + 1,
-            offset: self.start.offset + self.messages,
-            bytes: self.start.bytes + self.frames.len() as u64,
-        }
-    }
-
-    fn footprint(&self) -> u64 {
-        self.frames.len() as u64 + SEGMENT_OVERHEAD
-    }
-}
 
 /// What a read found at a cursor.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
     /// The cursor is at the tail.
     Empty,
-    /// Whole messages, where the next read begins, and when the oldest of the messages was accepted.
+    /// Whole frames, where the next read begins, and when the oldest of the messages was accepted. There may be no bytes,
+    /// when the reader wants nothing of what it went past.
     Frames(Bytes, Cursor, Instant),
     /// The cursor has fallen out of retention: what it points at is gone.
     Lost,
 }
 
-struct Ring {
-    slots: Box<[ArcSwapOption<Segment>]>,
+/// Where a message is that was asked for by its offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// There, or there it will be, if it is the next one.
+    Found(Cursor),
+    /// It is no longer retained: this is the oldest place.
+    Before(Cursor),
+    /// The log has not come so far: this is its tail.
+    Beyond(Cursor),
 }
 
-impl Ring {
+struct Ring<M> {
+    slots: Box<[ArcSwapOption<Segment<M>>]>,
+}
+
+impl<M> Ring<M> {
     fn new(slots: usize) -> Self {
         Self { slots: (0..slots.next_power_of_two()).map(|_| ArcSwapOption::empty()).collect() }
     }
 
-    fn slot(&self, segment: u64) -> &ArcSwapOption<Segment> {
+    fn slot(&self, segment: u64) -> &ArcSwapOption<Segment<M>> {
         // The length is a power of two, so the mask keeps the low bits; truncation is harmless.
         &self.slots[segment as usize & (self.slots.len() - 1)]
     }
 }
 
 /// The readers' side.
-pub struct Log {
-    ring: ArcSwap<Ring>,
+pub struct Log<M> {
+    epoch: Epoch,
+    ring: ArcSwap<Ring<M>>,
     /// Number of the next segment: all below are readable until trimmed.
     tail: CachePadded<AtomicU64>,
     /// The tail's offset and bytes; they may be a moment behind `tail`, never ahead.
@@ -104,20 +96,22 @@ pub struct Log {
 }
 
 /// The one writer's side: whoever owns it may append.
-pub struct LogWriter {
-    log: Arc<Log>,
+pub struct LogWriter<M> {
+    log: Arc<Log<M>>,
     retention: Retention,
     next: Cursor,
     head: u64,
     bytes: u64,
     messages: u64,
+    scratch: BytesMut,
 }
 
 /// A new, empty log: what readers share and what the one writer owns.
 #[must_use]
-pub fn log(retention: Retention) -> (Arc<Log>, LogWriter) {
+pub fn log<M: Frame>(epoch: Epoch, retention: Retention) -> (Arc<Log<M>>, LogWriter<M>) {
     let next = Cursor::START;
     let log = Arc::new(Log {
+        epoch,
         ring: ArcSwap::from_pointee(Ring::new(RING_MIN)),
         tail: CachePadded::new(AtomicU64::new(next.segment)),
         tail_offset: AtomicU64::new(next.offset),
@@ -126,18 +120,31 @@ pub fn log(retention: Retention) -> (Arc<Log>, LogWriter) {
         retained_bytes: AtomicU64::new(0),
         retained_messages: AtomicU64::new(0),
     });
-    let writer =
-        LogWriter { log: Arc::clone(&log), retention, next, head: next.segment, bytes: 0, messages: 0 };
+    let writer = LogWriter {
+        log: Arc::clone(&log),
+        retention,
+        next,
+        head: next.segment,
+        bytes: 0,
+        messages: 0,
+        scratch: BytesMut::new(),
+    };
     (log, writer)
 }
 
-impl Log {
-    /// Everything at and after `cursor` that fits one frame.
+impl<M: Frame> Log<M> {
+    /// Which life of a room it records.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Everything at and after `cursor` that fits one frame, as the lens shows it.
     ///
     /// One segment is handed out without a copy; several small ones are copied together, because a frame
     /// costs more than copying a few KiB.
     #[must_use]
-    pub fn read(&self, cursor: &Cursor) -> Read {
+    pub fn read(&self, cursor: &Cursor, lens: &mut Lens<M>) -> Read {
         let tail = self.tail.load(Ordering::Acquire);
         if cursor.segment >= tail {
             return Read::Empty;
@@ -147,38 +154,89 @@ impl Log {
         let Some(first) = slot.as_ref().filter(|s| s.start.segment == cursor.segment) else {
             return Read::Lost;
         };
-        let end = first.end();
-        if end.segment == tail || first.frames.len() >= COPY_BELOW {
-            return Read::Frames(first.frames.clone(), end, first.accepted);
+        let (end, accepted) = (first.end(), first.accepted);
+        if cursor.offset == first.start.offset && lens.wants_all(first) {
+            let frames = &first.encoded(lens.form).frames;
+            if end.segment == tail || frames.len() >= COPY_BELOW {
+                return Read::Frames(frames.clone(), end, accepted);
+            }
         }
-        Self::join(&ring, first, tail)
+        let mut joined = Joined::default();
+        joined.take(first, cursor.offset, lens, tail);
+        let end = joined.follow(&ring, end, lens, tail);
+        Read::Frames(joined.frames(), end, accepted)
     }
 
-    fn join(ring: &Ring, first: &Segment, tail: u64) -> Read {
-        let mut end = first.end();
-        let mut joined: Option<BytesMut> = None;
-        while end.segment < tail {
-            let slot = ring.slot(end.segment).load();
-            // Trimmed meanwhile: hand over what was read, the next read will say `Lost`.
-            let Some(next) = slot.as_ref().filter(|s| s.start.segment == end.segment) else {
-                break;
-            };
-            let len = joined.as_ref().map_or(first.frames.len(), BytesMut::len);
-            if next.frames.len() >= COPY_BELOW || len + next.frames.len() > FRAME_BYTES_MAX {
-                break;
+    /// Where the message with this offset is, or will be.
+    #[must_use]
+    pub fn seek(&self, offset: u64) -> Seek {
+        loop {
+            let tail = self.tail();
+            if offset >= tail.offset {
+                return if offset == tail.offset { Seek::Found(tail) } else { Seek::Beyond(tail) };
             }
-            joined
-                .get_or_insert_with(|| {
-                    let behind = (tail - first.start.segment) as usize * first.frames.len();
-                    let mut bytes = BytesMut::with_capacity(behind.clamp(512, FRAME_BYTES_MAX));
-                    bytes.extend_from_slice(&first.frames);
-                    bytes
-                })
-                .extend_from_slice(&next.frames);
-            end = next.end();
+            let ring = self.ring.load();
+            let start = |segment: u64| {
+                let held = ring.slot(segment).load();
+                held.as_ref().filter(|s| s.start.segment == segment).map(|s| s.start)
+            };
+            let (mut low, mut high) = (self.head.load(Ordering::Acquire), tail.segment);
+            let oldest = start(low).unwrap_or(tail);
+            if low < high && oldest == tail {
+                // Trimmed between the loads, or the ring was changed: look again.
+                continue;
+            }
+            if offset < oldest.offset {
+                return Seek::Before(oldest);
+            }
+            // The last segment that begins at or before the offset is between the two.
+            while high - low > 1 {
+                let middle = low.midpoint(high);
+                match start(middle) {
+                    Some(found) if found.offset > offset => high = middle,
+                    // What has been trimmed began before whatever is left.
+                    Some(_) | None => low = middle,
+                }
+            }
+            let held = ring.slot(low).load();
+            if let Some(segment) = held.as_ref().filter(|s| s.start.segment == low) {
+                return Seek::Found(segment.cursor_at(offset));
+            }
         }
-        let frames = joined.map_or_else(|| first.frames.clone(), BytesMut::freeze);
-        Read::Frames(frames, end, first.accepted)
+    }
+
+    /// The oldest place that is retained; the tail, if nothing is.
+    #[must_use]
+    pub fn oldest(&self) -> Cursor {
+        match self.seek(0) {
+            Seek::Found(cursor) | Seek::Before(cursor) | Seek::Beyond(cursor) => cursor,
+        }
+    }
+
+    /// Calls `visit` for each entry from `cursor` on, with its stamp, until it has had enough. The place where the next
+    /// call goes on; none when the cursor is not retained.
+    #[must_use]
+    pub fn visit(
+        &self,
+        cursor: &Cursor,
+        mut visit: impl FnMut(&Entry<M>, &Stamp) -> ControlFlow<()>,
+    ) -> Option<Cursor> {
+        let tail = self.tail.load(Ordering::Acquire);
+        let mut at = *cursor;
+        while at.segment < tail {
+            let ring = self.ring.load();
+            let held = ring.slot(at.segment).load();
+            let Some(segment) = held.as_ref().filter(|s| s.start.segment == at.segment) else {
+                return (at != *cursor).then_some(at);
+            };
+            for entry in segment.entries().iter().filter(|entry| entry.offset >= at.offset) {
+                if visit(entry, &segment.stamp(entry)).is_break() {
+                    return Some(segment.cursor_at(entry.offset));
+                }
+            }
+            at = segment.end();
+        }
+        Some(at)
     }
 
     /// The place of the next message to come. Exact at the moment of the call when called by a reader that
@@ -238,28 +296,55 @@ impl Log {
     }
 }
 
-impl LogWriter {
+impl<M: Frame> LogWriter<M> {
     /// Offset that the next message will get.
     #[must_use]
     pub fn next_offset(&self) -> u64 {
         self.next.offset
     }
 
-    /// Appends `messages` framed messages, the oldest accepted at `accepted`, as one segment; then trims to retention.
-    pub fn append(&mut self, frames: Bytes, messages: u64, accepted: Instant, now: Instant) {
-        let segment = Segment { start: self.next, messages, at: now, accepted, frames };
+    /// Number that the next segment will get.
+    #[must_use]
+    pub fn next_segment(&self) -> u64 {
+        self.next.segment
+    }
+
+    /// Offset of the oldest message that is retained; the next one's if none is.
+    #[must_use]
+    pub fn oldest_offset(&self) -> u64 {
+        self.next.offset - self.messages
+    }
+
+    /// Appends these as one segment, written in the forms whose number is set in `forms`; then trims to retention. The
+    /// oldest of them was accepted at `accepted`.
+    pub fn append(
+        &mut self,
+        entries: Vec<Entry<M>>,
+        forms: [bool; FORMS_MAX],
+        accepted: Instant,
+        now: Instant,
+    ) -> Arc<Segment<M>> {
+        let mut segment = Segment::new(self.next, entries, accepted, now, self.log.epoch);
+        for form in (0..FORMS_MAX).filter(|form| forms[*form]) {
+            segment.write(form, &mut self.scratch);
+        }
+        if self.scratch.capacity() > 2 * FRAME_BYTES_MAX {
+            self.scratch = BytesMut::new();
+        }
         self.next = segment.end();
         self.bytes += segment.footprint();
-        self.messages += messages;
+        self.messages += segment.messages;
         self.make_room();
         let ring = self.log.ring.load();
-        ring.slot(segment.start.segment).store(Some(Arc::new(segment)));
+        let segment = Arc::new(segment);
+        ring.slot(segment.start.segment).store(Some(Arc::clone(&segment)));
         // Who sees the new tail sees the slot and the ring that holds it.
         self.log.tail.store(self.next.segment, Ordering::Release);
         // After the tail: `Log::tail` relies on counters never being ahead of it.
         self.log.tail_offset.store(self.next.offset, Ordering::Release);
         self.log.tail_bytes.store(self.next.bytes, Ordering::Release);
         self.trim(now);
+        segment
     }
 
     /// Removes what is over a bound. The newest segment stays until it is too old, so that a single
@@ -310,6 +395,54 @@ impl LogWriter {
             }
         }
         self.log.ring.store(Arc::new(new));
+    }
+}
+
+/// What a read puts together from several segments, or from parts of one.
+#[derive(Default)]
+struct Joined(BytesMut);
+
+impl Joined {
+    /// Takes a segment from this offset on.
+    fn take<M: Frame>(&mut self, segment: &Segment<M>, from: u64, lens: &mut Lens<M>, tail: u64) {
+        if self.0.capacity() == 0 {
+            let behind = (tail - segment.start.segment) as usize * segment.encoded(lens.form).frames.len();
+            self.0.reserve(behind.clamp(512, FRAME_BYTES_MAX));
+        }
+        if from <= segment.start.offset && lens.wants_all(segment) {
+            self.0.extend_from_slice(&segment.encoded(lens.form).frames);
+        } else {
+            lens.pick(segment, from, &mut self.0);
+        }
+    }
+
+    /// Takes the segments from `end` on, as long as they are small and fit the frame; where that ends.
+    fn follow<M: Frame>(&mut self, ring: &Ring<M>, mut end: Cursor, lens: &mut Lens<M>, tail: u64) -> Cursor {
+        let mut passed = 0;
+        while end.segment < tail && passed < PASSED_BYTES_MAX {
+            let slot = ring.slot(end.segment).load();
+            // Trimmed meanwhile: hand over what was read, the next read will say `Lost`.
+            let Some(next) = slot.as_ref().filter(|s| s.start.segment == end.segment) else {
+                break;
+            };
+            let more = next.encoded(lens.form).frames.len();
+            if more >= COPY_BELOW || self.0.len() + more > FRAME_BYTES_MAX {
+                break;
+            }
+            passed += more;
+            self.take(next, end.offset, lens, tail);
+            end = next.end();
+        }
+        end
+    }
+
+    /// In no more memory than about twice what they need: what a lens leaves of much may wait long for a slow reader, and
+    /// is counted there by its length.
+    fn frames(self) -> Bytes {
+        if self.0.len() < self.0.capacity() / 2 {
+            return Bytes::copy_from_slice(&self.0);
+        }
+        self.0.freeze()
     }
 }
 

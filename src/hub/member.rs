@@ -28,6 +28,8 @@ pub trait Abort: Send + Sync {
 /// Who joins: what the hub is told about a connection.
 #[derive(Clone)]
 pub struct Introduction {
+    /// The id that the connection is to have.
+    pub id: ConnectionId,
     /// What the client calls itself.
     pub name: DisplayName,
     /// Where it comes from.
@@ -38,12 +40,36 @@ pub struct Introduction {
     pub abort: Option<Arc<dyn Abort>>,
 }
 
+/// How a member hears.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manner {
+    /// The wire form that it speaks.
+    pub(crate) form: usize,
+    /// It is told who comes and goes.
+    pub(crate) presence: bool,
+    /// When it is too slow, messages are skipped for it; else it is disconnected.
+    pub(crate) skips: bool,
+    /// It begins before the tail.
+    pub(crate) catches_up: bool,
+}
+
+impl Introduction {
+    /// Somebody of whom nothing is known.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        let (id, name) = (ConnectionId::random(), DisplayName::default());
+        Self { id, name, peer: None, transport: None, abort: None }
+    }
+}
+
 /// A connection in a room.
 pub struct Member {
-    id: ConnectionId,
     number: u64,
     who: Introduction,
     lane: usize,
+    manner: Manner,
+    /// It has not come to the tail yet: then it is not slow as long as it goes on.
+    catching_up: AtomicBool,
     since: SystemTime,
     joined: Instant,
     joined_at: Cursor,
@@ -53,6 +79,8 @@ pub struct Member {
     seen_segment: AtomicU64,
     seen_offset: AtomicU64,
     seen_bytes: AtomicU64,
+    /// Messages that were skipped for it.
+    missed: AtomicU64,
     /// When something was last said or taken, in milliseconds since it joined.
     active: AtomicU64,
     /// Whether watchers have been told that it lags.
@@ -64,7 +92,7 @@ pub struct Member {
     /// Wakes the sender: its share or the inbox has room again.
     sender: AtomicWaker,
     queued_as_waiter: AtomicBool,
-    /// Offset of the last message from this connection; 0 before the first.
+    /// Number of the segment that has the last message from this connection; 0 before the first.
     last_said: AtomicU64,
     said_all: AtomicBool,
     ending: OnceLock<Ending>,
@@ -80,17 +108,18 @@ impl Listed for Member {
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Member").field("id", &self.who.id).finish_non_exhaustive()
     }
 }
 
 impl Member {
-    pub(crate) fn new(number: u64, who: Introduction, lane: usize, at: Cursor) -> Self {
+    pub(crate) fn new(number: u64, who: Introduction, lane: usize, at: Cursor, manner: Manner) -> Self {
         Self {
-            id: ConnectionId::random(),
             number,
             who,
             lane,
+            manner,
+            catching_up: AtomicBool::new(manner.catches_up),
             since: SystemTime::now(),
             joined: Instant::now(),
             joined_at: at,
@@ -99,6 +128,7 @@ impl Member {
             seen_segment: AtomicU64::new(at.segment),
             seen_offset: AtomicU64::new(at.offset),
             seen_bytes: AtomicU64::new(at.bytes),
+            missed: AtomicU64::new(0),
             active: AtomicU64::new(0),
             lagging: AtomicBool::new(false),
             said_messages: AtomicU64::new(0),
@@ -116,7 +146,7 @@ impl Member {
     /// The connection's id.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
-        self.id
+        self.who.id
     }
 
     /// Its number, counted from 1 since the hub began: who came later has a greater one.
@@ -153,7 +183,9 @@ impl Member {
     #[must_use]
     pub fn taken(&self) -> (u64, u64) {
         let seen = self.seen();
-        (seen.offset - self.joined_at.offset, seen.bytes - self.joined_at.bytes)
+        let missed = self.missed.load(Ordering::Relaxed);
+        let messages = (seen.offset - self.joined_at.offset).saturating_sub(missed);
+        (messages, seen.bytes - self.joined_at.bytes)
     }
 
     /// When it last said or took something; when it joined, if it never did.
@@ -213,6 +245,32 @@ impl Member {
         self.gone.store(true, Ordering::Release);
     }
 
+    /// The number of the wire form that it speaks.
+    #[must_use]
+    pub fn form(&self) -> usize {
+        self.manner.form
+    }
+
+    pub(crate) fn manner(&self) -> Manner {
+        self.manner
+    }
+
+    pub(crate) fn is_catching_up(&self) -> bool {
+        self.catching_up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_caught_up(&self) {
+        if self.is_catching_up() {
+            self.catching_up.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Time since it last said or took something.
+    pub(crate) fn idle(&self, now: Instant) -> Duration {
+        let active = Duration::from_millis(self.active.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.joined + active)
+    }
+
     pub(crate) fn lane(&self) -> usize {
         self.lane
     }
@@ -236,6 +294,12 @@ impl Member {
         self.seen_offset.store(cursor.offset, Ordering::Relaxed);
         self.seen_bytes.store(cursor.bytes, Ordering::Relaxed);
         self.is_active(now);
+    }
+
+    /// Its cursor was moved to here, past so many messages.
+    pub(crate) fn skipped(&self, cursor: &Cursor, messages: u64) {
+        self.missed.fetch_add(messages, Ordering::Relaxed);
+        self.saw(cursor, Instant::now());
     }
 
     fn is_active(&self, now: Instant) {
@@ -272,10 +336,10 @@ impl Member {
     }
 
     /// The sequencer has given a message of this connection its place.
-    pub(crate) fn sequenced(&self, offset: u64, size: usize) {
+    pub(crate) fn sequenced(&self, segment: u64, size: usize) {
         self.said_messages.fetch_add(1, Ordering::Relaxed);
         self.said_bytes.fetch_add(size as u64, Ordering::Relaxed);
-        self.last_said.store(offset, Ordering::Release);
+        self.last_said.store(segment, Ordering::Release);
     }
 
     /// The message is in the log: it no longer counts against the share.
@@ -307,6 +371,6 @@ impl Member {
 
     /// Whether all that it has said so far is in the log, and `cursor` is past it.
     pub(crate) fn has_heard_itself(&self, cursor: &Cursor) -> bool {
-        self.waiting() == 0 && self.last_said.load(Ordering::Acquire) < cursor.offset
+        self.waiting() == 0 && self.last_said.load(Ordering::Acquire) < cursor.segment
     }
 }

@@ -31,6 +31,10 @@ impl<T> Snapshot<T> {
         self.blocks.iter().flat_map(|block| block.iter())
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.iter().map(|block| block.len()).sum()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }

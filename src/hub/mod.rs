@@ -10,8 +10,10 @@ mod bans;
 mod census;
 mod connection;
 mod departure;
+mod frame;
 mod inbox;
 mod lane;
+mod lens;
 pub mod log;
 mod member;
 mod members;
@@ -20,63 +22,44 @@ mod model;
 mod names;
 mod position;
 mod rate;
+mod repeats;
+mod roll;
 mod room;
+mod segment;
 mod sequencer;
 mod sight;
+mod start;
 mod sync;
 mod tally;
 mod tend;
 mod turn;
 
 pub use bans::Banned;
-pub use census::Census;
+pub use census::{Census, OfForm};
 pub use connection::{Ended, Next, Publisher, Subscription};
 pub use departure::{Departure, Ending};
+pub use frame::{Batch, FORMS_MAX, Frame, ROLL_MAX, Roll, Stamp};
 pub use lane::{LANES_MAX, LaneId, LaneTask};
+pub use lens::{Lens, Select};
 pub use member::{Abort, Introduction, Member};
 pub use names::{ConnectionId, DISPLAY_NAME_MAX, DisplayName, InvalidName, ROOM_NAME_MAX, RoomName};
-pub use position::{Cursor, Epoch, Position};
+pub use position::{Cursor, Epoch, NoPosition, Position};
 pub use room::Room;
+pub use segment::{Entry, Place, SEGMENT_OVERHEAD};
 pub use sight::{Event, Happening, Lag, Sight};
+pub use start::{Gap, Missing, NoStart, Start};
 pub use tally::Totals;
 
+use crate::config::{Settings, SlowPolicy, SlowRules};
 use bans::Bans;
-use bytes::BytesMut;
 use inbox::Offer;
 use lane::Lane;
+use member::Manner;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// A message that a room can carry: it writes itself as the bytes that every member receives.
-pub trait Frame: Send + Sync + 'static {
-    /// Bytes that [`Frame::frame`] appends.
-    fn frame_len(&self) -> usize;
-
-    /// Appends the message as it goes over the wire. Called once for each message.
-    fn frame(&self, position: Position, out: &mut BytesMut);
-
-    /// Whether [`Frame::broadcast`] is to be called. A message that is traced is kept until then; few should be.
-    fn is_traced(&self) -> bool {
-        false
-    }
-
-    /// Called for a traced message, once the members have been woken for its batch.
-    fn broadcast(&self, _: &Batch) {}
-}
-
-/// The batch in which a message was broadcast.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch {
-    /// The message's own position.
-    pub position: Position,
-    /// Messages in the batch.
-    pub messages: u64,
-    /// Members of the room that were woken for it.
-    pub members: usize,
-}
 
 /// The hub's bounds. Defaults and their reasons are in [`crate::config`].
 #[derive(Clone, Debug)]
@@ -99,6 +82,38 @@ pub struct Limits {
     pub lag_bytes: u64,
     /// How long the oldest message that a member has not taken may wait for it.
     pub lag_age: Duration,
+    /// What is done about a member that is further behind.
+    pub slow: SlowRules,
+}
+
+impl Default for Limits {
+    /// Those of the server's settings.
+    fn default() -> Self {
+        Self::of(&Settings::default())
+    }
+}
+
+impl Limits {
+    /// Those of these settings.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            connections: settings.max_connections,
+            rooms: settings.max_rooms,
+            room_idle: settings.room_idle,
+            retention: log::Retention {
+                bytes: settings.retention_bytes,
+                messages: settings.retention_messages,
+                age: settings.retention_age,
+            },
+            inbox_messages: settings.inbox_messages,
+            inbox_bytes: settings.inbox_bytes,
+            inbox_share: settings.inbox_share,
+            lag_bytes: settings.lag_limit_bytes,
+            lag_age: settings.lag_limit_age,
+            slow: settings.slow.clone(),
+        }
+    }
 }
 
 /// Why a connection could not join.
@@ -116,6 +131,41 @@ pub enum Refused {
     /// [`Limits::rooms`] is met, and the room does not exist yet.
     #[error("the server has all the {0} rooms it may have")]
     Rooms(usize),
+    /// It cannot begin where it wants to.
+    #[error("cannot begin there: {0}")]
+    Start(NoStart),
+}
+
+/// How a connection wants to hear.
+pub struct Listening<M> {
+    /// Where it begins.
+    pub start: Start,
+    /// It is refused rather than told that something before that is missing.
+    pub strict: bool,
+    /// How it sees the log.
+    pub lens: Lens<M>,
+    /// It wants to know who comes and goes.
+    pub presence: bool,
+    /// It can be told of messages that it does not get; else it is disconnected instead.
+    pub gaps: bool,
+}
+
+impl<M> Listening<M> {
+    /// Everything that comes from now on, in this wire form.
+    #[must_use]
+    pub fn live(form: usize) -> Self {
+        Self { start: Start::Tail, strict: false, lens: Lens::whole(form), presence: false, gaps: false }
+    }
+}
+
+/// A connection that has joined a room.
+pub struct Joined<M: Frame> {
+    /// With which it says.
+    pub publisher: Publisher<M>,
+    /// By which it hears.
+    pub subscription: Subscription<M>,
+    /// What it does not get of what it asked for.
+    pub gap: Option<Gap>,
 }
 
 /// The rooms of one server. Cheap to clone.
@@ -165,7 +215,7 @@ impl<M: Frame> Hub<M> {
         (Self { shared }, tasks)
     }
 
-    /// Joins a room at its tail: the connection gets everything that is appended from now on.
+    /// Joins a room: the connection gets everything from where it begins to listen, and whatever comes from now on.
     ///
     /// # Errors
     /// [`Refused`], with the limit that is met.
@@ -174,7 +224,8 @@ impl<M: Frame> Hub<M> {
         lane: LaneId,
         room: &RoomName,
         who: Introduction,
-    ) -> Result<(Publisher<M>, Subscription<M>), Refused> {
+        listening: Listening<M>,
+    ) -> Result<Joined<M>, Refused> {
         let Shared { limits, census, .. } = &*self.shared;
         if self.shared.bans.has(&who) {
             return Err(Refused::Banned);
@@ -183,17 +234,37 @@ impl<M: Frame> Hub<M> {
             return Err(Refused::Connections(limits.connections));
         }
         let room = self.enter(room).inspect_err(|_| census.give_back())?;
-        let cursor = room.tail();
-        let member = Arc::new(Member::new(census.next_number(), who, lane.0, cursor));
+        let Listening { start, strict, lens, presence, gaps } = listening;
+        let (cursor, gap) = start
+            .find(room.log())
+            .and_then(|(cursor, gap)| match gap {
+                Some(gap) if strict || !gaps => Err(NoStart::Missing(gap)),
+                gap => Ok((cursor, gap)),
+            })
+            .map_err(|error| {
+                room.give_up();
+                census.give_back();
+                Refused::Start(error)
+            })?;
+        if let Some(gap) = gap {
+            room.tally(lane.0).gap_messages.add(gap.count());
+        }
+        let manner = Manner {
+            form: lens.form,
+            presence,
+            skips: gaps && room.slow_policy() == SlowPolicy::Skip,
+            catches_up: start != Start::Tail,
+        };
+        let member = Arc::new(Member::new(census.next_number(), who, lane.0, cursor, manner));
         room.join(Arc::clone(&member));
         let publisher = Publisher::new(Arc::clone(&room), Arc::clone(&member));
-        let subscription = Subscription::new(room, member, cursor);
+        let subscription = Subscription::new(room, member, cursor, lens, gaps);
         // After the join: who shuts the hub either sees the member in the room, or is seen here.
         if self.shared.shut.load(Ordering::SeqCst) {
             subscription.member().depart(Departure::Shutdown, None);
             return Err(Refused::Closing);
         }
-        Ok((publisher, subscription))
+        Ok(Joined { publisher, subscription, gap })
     }
 
     /// The room, with a place in it taken.
@@ -223,6 +294,23 @@ impl<M: Frame> Hub<M> {
         assert!(room.enter(), "nobody can have retired a room that only we know");
         rooms.insert(name.clone(), Arc::clone(&room));
         Ok(room)
+    }
+
+    /// Comes to say something without joining, in a room that is made if it is not there.
+    ///
+    /// # Errors
+    /// [`Refused`], with the limit that is met.
+    pub fn visit(&self, room: &RoomName, who: &Introduction) -> Result<Visit<M>, Refused> {
+        if self.shared.bans.has(who) {
+            return Err(Refused::Banned);
+        }
+        self.enter(room).map(|room| Visit { room })
+    }
+
+    /// The room of this name, if it is there.
+    #[must_use]
+    pub fn room(&self, name: &RoomName) -> Option<Arc<Room<M>>> {
+        self.shared.rooms.read().get(name).cloned()
     }
 
     /// Who came and went.
@@ -264,6 +352,12 @@ impl<M: Frame> Hub<M> {
         member.depart(Departure::Kicked, words)
     }
 
+    /// Whether an operator keeps it out.
+    #[must_use]
+    pub fn is_banned(&self, who: &Introduction) -> bool {
+        self.shared.bans.has(who)
+    }
+
     /// Refuses whoever it names until then. False when there are too many bans already.
     pub fn ban(&self, banned: Banned, until: Instant) -> bool {
         self.shared.bans.add(banned, until)
@@ -271,8 +365,8 @@ impl<M: Frame> Hub<M> {
 
     /// Says something in a room that nobody there said. False when the room's inbox is full.
     pub fn announce(&self, room: &Arc<Room<M>>, message: M) -> bool {
-        let (size, accepted) = (message.frame_len(), Instant::now());
-        room.offer(0, Offer { from: None, message, accepted, size }).is_ok()
+        let (size, accepted) = (message.size(), Instant::now());
+        room.offer(0, Offer { from: None, form: 0, message, accepted, size }).is_ok()
     }
 
     /// What all lanes have counted.
@@ -311,5 +405,28 @@ impl<M: Frame> Hub<M> {
         for (room, member) in self.oldest_first() {
             room.dismiss(&member);
         }
+    }
+}
+
+/// Somebody who says something in a room and does not stay.
+pub struct Visit<M: Frame> {
+    room: Arc<Room<M>>,
+}
+
+impl<M: Frame> Visit<M> {
+    /// Says it, as what came in this wire form; or gives it back when the room's inbox is full.
+    ///
+    /// # Errors
+    /// The message.
+    pub fn say(&self, form: usize, message: M) -> Result<(), M> {
+        let (size, accepted) = (message.size(), Instant::now());
+        let offered = self.room.offer(0, Offer { from: None, form, message, accepted, size });
+        offered.map_err(|back| back.message)
+    }
+}
+
+impl<M: Frame> Drop for Visit<M> {
+    fn drop(&mut self) {
+        self.room.give_up();
     }
 }

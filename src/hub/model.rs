@@ -183,16 +183,21 @@ fn nobody_is_in_a_retired_room() {
 /// A sender that finds the inbox full, and the sequencer that makes room at that moment: the sender is woken.
 #[test]
 fn a_sender_that_waits_for_room_is_woken() {
+    use super::Cursor;
     use super::inbox::{Inbox, Offer};
-    use super::member::{Introduction, Member};
-    use super::{Cursor, DisplayName};
+    use super::member::{Introduction, Manner, Member};
 
     loom::model(|| {
-        let who = Introduction { name: DisplayName::default(), peer: None, transport: None, abort: None };
-        let member = Arc::new(Member::new(1, who, 0, Cursor::START));
+        let who = Introduction::anonymous();
+        let member = Arc::new(Member::new(1, who, 0, Cursor::START, Manner::default()));
         let inbox = Arc::new(Inbox::new(1, 1000));
-        let offer =
-            |message| Offer { from: Some(Arc::clone(&member)), message, accepted: Instant::now(), size: 10 };
+        let offer = |message| Offer {
+            from: Some(Arc::clone(&member)),
+            form: 0,
+            message,
+            accepted: Instant::now(),
+            size: 10,
+        };
         assert!(inbox.offer(offer(1)).is_ok());
         let sequencer = {
             let inbox = Arc::clone(&inbox);

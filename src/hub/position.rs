@@ -1,6 +1,7 @@
 //! Where in a log something is.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// The life of a log that an offset belongs to: a room that went away and came back has another.
 /// Random, so that two lives do not meet by counting.
@@ -18,6 +19,21 @@ impl Epoch {
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Not an epoch of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a position of this server: \"epoch:offset\"")]
+pub struct NoPosition;
+
+impl FromStr for Epoch {
+    type Err = NoPosition;
+
+    fn from_str(text: &str) -> Result<Self, NoPosition> {
+        let plain = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let number = plain.then(|| u64::from_str_radix(text, 16).ok()).flatten();
+        number.map(Self).ok_or(NoPosition)
     }
 }
 

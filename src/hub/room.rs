@@ -5,8 +5,8 @@
 //! have had their turn on *every* lane: what arrives meanwhile gathers into the next segment. That is what
 //! makes batches grow with the load by themselves, without a timer and without added latency when idle.
 
-use super::Frame;
 use super::departure::Departure;
+use super::frame::{FORMS_MAX, Frame};
 use super::inbox::{Inbox, Offer};
 use super::lane::{Lane, LaneSet, Turn};
 use super::log::{Log, log};
@@ -15,12 +15,14 @@ use super::members::Members;
 use super::names::RoomName;
 use super::position::{Cursor, Epoch};
 use super::rate::Rate;
+use super::roll::LastRoll;
 use super::sequencer::Sequencer;
 use super::sight::{Lag, Sight};
 use super::sync::{AtomicU64, AtomicUsize, Ordering};
 use super::tally::{Tally, nanos};
 use super::turn::{Occupancy, Parking};
-use super::{Batch, Limits, census::Census};
+use super::{Limits, census::Census};
+use crate::config::SlowPolicy;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,14 +46,23 @@ fn gathering_pause(took: Duration) -> Option<Duration> {
 pub struct Room<M> {
     name: RoomName,
     epoch: Epoch,
-    log: Arc<Log>,
+    log: Arc<Log<M>>,
     inbox: Inbox<M>,
     share: usize,
+    slow: SlowPolicy,
     /// One list of members for each lane, by lane number.
     members: Box<[Members<Member>]>,
     lanes: Arc<[Lane<M>]>,
     census: Arc<Census>,
     occupancy: Occupancy,
+    /// How many members speak each wire form.
+    speakers: [AtomicUsize; FORMS_MAX],
+    /// How many want to know who comes and goes.
+    attentive: AtomicUsize,
+    last_roll: LastRoll,
+    /// How often the lists of members have changed; and the count up to which that was told.
+    changes: AtomicU64,
+    changes_told: AtomicU64,
     /// Here is the sequencer while nothing waits.
     resting: Parking<Sequencer<M>>,
     /// Here is it while a batch is being fanned out.
@@ -71,19 +82,26 @@ pub struct Room<M> {
 
 impl<M: Frame> Room<M> {
     pub(crate) fn new(name: RoomName, limits: &Limits, lanes: Arc<[Lane<M>]>, census: Arc<Census>) -> Self {
-        let (log, writer) = log(limits.retention.clone());
         let epoch = Epoch::random();
+        let (log, writer) = log(epoch, limits.retention.clone());
+        let slow = limits.slow.of(name.as_str());
         Self {
             name,
             epoch,
             log,
             inbox: Inbox::new(limits.inbox_messages, limits.inbox_bytes),
             share: limits.inbox_share,
+            slow,
             members: lanes.iter().map(|_| Members::new()).collect(),
             lanes,
             census,
             occupancy: Occupancy::empty(),
-            resting: Parking::holding(Box::new(Sequencer::new(writer, epoch))),
+            speakers: Default::default(),
+            attentive: AtomicUsize::new(0),
+            last_roll: LastRoll::default(),
+            changes: AtomicU64::new(0),
+            changes_told: AtomicU64::new(u64::MAX),
+            resting: Parking::holding(Box::new(Sequencer::new(writer))),
             fanning_out: Parking::empty(),
             lanes_due: AtomicUsize::new(0),
             lanes_waking: AtomicUsize::new(0),
@@ -115,7 +133,7 @@ impl<M: Frame> Room<M> {
 
     /// What was said in it.
     #[must_use]
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &Log<M> {
         &self.log
     }
 
@@ -188,8 +206,12 @@ impl<M: Frame> Room<M> {
 
     /// Makes the member one of the room's; [`Room::enter`] came before, [`Room::leave`] must come after.
     pub(crate) fn join(self: &Arc<Self>, member: Arc<Member>) {
-        let lane = member.lane();
-        self.census.joined(|| self.sight(&member));
+        let (lane, manner) = (member.lane(), member.manner());
+        self.speakers[manner.form].fetch_add(1, Ordering::AcqRel);
+        if manner.presence && self.attentive.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.last_roll.begin(self.present());
+        }
+        self.census.joined(manner.form, || self.sight(&member));
         if self.members[lane].join(member) {
             self.lanes[lane].push(Turn::Members(Arc::clone(self)));
         }
@@ -199,15 +221,63 @@ impl<M: Frame> Room<M> {
         // Before anybody is told: who has seen the end must not find the member again.
         member.goes();
         if let Some(ending) = member.ending() {
-            self.census.departed(ending.departure, || self.sight(member));
+            self.census.departed(member.form(), ending.departure, || self.sight(member));
         }
         let lane = member.lane();
         if self.members[lane].leave(Arc::clone(member)) {
             self.lanes[lane].push(Turn::Members(Arc::clone(self)));
         }
+        let manner = member.manner();
+        self.speakers[manner.form].fetch_sub(1, Ordering::AcqRel);
+        self.attentive.fetch_sub(usize::from(manner.presence), Ordering::Relaxed);
+        self.give_up();
+    }
+
+    /// Gives up a place that [`Room::enter`] has taken.
+    pub(crate) fn give_up(&self) {
         let emptied = self.born.elapsed().as_millis() as u64;
         self.emptied.store(emptied, Ordering::Relaxed);
         self.occupancy.leave();
+    }
+
+    /// What is done about members that are too slow.
+    pub(crate) fn slow_policy(&self) -> SlowPolicy {
+        self.slow
+    }
+
+    /// Tells those who want to know who came and went since the last time.
+    pub(crate) fn call_roll(self: &Arc<Self>) {
+        let nobody = || self.attentive.load(Ordering::Acquire) == 0;
+        if nobody() {
+            return self.last_roll.forget_if(nobody);
+        }
+        // Looked at before the list: what changes meanwhile is seen next time.
+        let changes = self.changes.load(Ordering::Acquire);
+        if self.changes_told.swap(changes, Ordering::Relaxed) == changes {
+            return;
+        }
+        self.last_roll.call(self.present(), |roll| {
+            let Some(message) = M::presence(&roll) else { return true };
+            let (accepted, size) = (Instant::now(), message.size());
+            let told = self.offer(0, Offer { from: None, form: 0, message, accepted, size }).is_ok();
+            if !told {
+                // Not equal to any count that comes: the next look tells it.
+                self.changes_told.store(u64::MAX, Ordering::Relaxed);
+            }
+            told
+        });
+    }
+
+    fn present(&self) -> Vec<Arc<Member>> {
+        let mut present = Vec::with_capacity(self.occupancy());
+        self.for_each_member(|member| present.push(Arc::clone(member)));
+        present
+    }
+
+    /// How many members are in its lists.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.members.iter().map(|lane| lane.snapshot().len()).sum()
     }
 
     /// Retires the room if nobody has been in it for `idle`; then it takes in nobody any more.
@@ -246,8 +316,9 @@ impl<M: Frame> Room<M> {
     /// Sequences what waits, fans out to the members on this lane, and has the other lanes do so.
     /// The lane that runs this then owes a [`Room::had_their_turn`], as does each lane it told.
     pub(crate) fn sequence(self: &Arc<Self>, mut sequencer: Box<Sequencer<M>>, lane: usize) {
-        sequencer.take_turn(&self.inbox, self.share, self.tally(lane));
-        let (traced, messages) = sequencer.take_traced();
+        let forms = std::array::from_fn(|form| self.speakers[form].load(Ordering::Acquire) > 0);
+        sequencer.take_turn(&self.inbox, self.share, forms, self.tally(lane));
+        let (followed, messages) = sequencer.take_followed();
         let began = sequencer.turn_began().saturating_duration_since(self.born);
         self.batch_began.store(nanos(began), Ordering::Relaxed);
         // Read once: the count must be of those that are told. A lane whose first member comes later wakes
@@ -262,8 +333,8 @@ impl<M: Frame> Room<M> {
             self.lanes[other].push(Turn::FanOut(Arc::clone(self)));
         }
         self.fan_out(lane);
-        for (position, message) in traced {
-            message.broadcast(&Batch { position, messages, members: self.occupancy() });
+        for followed in followed {
+            followed.tell(self.epoch, messages, self.occupancy());
         }
     }
 
@@ -324,6 +395,7 @@ impl<M: Frame> Room<M> {
         for newcomer in self.members[lane].apply() {
             newcomer.reader().wake();
         }
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Housekeeping: removes what is too old from the log, if nothing is being sequenced (else the next

@@ -1,55 +1,91 @@
 //! The sequencer: the one writer of a room, the step between "accepted" and "appended".
 //!
-//! It takes everything that waits, numbers it from 1, frames each message once, and appends the batch as one
-//! segment. Whoever owns the [`Sequencer`] has the room's turn; rooms pass it around by moving a box.
-//! Knows nothing of members' wakers or lanes. A replicated order would replace this step and nothing else.
+//! It takes everything that waits, numbers it from 1, and appends it as one segment, written once in each wire form
+//! that somebody in the room speaks. Whoever owns the [`Sequencer`] has the room's turn; rooms pass it around by moving
+//! a box. Knows nothing of members' wakers or lanes. A replicated order would replace this step and nothing else.
 
-use super::Frame;
-use super::inbox::Inbox;
+use super::frame::{Batch, FORMS_MAX, Frame};
+use super::inbox::{Inbox, Offer};
 use super::log::{FRAME_BYTES_MAX, LogWriter};
 use super::member::Member;
 use super::position::{Epoch, Position};
+use super::repeats::Repeats;
+use super::segment::{Entry, Place, Segment};
 use super::tally::{Tally, nanos};
-use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A turn ends after this many bytes of frames, so that one room's flood does not keep a lane from its others.
+/// A turn ends after this many bytes of messages, so that one room's flood does not keep a lane from its others.
 const TURN_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 
 pub(crate) struct Sequencer<M> {
-    writer: LogWriter,
-    epoch: Epoch,
-    frames: BytesMut,
-    /// Who said the messages of the segment that is being filled; nobody said the server's own.
-    from: Vec<Option<Arc<Member>>>,
-    /// When the oldest of them was accepted.
-    accepted: Instant,
+    writer: LogWriter<M>,
+    repeats: Repeats,
+    filling: Filling<M>,
     turn_began: Instant,
     turn_messages: u64,
-    /// Messages of this turn that want to be told when it is done.
-    traced: Vec<(Position, M)>,
+    /// What was appended in this turn and wants to be told when it is done.
+    followed: Vec<Followed<M>>,
+}
+
+/// The segment that is being filled.
+struct Filling<M> {
+    entries: Vec<Entry<M>>,
+    /// What the entries count for.
+    bytes: usize,
+    /// How many of them have a place of their own.
+    placed: u64,
+    is_followed: bool,
+    /// Who said them; nobody said the server's own.
+    from: Vec<Arc<Member>>,
+    /// When the oldest of them was accepted.
+    accepted: Instant,
+}
+
+impl<M> Filling<M> {
+    fn new() -> Self {
+        let (entries, from) = (Vec::new(), Vec::new());
+        Self { entries, bytes: 0, placed: 0, is_followed: false, from, accepted: Instant::now() }
+    }
+}
+
+/// Messages that want to be told when they have been broadcast.
+pub(crate) struct Followed<M>(Arc<Segment<M>>);
+
+impl<M: Frame> Followed<M> {
+    /// Tells each of them.
+    pub(crate) fn tell(&self, epoch: Epoch, messages: u64, members: usize) {
+        for entry in self.0.entries().iter().filter(|entry| entry.message.is_followed()) {
+            let repeated = matches!(entry.place(), Place::Repeats(_));
+            let offset = entry.offset().unwrap_or_default();
+            let position = Position { epoch, offset };
+            entry.message.broadcast(&Batch { position, repeated, messages, members });
+        }
+    }
 }
 
 impl<M: Frame> Sequencer<M> {
-    pub(crate) fn new(writer: LogWriter, epoch: Epoch) -> Self {
-        let now = Instant::now();
+    pub(crate) fn new(writer: LogWriter<M>) -> Self {
         Self {
             writer,
-            epoch,
-            frames: BytesMut::new(),
-            from: Vec::new(),
-            accepted: now,
-            turn_began: now,
+            repeats: Repeats::default(),
+            filling: Filling::new(),
+            turn_began: Instant::now(),
             turn_messages: 0,
-            traced: Vec::new(),
+            followed: Vec::new(),
         }
     }
 
-    /// Puts what waits in the inbox into the log.
+    /// Puts what waits in the inbox into the log, written in these forms.
     ///
-    /// Cost: per message one encoding and one count; per segment one allocation of its exact size.
-    pub(crate) fn take_turn(&mut self, inbox: &Inbox<M>, share: usize, tally: &Tally) {
+    /// Cost: per message one encoding for each form and one count; per segment a few allocations of exact size.
+    pub(crate) fn take_turn(
+        &mut self,
+        inbox: &Inbox<M>,
+        share: usize,
+        forms: [bool; FORMS_MAX],
+        tally: &Tally,
+    ) {
         self.turn_began = Instant::now();
         let (mut messages, mut bytes) = (0, 0);
         while bytes < TURN_BYTES_MAX {
@@ -59,34 +95,52 @@ impl<M: Frame> Sequencer<M> {
                 let waited = self.turn_began.saturating_duration_since(offer.accepted);
                 tally.inbox_wait.observe(nanos(waited), 1);
             }
-            if !self.frames.is_empty() && self.frames.len() + offer.size > FRAME_BYTES_MAX {
-                self.append(share);
+            if !self.filling.entries.is_empty() && self.filling.bytes + offer.size > FRAME_BYTES_MAX {
+                self.append(share, forms);
             }
-            if self.from.is_empty() {
-                self.accepted = offer.accepted;
-            }
-            let offset = self.writer.next_offset() + self.from.len() as u64;
-            let position = Position { epoch: self.epoch, offset };
-            offer.message.frame(position, &mut self.frames);
-            if let Some(member) = &offer.from {
-                member.sequenced(offset, offer.size);
-            }
-            if offer.message.is_traced() {
-                self.traced.push((position, offer.message));
-            }
-            tally.message_size.observe(offer.size as u64, 1);
-            self.from.push(offer.from);
             messages += 1;
             bytes += offer.size;
+            self.place(offer, tally);
         }
         self.turn_messages = messages as u64;
         if messages > 0 {
-            self.append(share);
+            self.append(share, forms);
             inbox.release(messages, bytes);
-            tally.published_messages.add(messages as u64);
-            tally.published_bytes.add(bytes as u64);
             tally.batch_messages.observe(messages as u64, 1);
+            self.repeats.forget_before(self.writer.oldest_offset());
         }
+    }
+
+    /// Gives a message its place in the segment that is being filled.
+    fn place(&mut self, offer: Offer<M>, tally: &Tally) {
+        let Offer { from, form, mut message, accepted, size } = offer;
+        let filling = &mut self.filling;
+        if filling.entries.is_empty() {
+            filling.accepted = accepted;
+        }
+        let offset = self.writer.next_offset() + filling.placed;
+        let known = message.key().and_then(|key| self.repeats.find_or_note(key, offset));
+        let place = match known {
+            Some(first) => Place::Repeats(first),
+            None if message.is_placed() => Place::Own,
+            None => Place::None,
+        };
+        if let Place::Repeats(_) = place {
+            message.forget();
+        }
+        if place == Place::Own {
+            filling.placed += 1;
+            tally.published_messages[form].add(1);
+            tally.published_bytes.add(size as u64);
+            tally.message_size.observe(size as u64, 1);
+        }
+        if let Some(member) = from {
+            member.sequenced(self.writer.next_segment(), size);
+            filling.from.push(member);
+        }
+        filling.bytes += size;
+        filling.is_followed |= message.is_followed();
+        filling.entries.push(Entry { offset, place, message });
     }
 
     /// When the last turn began.
@@ -99,26 +153,30 @@ impl<M: Frame> Sequencer<M> {
         self.turn_began.elapsed()
     }
 
-    /// Messages of the last turn that want to be told, each once; and how many messages the turn had.
-    pub(crate) fn take_traced(&mut self) -> (Vec<(Position, M)>, u64) {
-        (std::mem::take(&mut self.traced), self.turn_messages)
+    /// Tells this to messages of the last turn that want to be told, each once.
+    pub(crate) fn take_followed(&mut self) -> (Vec<Followed<M>>, u64) {
+        (std::mem::take(&mut self.followed), self.turn_messages)
     }
 
     /// Removes what has become too old.
     pub(crate) fn trim(&mut self) {
         self.writer.trim(Instant::now());
+        self.repeats.forget_before(self.writer.oldest_offset());
     }
 
-    fn append(&mut self, share: usize) {
-        let frames = Bytes::copy_from_slice(&self.frames);
-        self.frames.clear();
-        if self.frames.capacity() > 2 * FRAME_BYTES_MAX {
-            self.frames = BytesMut::new();
+    fn append(&mut self, share: usize, forms: [bool; FORMS_MAX]) {
+        let filling = &mut self.filling;
+        let entries = Vec::with_capacity(filling.entries.len());
+        let mut entries = std::mem::replace(&mut filling.entries, entries);
+        // The log keeps it: no more than it needs.
+        entries.shrink_to_fit();
+        let segment = self.writer.append(entries, forms, filling.accepted, Instant::now());
+        if std::mem::take(&mut filling.is_followed) {
+            self.followed.push(Followed(segment));
         }
-        let messages = self.from.len() as u64;
-        self.writer.append(frames, messages, self.accepted, Instant::now());
+        (filling.bytes, filling.placed) = (0, 0);
         // After the append: a sender with nothing in the inbox may rely on finding all it said in the log.
-        for member in self.from.drain(..).flatten() {
+        for member in filling.from.drain(..) {
             member.appended(share);
         }
     }

@@ -1,15 +1,17 @@
 //! What a lane counts: one set for each lane, so that no two threads write the same memory on the broadcast path.
 
+use super::frame::FORMS_MAX;
 use crate::metrics::{BATCHES, Counter, DURATIONS, Distribution, Histogram, SIZES};
 use std::time::Duration;
 
 /// One lane's counts.
 pub(crate) struct Tally {
-    pub(crate) published_messages: Counter,
+    pub(crate) published_messages: [Counter; FORMS_MAX],
     pub(crate) published_bytes: Counter,
-    pub(crate) delivered_messages: Counter,
+    pub(crate) delivered_messages: [Counter; FORMS_MAX],
     pub(crate) delivered_bytes: Counter,
     pub(crate) gap_messages: Counter,
+    pub(crate) skips: Counter,
     pub(crate) message_size: Histogram,
     pub(crate) broadcast_latency: Histogram,
     pub(crate) fanout: Histogram,
@@ -20,11 +22,12 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn new() -> Self {
         Self {
-            published_messages: Counter::default(),
+            published_messages: Default::default(),
             published_bytes: Counter::default(),
-            delivered_messages: Counter::default(),
+            delivered_messages: Default::default(),
             delivered_bytes: Counter::default(),
             gap_messages: Counter::default(),
+            skips: Counter::default(),
             message_size: Histogram::new(SIZES),
             broadcast_latency: Histogram::new(DURATIONS),
             fanout: Histogram::new(DURATIONS),
@@ -42,16 +45,18 @@ pub(crate) fn nanos(time: Duration) -> u64 {
 /// What all lanes have counted together. Durations are in nanoseconds, sizes in bytes of frames.
 #[derive(Clone, Debug)]
 pub struct Totals {
-    /// Messages that took their place in a room's order.
-    pub published_messages: u64,
+    /// Messages that took their place in a room's order, by the wire form they came in.
+    pub published_messages: [u64; FORMS_MAX],
     /// Their bytes.
     pub published_bytes: u64,
-    /// Messages handed to receivers' transports, each counted for each receiver.
-    pub delivered_messages: u64,
+    /// Messages handed to receivers' transports, each counted for each receiver, by the receiver's wire form.
+    pub delivered_messages: [u64; FORMS_MAX],
     /// Their bytes.
     pub delivered_bytes: u64,
     /// Messages that a receiver was told it will not get.
     pub gap_messages: u64,
+    /// How often a slow receiver was moved on.
+    pub skips: u64,
     /// Sizes of published messages.
     pub message_size: Distribution,
     /// From accepting the oldest message of a segment to handing the segment to one receiver's transport.
@@ -70,16 +75,20 @@ impl Totals {
     pub(crate) fn of<'a>(lanes: impl Iterator<Item = &'a Tally>) -> Self {
         let lanes: Vec<&Tally> = lanes.collect();
         let sum = |counter: fn(&Tally) -> &Counter| lanes.iter().map(|t| counter(t).get()).sum();
+        let by_form = |counters: fn(&Tally) -> &[Counter; FORMS_MAX]| {
+            std::array::from_fn(|form| lanes.iter().map(|t| counters(t)[form].get()).sum())
+        };
         let merged = |histogram: fn(&Tally) -> &Histogram| {
             let read = lanes.iter().map(|t| histogram(t).read());
             read.reduce(|a, b| a.merged(&b)).expect("a hub has at least one lane")
         };
         Self {
-            published_messages: sum(|t| &t.published_messages),
+            published_messages: by_form(|t| &t.published_messages),
             published_bytes: sum(|t| &t.published_bytes),
-            delivered_messages: sum(|t| &t.delivered_messages),
+            delivered_messages: by_form(|t| &t.delivered_messages),
             delivered_bytes: sum(|t| &t.delivered_bytes),
             gap_messages: sum(|t| &t.gap_messages),
+            skips: sum(|t| &t.skips),
             message_size: merged(|t| &t.message_size),
             broadcast_latency: merged(|t| &t.broadcast_latency),
             fanout: merged(|t| &t.fanout),

@@ -7,6 +7,7 @@ use super::member::Member;
 use super::room::Room;
 use super::sight::{Happening, Lag};
 use super::{Frame, Hub, Limits};
+use crate::config::SlowPolicy;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -44,6 +45,7 @@ impl<M: Frame> Hub<M> {
     fn tend_room(&self, room: &Arc<Room<M>>, now: Instant) {
         let Limits { room_idle, .. } = self.shared.limits;
         room.for_each_member(|member| self.tend_member(room, member, now));
+        room.call_roll();
         room.trim();
         if room.retire_if_idle(room_idle) {
             let mut rooms = self.shared.rooms.write();
@@ -76,7 +78,16 @@ impl<M: Frame> Hub<M> {
         if member.begins_to_lag(bytes > lag_bytes / 2 || time > lag_age / 2) {
             self.census().tell(Happening::Lagging, || room.sight(member));
         }
-        if bytes > lag_bytes || time > lag_age {
+        if member.manner().skips && room.slow_policy() == SlowPolicy::Skip {
+            return;
+        }
+        // Who reads history is behind by nature, and slow only when it does not go on.
+        let too_slow = if member.is_catching_up() {
+            member.idle(now) > lag_age
+        } else {
+            bytes > lag_bytes || time > lag_age
+        };
+        if too_slow {
             let seconds = time.as_secs();
             let detail = format!("{messages} messages ({bytes} bytes, {seconds} s) behind");
             member.depart(Departure::SlowConsumer, Some(detail));

@@ -22,8 +22,8 @@ pub(super) struct Observed {
     pub(super) log: LogControl,
 }
 
-/// The only API so far; `chatroom.v1` will be the second.
-const HELLO: (&str, &str) = ("api", "hello");
+/// The APIs, by the number of their wire form.
+const APIS: [(&str, &str); 2] = [("api", "hello"), ("api", "v1")];
 const SECOND: f64 = 1e9;
 
 impl Observed {
@@ -49,21 +49,30 @@ impl Observed {
 
     fn connections(&self, to: &mut Exposition) {
         let census = self.hub.census();
-        let help = "Connections in rooms now. Equals opened_total minus the sum of closed_total.";
-        to.gauge("chatroom_connections", help, &[HELLO], census.present() as f64);
-        let help = "Connections that joined a room, counted when their call opens.";
-        to.counter("chatroom_connections_opened_total", help, &[HELLO], census.joined_total());
-        for departure in Departure::ALL {
-            let help = "Connections that left, by reason, counted once when their call has ended.";
-            let labels = [HELLO, ("reason", departure.as_str())];
-            let closed = census.departed_total(*departure);
-            to.counter("chatroom_connections_closed_total", help, &labels, closed);
+        let apis = || APIS.into_iter().enumerate().map(|(form, api)| (census.of_form(form), api));
+        for (of_form, api) in apis() {
+            let help = "Connections in rooms now. Equals opened_total minus the sum of closed_total.";
+            to.gauge("chatroom_connections", help, &[api], of_form.present() as f64);
+        }
+        for (of_form, api) in apis() {
+            let help = "Connections that joined a room, counted when they are in.";
+            to.counter("chatroom_connections_opened_total", help, &[api], of_form.joined_total());
+        }
+        for (of_form, api) in apis() {
+            for departure in Departure::ALL {
+                let help = "Connections that left, by reason, counted once when their call has ended.";
+                let labels = [api, ("reason", departure.as_str())];
+                let closed = of_form.departed_total(*departure);
+                to.counter("chatroom_connections_closed_total", help, &labels, closed);
+            }
         }
         let help = "Connections ended by an operator. Equals closed_total with reason kicked.";
         to.counter("chatroom_kicks_total", help, &[], census.departed_total(Departure::Kicked));
         let help = "Slow connections, by what was done about them, counted when it is done.";
         let slow = census.departed_total(Departure::SlowConsumer);
         to.counter("chatroom_slow_consumers_total", help, &[("action", "disconnect")], slow);
+        let skips = self.hub.totals().skips;
+        to.counter("chatroom_slow_consumers_total", help, &[("action", "skip")], skips);
     }
 
     fn transports(&self, to: &mut Exposition) {
@@ -80,16 +89,23 @@ impl Observed {
 
     fn messages(&self, to: &mut Exposition) {
         let totals = self.hub.totals();
-        let help = "Messages that took their place in a room's order, counted in the batch that places them.";
-        to.counter("chatroom_messages_published_total", help, &[HELLO], totals.published_messages);
-        let help = "Messages handed to receivers' transports, counted for each receiver. With receivers that stay, \
-                    published times receivers equals delivered plus chatroom_gap_messages_total.";
-        to.counter("chatroom_messages_delivered_total", help, &[HELLO], totals.delivered_messages);
+        for (api, messages) in APIS.into_iter().zip(totals.published_messages) {
+            let help = "Messages that took their place in a room's order, by the API they came by, counted in the batch \
+                        that places them.";
+            to.counter("chatroom_messages_published_total", help, &[api], messages);
+        }
+        for (api, messages) in APIS.into_iter().zip(totals.delivered_messages) {
+            let help = "Messages handed to receivers' transports, or passed by because they were not wanted, counted for \
+                        each receiver. With receivers that stay, published times receivers equals delivered plus \
+                        chatroom_gap_messages_total.";
+            to.counter("chatroom_messages_delivered_total", help, &[api], messages);
+        }
         let help = "Bytes of published messages as frames, counted once whatever the number of receivers.";
         to.counter("chatroom_published_bytes_total", help, &[], totals.published_bytes);
         let help = "Bytes of frames handed to receivers' transports, counted for each receiver.";
         to.counter("chatroom_delivered_bytes_total", help, &[], totals.delivered_bytes);
-        let help = "Messages that a slow receiver was told it does not get, counted when its call ends.";
+        let help = "Messages that a receiver was told it does not get: counted when it is told of a gap, or when its call \
+                    ends because it was too slow.";
         to.counter("chatroom_gap_messages_total", help, &[], totals.gap_messages);
         let help = "Size of each published message as a frame.";
         to.histogram("chatroom_message_size_bytes", help, &[], &totals.message_size, 1.0);

@@ -4,12 +4,13 @@ mod ending;
 mod exposition;
 
 use crate::admin::{About, Admin};
-use crate::chat::{ChatRoom, Front, Said};
+use crate::chat::{self, Front, Said};
 use crate::config::Config;
 use crate::drain::{Drain, Phase, Stages};
 use crate::health;
 use crate::http::Endpoints;
 use crate::hub::{self, Hub, LaneTask};
+use crate::rpc::page::Tokens;
 use crate::telemetry::LogControl;
 use crate::transport::{self, Acceptor, ListenError, Listener, Rpcs, TransportCensus, Worker, WorkerHandle};
 use crate::wire;
@@ -21,7 +22,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
-use tonic::server::NamedService;
 use tonic::service::Routes;
 
 /// The server could not start.
@@ -36,7 +36,7 @@ pub enum StartError {
 }
 
 /// Services on the chat and on the admin listener, as health and reflection know them.
-const CHAT_SERVICES: &[&str] = &[<ChatRoom as NamedService>::NAME];
+const CHAT_SERVICES: &[&str] = chat::SERVICES;
 const ADMIN_SERVICES: &[&str] = &[admin_service_server::SERVICE_NAME];
 
 /// TCP connections on the admin listener at a time.
@@ -85,8 +85,13 @@ impl Server {
         let addresses = self.addresses();
         let Self { config, log, chat, admin, metrics } = self;
         let health = health::Reporter::not_serving();
-        let (hub, lanes) = Hub::new(hub_limits(&config), config.workers);
-        let plane = Plane { health: health.clone(), rpcs: rpcs(), limits: transport_limits(&config) };
+        let (hub, lanes) = Hub::new(hub::Limits::of(&config), config.workers);
+        let plane = Plane {
+            health: health.clone(),
+            rpcs: rpcs(),
+            limits: transport_limits(&config),
+            tokens: Arc::default(),
+        };
         let census = Arc::new(TransportCensus::default());
         let start = |lane| start_worker(&config, &hub, &plane, &census, lane);
         let workers = lanes.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
@@ -167,6 +172,7 @@ struct Plane {
     health: health::Reporter,
     rpcs: Arc<Rpcs>,
     limits: transport::Limits,
+    tokens: Arc<Tokens>,
 }
 
 impl Plane {
@@ -184,9 +190,14 @@ fn start_worker(
     lane: LaneTask<Said>,
 ) -> io::Result<WorkerHandle> {
     let number = lane.number();
-    let chat = ChatRoom::new(hub.clone(), lane.id(), config.max_message_bytes);
     let worker = Worker {
-        services: Front { chat, others: plane.common_services(CHAT_SERVICES).prepare() },
+        services: Front::new(
+            hub.clone(),
+            lane.id(),
+            config.max_message_bytes,
+            Arc::clone(&plane.tokens),
+            plane.common_services(CHAT_SERVICES),
+        ),
         limits: plane.limits.clone(),
         census: Arc::clone(census),
         rpcs: Arc::clone(&plane.rpcs),
@@ -238,24 +249,6 @@ fn report(hub: &Hub<Said>, transports: &TransportCensus) {
         transports = transports.opened_total(),
         "stopped"
     );
-}
-
-fn hub_limits(config: &Config) -> hub::Limits {
-    hub::Limits {
-        connections: config.max_connections,
-        rooms: config.max_rooms,
-        room_idle: config.room_idle,
-        retention: hub::log::Retention {
-            bytes: config.retention_bytes,
-            messages: config.retention_messages,
-            age: config.retention_age,
-        },
-        inbox_messages: config.inbox_messages,
-        inbox_bytes: config.inbox_bytes,
-        inbox_share: config.inbox_share,
-        lag_bytes: config.lag_limit_bytes,
-        lag_age: config.lag_limit_age,
-    }
 }
 
 fn transport_limits(config: &Config) -> transport::Limits {

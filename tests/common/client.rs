@@ -133,15 +133,19 @@ impl Transport {
 
     pub async fn try_open(&self, call: request::Builder) -> Result<(Response<()>, Member), h2::Error> {
         let (answer, words) = self.send(call).await?;
-        let (head, body) = answer.await?.into_parts();
-        let ear = Ear {
-            body,
-            unframer: Unframer::default(),
-            heard: VecDeque::new(),
-            ending: Ending::of_trailers(&head.headers),
+        Member::answered(answer, words).await
+    }
+
+    /// Opens a unary call: the whole request first, then its response headers.
+    pub async fn ask(&self, call: request::Builder, request: Bytes) -> (Response<()>, Member) {
+        let asking = async {
+            let (answer, words) = self.send(call).await.unwrap();
+            let mut mouth = Mouth { words };
+            mouth.send(request).await;
+            mouth.half_close();
+            Member::answered(answer, mouth.words).await
         };
-        let mouth = Mouth { words };
-        Ok((Response::from_parts(head, ()), Member { mouth, ear }))
+        within(PATIENCE, "an answer", asking).await.unwrap()
     }
 
     /// Sends the head of a call and waits for nothing.
@@ -179,6 +183,22 @@ pub struct Member {
 }
 
 impl Member {
+    /// A call whose response headers are here.
+    pub async fn answered(
+        answer: ResponseFuture,
+        words: SendStream<Bytes>,
+    ) -> Result<(Response<()>, Self), h2::Error> {
+        let (head, body) = answer.await?.into_parts();
+        let ear = Ear {
+            body,
+            unframer: Unframer::default(),
+            heard: VecDeque::new(),
+            ending: Ending::of_trailers(&head.headers),
+        };
+        let mouth = Mouth { words };
+        Ok((Response::from_parts(head, ()), Self { mouth, ear }))
+    }
+
     pub async fn say(&mut self, text: &str) {
         self.mouth.say(text).await;
     }
@@ -292,7 +312,12 @@ impl Ear {
 
     /// Reads one DATA frame and calls `each` with every text it completes; or the ending, which stays.
     /// May be dropped while it waits without losing anything.
-    pub async fn hear(&mut self, each: impl FnMut(&[u8])) -> Option<Ending> {
+    pub async fn hear(&mut self, mut each: impl FnMut(&[u8])) -> Option<Ending> {
+        self.hear_bodies(|body| each(&body[frames::text_in(body)])).await
+    }
+
+    /// The same with the encoding of every message, of whatever type.
+    pub async fn hear_bodies(&mut self, each: impl FnMut(&[u8])) -> Option<Ending> {
         if self.ending.is_some() {
             return self.ending.clone();
         }

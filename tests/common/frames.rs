@@ -48,7 +48,7 @@ fn varint_length(mut value: usize) -> usize {
     length
 }
 
-fn put_varint(bytes: &mut BytesMut, mut value: usize) {
+pub fn put_varint(bytes: &mut BytesMut, mut value: usize) {
     while value >= 0x80 {
         bytes.put_u8(value as u8 | 0x80);
         value >>= 7;
@@ -63,7 +63,7 @@ pub struct Unframer {
 }
 
 impl Unframer {
-    /// Calls `each` with the text of every message that `frame` completes.
+    /// Calls `each` with the encoding of every message that `frame` completes.
     pub fn take(&mut self, frame: &[u8], mut each: impl FnMut(&[u8])) {
         if self.carry.is_empty() {
             let used = whole_messages(frame, &mut each);
@@ -89,14 +89,14 @@ fn whole_messages(bytes: &[u8], each: &mut impl FnMut(&[u8])) -> usize {
         let Some(body) = bytes.get(at + 5..at + 5 + length) else {
             break;
         };
-        each(&body[text_in(body)]);
+        each(body);
         at += 5 + length;
     }
     at
 }
 
 /// Where field 1 lies in a `ChatResponse`; an empty message has none.
-fn text_in(body: &[u8]) -> Range<usize> {
+pub fn text_in(body: &[u8]) -> Range<usize> {
     if body.is_empty() {
         return 0..0;
     }
@@ -141,20 +141,23 @@ pub fn handshake() -> Vec<u8> {
     bytes
 }
 
-/// The HEADERS that open a Chat call; each header a literal that is not indexed, without Huffman coding.
+/// The HEADERS that open a Chat call.
 pub fn chat_call(stream: u32, room: &str, name: &str) -> Vec<u8> {
+    call_head(stream, CHAT, &[("chatroom-room", room), ("chatroom-name", name)])
+}
+
+/// The HEADERS that open a call; each header a literal that is not indexed, without Huffman coding.
+pub fn call_head(stream: u32, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let headers = [
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", CHAT),
+        (":path", path),
         (":authority", "localhost"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
-        ("chatroom-room", room),
-        ("chatroom-name", name),
     ];
     let mut block = Vec::new();
-    for (name, value) in headers {
+    for (name, value) in headers.iter().chain(more) {
         block.push(0);
         for string in [name, value] {
             assert!(string.len() < 127, "HPACK lengths of one byte only");

@@ -141,6 +141,14 @@ pub enum Law {
     FifoPerSender,
     SelfHeard,
     Intact,
+    /// A position carries one message, for everybody. These are checked by [`super::positions`].
+    Placed,
+    /// What a client does not get is told by gaps, exactly.
+    Accounted,
+    /// What a client said is acknowledged once, at its position.
+    Acknowledged,
+    /// A client gets only what it wants.
+    Wanted,
 }
 
 #[derive(Debug)]

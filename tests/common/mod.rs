@@ -2,7 +2,8 @@
 //! and the check of what everyone heard.
 //!
 //! It promises that nothing waits for ever ([`within`]) and that no server outlives its test. It knows the wire, not the
-//! crate: nothing here uses `chatroom::`, so that a mistake in the server's own framing cannot cancel itself out.
+//! crate: nothing here uses `chatroom::` but the code generated from the protos, so that a mistake in the server's own
+//! framing cannot cancel itself out.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the fixture")]
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "in tests a panic is the answer")]
 
@@ -12,8 +13,11 @@ pub mod crowd;
 pub mod frames;
 pub mod history;
 pub mod metrics;
+pub mod positions;
 pub mod raw;
 pub mod server;
+pub mod v1;
+pub mod v1_member;
 
 use std::{future::Future, panic, thread, time::Duration};
 

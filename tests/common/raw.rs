@@ -29,7 +29,12 @@ impl RawClient {
 
     /// Opens a call as stream 1 and reads until its response headers are here.
     pub fn joins(&mut self, room: &str, name: &str) {
-        self.sends(&frames::chat_call(1, room, name));
+        self.opens(&frames::chat_call(1, room, name));
+    }
+
+    /// Sends what opens a call and reads until its response headers are here.
+    pub fn opens(&mut self, call: &[u8]) {
+        self.sends(call);
         while self.reads_frame().0 != frames::HEADERS {}
     }
 

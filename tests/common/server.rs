@@ -113,6 +113,15 @@ impl Server {
         Transport::connect(self.addr).await.join(room, name).await
     }
 
+    /// Has an operator end everyone in the room "blue".
+    pub async fn kick_all(&self) {
+        let admin = self.admin_addr.to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chatroom"));
+        command.args(["admin", "--addr", &admin, "kick", "--room", "blue"]).stdout(Stdio::null());
+        let kicked = tokio::task::spawn_blocking(move || command.status()).await.unwrap();
+        assert!(kicked.unwrap().success());
+    }
+
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

@@ -17,6 +17,7 @@ import health
 import prometheus
 import readme
 import traces
+import v1
 from facts import exit_code, ok
 from processes import Failed, wait_until
 from room_order import faults, planted_faults
@@ -242,6 +243,7 @@ SCENARIOS = [
     *dashboards.SCENARIOS,
     *traces.SCENARIOS,
     *balancer.SCENARIOS,
+    *v1.SCENARIOS,
 ]
 
 

@@ -18,9 +18,8 @@ def grpcurls_see_health_by_reflection(stage):
     listing = stage.tool(*GRPCURL, "ADDR", f"{HEALTH}/List")
     listing.ends(0)
     statuses = json.loads(listing.out)["statuses"]
-    ok("List has the server and hello.ChatRoom, both SERVING",
-       {name: statuses.get(name) for name in ("", "hello.ChatRoom")}
-       == {"": {"status": "SERVING"}, "hello.ChatRoom": {"status": "SERVING"}}, listing.out)
+    serving = {name: {"status": "SERVING"} for name in ("", "hello.ChatRoom", "chatroom.v1.ChatService")}
+    ok("List has the server and its two chat services, all SERVING", statuses == serving, listing.out)
     unknown = stage.tool(*GRPCURL, "-d", '{"service":"no.Service"}', "ADDR", f"{HEALTH}/Check")
     unknown.ends(exit_code(NOT_FOUND))
     ok("Check of an unknown service is NOT_FOUND")

@@ -22,7 +22,7 @@ CHATROOM = shlex.quote(os.environ["CHATROOM_BIN"])
 RECEIVERS, SENDERS, SECONDS = 20, 2, 12
 # How many names, rooms and paths clients choose meanwhile.
 CHOICES = 50
-DELIVERED = 'chatroom_messages_delivered_total{api="hello"}'
+DELIVERED = 'chatroom_messages_delivered_total{api="v1"}'
 CONFIG = """
 global: {scrape_interval: 1s, scrape_timeout: 1s}
 scrape_configs: [{job_name: chatroom, static_configs: [{targets: [TARGET]}]}]

@@ -19,6 +19,7 @@ from stage import HERE
 README = HERE / "../../README.md"
 CHATROOM = os.environ["CHATROOM_BIN"]
 ADMIN = "chatroom.admin.v1.AdminService"
+CHAT = "chatroom.v1.ChatService"
 PERMISSION_DENIED = 7
 # Where the README's commands take the listeners to be.
 PLACES = {"chat": "127.0.0.1:50051", "admin": "127.0.0.1:50052", "metrics": "127.0.0.1:9464"}
@@ -100,7 +101,17 @@ def parsed(line):
             subject = f"chatroom {command}"
         case _:
             subject = line
-    return Command(subject, line, json.loads(words[words.index("-d") + 1]) if "-d" in words else {})
+    return Command(subject, line, documents(words[words.index("-d") + 1]) if "-d" in words else {})
+
+
+def documents(text):
+    """The JSON document in a text, or the list of those that are there one after the other."""
+    found, decoder = [], json.JSONDecoder()
+    while text := text.strip():
+        document, end = decoder.raw_decode(text)
+        found.append(document)
+        text = text[end:]
+    return found if len(found) > 1 else found[0]
 
 
 def path_of(url):
@@ -115,7 +126,7 @@ class Tour:
         self.mallory = stage.client("go", name="mallory")
         self.others = [stage.client(kind, name=n) for kind, n in (("python", "ann"), ("go", "bob"), ("node", "eve"))]
         self.present = [self.mallory, *self.others]
-        self.said, self.rehearsals = [], []
+        self.said, self.moves, self.rehearsals = [], [], []
         self.server.arrived(len(self.present))
 
     def names(self):
@@ -196,6 +207,51 @@ def hears_itself(tour, command):
     tour.everyone_hears(command.data["message"])
     ok("… and so do mallory, ann, bob and eve")
     tour.settles()
+
+
+def joins_with_history(tour, command):
+    hello, publish = command.data[0]["hello"], command.data[1]["publish"]
+    history = tour.said[-int(hello["start"]["last"]):]
+    responses = documents(tour.runs(command))
+    kinds = [next(iter(response)) for response in responses]
+    events = [response["event"] for response in responses if "event" in response]
+    texts = [event["body"]["text"] for event in events]
+    ok(f"Join answers with a welcome, {texts}, an acknowledgement and a goodbye",
+       kinds == ["welcome", *["event"] * len(texts), "ack", "goodbye"]
+       and texts == [*history, publish["body"]["text"]], f"{responses}")
+    ack, goodbye = responses[-2]["ack"], responses[-1]["goodbye"]
+    ok("… the acknowledgement has the position of its own message, where the goodbye says it ended",
+       ack["position"] == events[-1]["position"] == goodbye["position"] and ack["reference"] == publish["reference"]
+       and goodbye["reason"] == "left", f"{responses}")
+    tour.everyone_hears(publish["body"]["text"])
+    ok("… and mallory, ann, bob and eve hear it by hello.ChatRoom")
+    tour.settles()
+
+
+def publishes_once(tour, command):
+    first, again = tour.answers(command), tour.answers(command)
+    ok(f"Publish says it at {first['position']['offset']}, and a second time not again",
+       first["position"] == again["position"] and again.get("repeated") and not first.get("repeated"), f"{again}")
+    tour.everyone_hears(command.data["body"]["text"])
+    tour.moves.append(command.data["body"]["text"])
+
+
+def lists_events(tour, command):
+    events = tour.answers(command)["events"]
+    ok(f"ListEvents shows {tour.moves} of kind {command.data['kinds']}",
+       [(event["kind"], event["body"]["text"]) for event in events] == [("move", move) for move in tour.moves],
+       f"{events}")
+
+
+def lists_members(tour, command):
+    answer = tour.answers(command)
+    names = sorted(member["displayName"] for member in answer["members"])
+    ok(f"ListMembers shows {names}", names == tour.names() and answer["totalSize"] == str(len(names)), f"{answer}")
+
+
+def lists_rooms_of_v1(tour, command):
+    rooms = [(room["name"], room["members"], room["lastPosition"]["offset"]) for room in tour.answers(command)["rooms"]]
+    ok(f"ListRooms shows {rooms}", rooms == [("lobby", str(len(tour.present)), str(len(tour.said)))], f"{rooms}")
 
 
 def lists_services(tour, command):
@@ -362,6 +418,11 @@ def moment(timestamp):
 JUDGES = {
     "grpcurl hello.ChatRoom/Chat": hears_itself,
     "buf curl hello.ChatRoom/Chat": hears_itself,
+    f"grpcurl {CHAT}/Join": joins_with_history,
+    f"grpcurl {CHAT}/Publish": publishes_once,
+    f"grpcurl {CHAT}/ListEvents": lists_events,
+    f"grpcurl {CHAT}/ListMembers": lists_members,
+    f"grpcurl {CHAT}/ListRooms": lists_rooms_of_v1,
     "grpcurl list": lists_services,
     "grpcurl describe": describes_methods,
     f"grpcurl {ADMIN}/ListConnections": lists_connections,

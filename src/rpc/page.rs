@@ -8,7 +8,9 @@ const SIZE_DEFAULT: usize = 100;
 const SIZE_MAX: usize = 1000;
 
 /// How many entries a page has.
-pub(super) fn size(asked: i32) -> Result<usize, Status> {
+/// # Errors
+/// `INVALID_ARGUMENT` for a negative size.
+pub fn size(asked: i32) -> Result<usize, Status> {
     match usize::try_from(asked) {
         Err(_) => Err(invalid("page_size", "must not be negative")),
         Ok(0) => Ok(SIZE_DEFAULT),
@@ -19,15 +21,20 @@ pub(super) fn size(asked: i32) -> Result<usize, Status> {
 /// Writes and reads page tokens. A token says where the next page begins, and is sealed with the query that it
 /// belongs to: one that we did not write, or that belongs to another query, is refused.
 #[derive(Default)]
-pub(super) struct Tokens(RandomState);
+pub struct Tokens(RandomState);
 
 impl Tokens {
-    pub(super) fn write(&self, query: &impl Hash, next: &str) -> String {
+    /// A token for the page that begins at `next`.
+    #[must_use]
+    pub fn write(&self, query: &impl Hash, next: &str) -> String {
         format!("{:016x}{}", self.seal(query, next), hex(next))
     }
 
     /// Where the page begins; `None` is the beginning.
-    pub(super) fn read(&self, query: &impl Hash, token: &str) -> Result<Option<String>, Status> {
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a token that is not one of `query`.
+    pub fn read(&self, query: &impl Hash, token: &str) -> Result<Option<String>, Status> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -42,6 +49,39 @@ impl Tokens {
     fn seal(&self, query: &impl Hash, next: &str) -> u64 {
         self.0.hash_one((query, next))
     }
+}
+
+/// A page of a list that is in order of name.
+pub struct Page<T> {
+    /// Its entries.
+    pub page: Vec<T>,
+    /// For the next page; empty when this is the last.
+    pub next_page_token: String,
+    /// How many entries the list has now.
+    pub total_size: u64,
+}
+
+/// The page of `all` that the token asks for, in order of name.
+///
+/// # Errors
+/// As [`Tokens::read`].
+pub fn by_name<T>(
+    mut all: Vec<T>,
+    name: impl Fn(&T) -> &str,
+    size: usize,
+    tokens: &Tokens,
+    token: &str,
+) -> Result<Page<T>, Status> {
+    const QUERY: &str = "by name";
+    let after = tokens.read(&QUERY, token)?.unwrap_or_default();
+    let total_size = all.len() as u64;
+    all.retain(|entry| name(entry) > after.as_str());
+    all.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+    let more = all.len() > size;
+    all.truncate(size);
+    let last = all.last().map_or("", name);
+    let next_page_token = if more { tokens.write(&QUERY, last) } else { String::new() };
+    Ok(Page { page: all, next_page_token, total_size })
 }
 
 /// Of numbers and room names, so it is short.

@@ -1,0 +1,83 @@
+//! A response body of any service: a room's shared frames, then the status as trailers.
+//!
+//! No message is encoded or copied here: what the subscription hands out goes to HTTP/2 as it is, many messages to one
+//! DATA frame.
+
+use super::reply::trailers;
+use super::status;
+use crate::hub::{Frame, Next, Subscription};
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use http_body::{Body, Frame as BodyFrame};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tonic::Status;
+
+/// What a subscription hears, as the body of a gRPC response. Dropping it is leaving the room.
+///
+/// For a service of your own: answer the call with [`Broadcast::respond`], and its client hears everything that is said
+/// in the room, each message encoded once for all. When the connection ends, so does the call, with the status that says
+/// why. See `examples/game.rs`.
+pub struct Broadcast<M: Frame, G = ()> {
+    // Before the subscription, so that it is dropped while the connection is still there.
+    _guard: G,
+    subscription: Subscription<M>,
+    ended: bool,
+}
+
+impl<M: Frame> Broadcast<M> {
+    /// The response to a call: its head goes out now, which tells the client that it is in.
+    #[must_use]
+    pub fn respond(subscription: Subscription<M>) -> Response<tonic::body::Body> {
+        open(tonic::body::Body::new(Self::new(subscription, ())))
+    }
+}
+
+impl<M: Frame, G> Broadcast<M, G> {
+    pub(super) fn new(subscription: Subscription<M>, guard: G) -> Self {
+        Self { _guard: guard, subscription, ended: false }
+    }
+
+    fn status(&self) -> Status {
+        let Some(ending) = self.subscription.ending() else { return Status::ok("") };
+        let retry = status::retry_of(ending.departure);
+        status::of_ending(ending, self.subscription.delivered(), retry)
+    }
+}
+
+/// A response whose head goes out now, and whose body comes as things are said.
+pub(super) fn open<B>(body: B) -> Response<B> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static(super::codec::ACCEPTED));
+    response
+}
+
+impl<M: Frame, G: Unpin> Body for Broadcast<M, G> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.subscription.poll_next(cx).map(|next| {
+            Some(Ok(match next {
+                Next::Frames(frames) => BodyFrame::data(frames),
+                // There are no gaps for who cannot be told of them: its call ends instead.
+                Next::Gap(_) | Next::End => {
+                    self.ended = true;
+                    BodyFrame::trailers(trailers(&self.status()))
+                }
+            }))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}

@@ -1,0 +1,122 @@
+//! `hello.ChatRoom`: one call is one connection.
+
+use super::broadcast::{Broadcast, open};
+use super::codec::{self, Fault};
+use super::reply::Reply;
+use super::said::{HELLO, Said, Sender};
+use super::seat::{Admitted, Caller, Door};
+use crate::hub::{
+    Departure, DisplayName, InvalidName, Lens, Listening, NoPosition, Publisher, RoomName, Start,
+};
+use crate::rpc::invalid;
+use crate::telemetry::trace::ConnectionSpan;
+use crate::wire::hello::{ChatRequest, chat_room_server};
+use crate::wire::v1::body::Body as Words;
+use http::{HeaderMap, Request, Response};
+use std::sync::Arc;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::{Status, Streaming};
+
+/// The method's path, and its name in traces.
+const CHAT: &str = "/hello.ChatRoom/Chat";
+const METHOD: &str = "hello.ChatRoom/Chat";
+/// Request metadata that chooses a room, gives a display name, and goes on after a position.
+const ROOM: &str = "chatroom-room";
+const NAME: &str = "chatroom-name";
+const RESUME: &str = "chatroom-resume";
+
+/// The service for calls on one lane's thread.
+#[derive(Clone)]
+pub(super) struct ChatRoom {
+    pub(super) door: Door,
+}
+
+impl NamedService for ChatRoom {
+    const NAME: &'static str = chat_room_server::SERVICE_NAME;
+}
+
+impl ChatRoom {
+    /// Answers a request to the service: at once, however long the response will be.
+    pub(super) fn call(&self, request: Request<Body>) -> Result<Response<Reply>, Status> {
+        match request.uri().path() {
+            CHAT => self.chat(request),
+            _ => Err(Status::unimplemented("hello.ChatRoom has one method: Chat")),
+        }
+    }
+
+    /// Joins the caller. The response's headers go out at once: then the client is in.
+    fn chat(&self, request: Request<Body>) -> Result<Response<Reply>, Status> {
+        let (parts, body) = request.into_parts();
+        let max = self.door.max_message_bytes;
+        let messages = codec::messages::<ChatRequest>(&parts.headers, body, max)?;
+        let caller = Caller::new(METHOD, parts);
+        let room = metadata(&caller.headers, ROOM, RoomName::new, InvalidName::Room)?;
+        let name = metadata(&caller.headers, NAME, DisplayName::new, InvalidName::Display)?;
+        let start = metadata(&caller.headers, RESUME, parse_position, NoPosition)?;
+        let listening =
+            Listening { start, strict: true, lens: Lens::whole(HELLO), presence: false, gaps: false };
+        let who = caller.introduction(name);
+        let Admitted { publisher, subscription, mut seat, span, .. } =
+            self.door.admit(&caller, &room, who, listening)?;
+        let listener = tokio::spawn(listen(messages, publisher, span, max));
+        seat.listener = Some(listener.abort_handle());
+        Ok(open(Reply::Hello { body: Broadcast::new(subscription, seat) }))
+    }
+}
+
+/// Publishes what the client says, until it has said all, or something that it may not.
+async fn listen(
+    mut messages: Streaming<ChatRequest>,
+    mut publisher: Publisher<Said>,
+    span: Option<ConnectionSpan>,
+    max: usize,
+) {
+    let member = Arc::clone(publisher.member());
+    let sender = Sender::new(Some(member.id()), member.name());
+    loop {
+        match messages.message().await {
+            Ok(Some(ChatRequest { message: text })) => {
+                let said = Said::by(&sender, Words::Text(text));
+                let said = said.traced(span.as_ref().map(ConnectionSpan::message));
+                // An error means that the connection has been ended: nobody listens any more.
+                if publisher.publish(said).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return publisher.finish(),
+            Err(status) => {
+                let (departure, detail) = match Fault::from(status) {
+                    // The response body is dropped at the same moment, and says so.
+                    Fault::Broken => return,
+                    Fault::TooLarge => (Departure::MessageTooLarge, codec::too_large(max)),
+                    Fault::Invalid(why) => (Departure::InvalidMessage, why),
+                };
+                member.depart(departure, Some(detail));
+                return;
+            }
+        }
+    }
+}
+
+/// Something from request metadata, or its default.
+fn metadata<T: Default, E: std::error::Error>(
+    headers: &HeaderMap,
+    key: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+    otherwise: E,
+) -> Result<T, Status> {
+    let Some(value) = headers.get(key) else {
+        return Ok(T::default());
+    };
+    // Header values may be any bytes; ours are UTF-8.
+    let text = std::str::from_utf8(value.as_bytes());
+    let parsed = text.map_err(|_| otherwise).and_then(parse);
+    parsed.map_err(|error| invalid(key, error.to_string()))
+}
+
+fn parse_position(text: &str) -> Result<Start, NoPosition> {
+    let (epoch, offset) = text.split_once(':').ok_or(NoPosition)?;
+    let offset = offset.parse().map_err(|_| NoPosition)?;
+    Ok(Start::After(epoch.parse()?, offset))
+}

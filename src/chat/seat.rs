@@ -1,0 +1,148 @@
+//! A client's place in a room, whichever API it speaks: how it is taken, and what happens when it is given up.
+
+use super::said::Said;
+use super::status;
+use crate::hub::{
+    Abort, ConnectionId, Departure, DisplayName, Gap, Hub, Introduction, Joined, LaneId, Listening, Member,
+    Publisher, Refused, RoomName, Subscription,
+};
+use crate::telemetry::trace::{Connection, ConnectionSpan};
+use crate::transport::{Call, CallHandle};
+use http::request::Parts;
+use http::{HeaderMap, Request};
+use std::sync::Arc;
+use tokio::task::AbortHandle;
+use tonic::Status;
+
+/// What all services of a lane's thread have in common.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) hub: Hub<Said>,
+    pub(super) lane: LaneId,
+    pub(super) max_message_bytes: usize,
+}
+
+/// Who comes in, by which call.
+#[derive(Clone)]
+pub(super) struct Caller {
+    /// The method called, like `hello.ChatRoom/Chat`.
+    pub(super) method: &'static str,
+    pub(super) headers: HeaderMap,
+    pub(super) call: Option<Call>,
+}
+
+impl Caller {
+    pub(super) fn new(method: &'static str, parts: Parts) -> Self {
+        let Parts { headers, mut extensions, .. } = parts;
+        Self { method, headers, call: extensions.remove::<Call>() }
+    }
+
+    /// Who sends this request.
+    pub(super) fn of<B>(method: &'static str, request: &Request<B>) -> Self {
+        let call = request.extensions().get::<Call>().cloned();
+        Self { method, headers: request.headers().clone(), call }
+    }
+
+    pub(super) fn introduction(&self, name: DisplayName) -> Introduction {
+        let call = self.call.as_ref();
+        Introduction {
+            id: ConnectionId::random(),
+            name,
+            peer: call.map(|call| call.peer),
+            transport: call.map(|call| call.transport.number()),
+            abort: call.map(|call| Arc::new(call.handle.clone()) as _),
+        }
+    }
+}
+
+impl Abort for CallHandle {
+    fn abort(&self) {
+        Self::abort(self);
+    }
+
+    fn doom(&self) {
+        self.doom_transport();
+    }
+
+    fn retire(&self) {
+        self.retire_transport();
+    }
+}
+
+/// Who is in.
+pub(super) struct Admitted {
+    pub(super) publisher: Publisher<Said>,
+    pub(super) subscription: Subscription<Said>,
+    pub(super) seat: Seat,
+    pub(super) gap: Option<Gap>,
+    pub(super) span: Option<ConnectionSpan>,
+}
+
+impl Door {
+    /// Whether the caller is banned, by its address: who only looks has no name.
+    pub(super) fn keeps_out(&self, caller: &Caller) -> bool {
+        self.hub.is_banned(&caller.introduction(DisplayName::default()))
+    }
+
+    /// Lets a client into a room.
+    pub(super) fn admit(
+        &self,
+        caller: &Caller,
+        room: &RoomName,
+        who: Introduction,
+        listening: Listening<Said>,
+    ) -> Result<Admitted, Status> {
+        let joined = self.hub.join(self.lane, room, who, listening).map_err(|refused| {
+            if let (Refused::Closing, Some(call)) = (&refused, &caller.call) {
+                // So that the client asks again elsewhere.
+                call.handle.retire_transport();
+            }
+            status::of_refusal(&refused)
+        })?;
+        let member = joined.subscription.member();
+        let about = Connection { method: caller.method, id: &member.id(), peer: member.peer(), room };
+        let span = ConnectionSpan::begin(&caller.headers, &about);
+        tracing::info!(
+            connection = %member.id(),
+            peer = member.peer().map(tracing::field::display),
+            room = %room,
+            name = member.name().as_str(),
+            trace = span.as_ref().map(|span| tracing::field::display(span.trace_id())),
+            "new user"
+        );
+        let (member, room) = (Arc::clone(member), room.clone());
+        let seat = Seat { member, room, listener: None, span: span.clone() };
+        let Joined { publisher, subscription, gap } = joined;
+        Ok(Admitted { publisher, subscription, seat, gap, span })
+    }
+}
+
+/// A taken place. Dropping it is leaving, which is logged.
+pub struct Seat {
+    member: Arc<Member>,
+    room: RoomName,
+    /// The task that reads what this client says.
+    pub(super) listener: Option<AbortHandle>,
+    span: Option<ConnectionSpan>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.abort();
+        }
+        let member = &self.member;
+        // If nobody has decided on an end, the client has gone.
+        member.depart(Departure::Cancelled, None);
+        let reason = member.ending().map(|ending| ending.departure.as_str());
+        if let (Some(span), Some(reason)) = (&self.span, reason) {
+            span.departed(reason);
+        }
+        tracing::info!(
+            connection = %member.id(),
+            room = %self.room,
+            reason,
+            "user left"
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! Requests, checked: what is wrong is told by its field.
+
+use crate::chat::said::{Said, Sender};
+use crate::hub::{DisplayName, Epoch, RoomName, Start};
+use crate::rpc::invalid;
+use crate::wire::v1 as api;
+use std::sync::Arc;
+use tonic::Status;
+
+const KINDS_MAX: usize = 32;
+const KIND_MAX: usize = 64;
+const REFERENCE_MAX: usize = 64;
+const KEY_MAX: usize = 64;
+
+/// The room of this name; the default one, if there is no name.
+pub(super) fn room(field: &str, name: &str) -> Result<RoomName, Status> {
+    if name.is_empty() {
+        return Ok(RoomName::default());
+    }
+    RoomName::new(name).map_err(|error| invalid(field, error.to_string()))
+}
+
+pub(super) fn name(field: &str, name: &str) -> Result<DisplayName, Status> {
+    DisplayName::new(name).map_err(|error| invalid(field, error.to_string()))
+}
+
+fn kind(field: &str, kind: &str) -> Result<(), Status> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if kind.len() > KIND_MAX || !kind.bytes().all(plain) {
+        return Err(invalid(
+            field,
+            format!("a kind has 1 to {KIND_MAX} of the characters A-Z a-z 0-9 . _ -"),
+        ));
+    }
+    Ok(())
+}
+
+/// The kinds that are wanted; none means all.
+pub(super) fn kinds(field: &str, kinds: &[String]) -> Result<Option<Box<[Box<str>]>>, Status> {
+    if kinds.len() > KINDS_MAX {
+        return Err(invalid(field, format!("at most {KINDS_MAX}")));
+    }
+    for (number, wanted) in kinds.iter().enumerate() {
+        let field = format!("{field}[{number}]");
+        if wanted.is_empty() {
+            return Err(invalid(&field, "must not be empty"));
+        }
+        kind(&field, wanted)?;
+    }
+    Ok((!kinds.is_empty()).then(|| kinds.iter().map(|kind| kind.as_str().into()).collect()))
+}
+
+/// Where to begin, `otherwise` if it is not said; and whether nothing may be missing.
+pub(super) fn start(
+    field: &str,
+    start: Option<&api::Start>,
+    otherwise: Start,
+) -> Result<(Start, bool), Status> {
+    use api::start::At;
+    let Some(api::Start { at, strict }) = start else { return Ok((otherwise, false)) };
+    let start = match at {
+        None => otherwise,
+        Some(At::Tail(_)) => Start::Tail,
+        Some(At::Earliest(_)) => Start::Earliest,
+        Some(At::Last(count)) => Start::Last(*count),
+        Some(At::After(position)) => {
+            let epoch: Result<Epoch, _> = position.epoch.parse();
+            let epoch = epoch.map_err(|_| {
+                invalid(&format!("{field}.after.epoch"), "is not an epoch that this service gave")
+            })?;
+            Start::After(epoch, position.offset)
+        }
+    };
+    Ok((start, *strict))
+}
+
+/// Something to say, by this sender.
+pub(super) fn said(field: &str, publish: api::Publish, sender: &Arc<Sender>) -> Result<Said, Status> {
+    let at = |name: &str| if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") };
+    let api::Publish { reference, kind: of_kind, body, idempotency_key } = publish;
+    let body = body.and_then(|body| body.body);
+    let body = body.ok_or_else(|| invalid(&at("body"), "must have a text, data or any"))?;
+    kind(&at("kind"), &of_kind)?;
+    for (name, text, max) in
+        [("reference", &reference, REFERENCE_MAX), ("idempotency_key", &idempotency_key, KEY_MAX)]
+    {
+        if text.len() > max {
+            return Err(invalid(&at(name), format!("at most {max} bytes")));
+        }
+    }
+    Ok(Said::by(sender, body).of_kind(&of_kind).referred_to(&reference, &idempotency_key))
+}

@@ -1,0 +1,133 @@
+//! Lists by page: what was said, who is here, which rooms there are.
+
+use super::{body, checked};
+use crate::chat::said::{Said, position};
+use crate::hub::{Cursor, Gap, Hub, NoStart, Place, Position, Refused, Room, Start};
+use crate::rpc::not_found;
+use crate::rpc::page::{self, Tokens};
+use crate::wire::v1 as api;
+use prost::Message as _;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use tonic::Status;
+
+/// A page of events ends after this many bytes, so that it stays below the 4 MiB that gRPC clients take.
+const EVENTS_BYTES_MAX: usize = 1024 * 1024;
+
+/// The room of this name, which must be there.
+fn the_room(hub: &Hub<Said>, name: &str) -> Result<Arc<Room<Said>>, Status> {
+    let name = checked::room("room", name)?;
+    hub.room(&name).ok_or_else(|| not_found("room", name.as_str()))
+}
+
+pub(super) fn events(
+    hub: &Hub<Said>,
+    tokens: &Tokens,
+    request: &api::ListEventsRequest,
+) -> Result<api::ListEventsResponse, Status> {
+    let size = page::size(request.page_size)?;
+    let kinds = checked::kinds("kinds", &request.kinds)?;
+    let (start, strict) = checked::start("start", request.start.as_ref(), Start::Earliest)?;
+    let room = the_room(hub, &request.room)?;
+    // The rest of the request, which must stay the same.
+    let query = format!("events {} {:?} {:?}", room.name(), request.start, request.kinds);
+    let token = tokens.read(&query, &request.page_token)?;
+    let from = token.as_deref().and_then(after).map_or(start, |after| after);
+    let (cursor, missing) = find(&room, from, strict)
+        .map_err(|refusal| crate::chat::status::of_refusal(&Refused::Start(refusal)))?;
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    let wanted =
+        |said: &Said| kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| **kind == *said.kind()));
+    let reached = room.log().visit(&cursor, |entry, stamp| {
+        let is_own = entry.place() == Place::Own;
+        // Looked at before it is copied: most of a log may be of other kinds.
+        let event = (is_own && wanted(&entry.message)).then(|| entry.message.event(stamp)).flatten();
+        let Some(event) = event else { return ControlFlow::Continue(()) };
+        let len = event.encoded_len();
+        if events.len() == size || !events.is_empty() && bytes + len > EVENTS_BYTES_MAX {
+            return ControlFlow::Break(());
+        }
+        bytes += len;
+        events.push(event);
+        ControlFlow::Continue(())
+    });
+    // Trimmed between the two looks: the next page tells of it.
+    let next = reached.unwrap_or(cursor);
+    let more = next.offset < room.log().tail().offset;
+    let next = Position { epoch: room.epoch(), offset: next.offset - 1 }.to_string();
+    Ok(api::ListEventsResponse {
+        events,
+        next_page_token: if more { tokens.write(&query, &next) } else { String::new() },
+        gap: missing.as_ref().map(body::gap),
+    })
+}
+
+/// What a page token says.
+fn after(position: &str) -> Option<Start> {
+    let (epoch, offset) = position.split_once(':')?;
+    Some(Start::After(epoch.parse().ok()?, offset.parse().ok()?))
+}
+
+fn find(room: &Room<Said>, start: Start, strict: bool) -> Result<(Cursor, Option<Gap>), NoStart> {
+    match start.find(room.log())? {
+        (_, Some(gap)) if strict => Err(NoStart::Missing(gap)),
+        found => Ok(found),
+    }
+}
+
+pub(super) fn members(
+    hub: &Hub<Said>,
+    tokens: &Tokens,
+    request: &api::ListMembersRequest,
+) -> Result<api::ListMembersResponse, Status> {
+    let size = page::size(request.page_size)?;
+    let room = the_room(hub, &request.room)?;
+    let query = format!("members {}", room.name());
+    let after = tokens.read(&query, &request.page_token)?;
+    // A sealed token holds a number.
+    let after: u64 = after.and_then(|after| after.parse().ok()).unwrap_or_default();
+    let (mut found, mut total_size) = (Vec::new(), 0);
+    room.for_each_member(|member| {
+        total_size += 1;
+        if member.number() > after {
+            found.push(Arc::clone(member));
+        }
+    });
+    found.sort_unstable_by_key(|member| member.number());
+    let more = found.len() > size;
+    found.truncate(size);
+    let last = found.last().map_or(after, |member| member.number());
+    let member = |member: &Arc<crate::hub::Member>| api::Member {
+        connection_id: member.id().to_string(),
+        display_name: member.name().as_str().to_owned(),
+    };
+    Ok(api::ListMembersResponse {
+        members: found.iter().map(member).collect(),
+        next_page_token: if more { tokens.write(&query, &last.to_string()) } else { String::new() },
+        total_size,
+    })
+}
+
+pub(super) fn rooms(
+    hub: &Hub<Said>,
+    tokens: &Tokens,
+    request: &api::ListRoomsRequest,
+) -> Result<api::ListRoomsResponse, Status> {
+    let size = page::size(request.page_size)?;
+    let rooms = page::by_name(hub.rooms(), |room| room.name().as_str(), size, tokens, &request.page_token)?;
+    let show = |room: &Arc<Room<Said>>| {
+        let (log, epoch) = (room.log(), room.epoch());
+        let oldest = position(Position { epoch, offset: log.oldest().offset });
+        api::Room {
+            name: room.name().to_string(),
+            members: room.members() as u64,
+            last_position: Some(position(Position { epoch, offset: log.tail().offset - 1 })),
+            oldest_position: Some(oldest),
+        }
+    };
+    Ok(api::ListRoomsResponse {
+        rooms: rooms.page.iter().map(show).collect(),
+        next_page_token: rooms.next_page_token,
+        total_size: rooms.total_size,
+    })
+}

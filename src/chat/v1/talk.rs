@@ -1,0 +1,192 @@
+//! What a client says: hello, then things.
+
+use super::body::{Opening, Told};
+use super::checked;
+use super::wants::Wants;
+use crate::chat::codec::{self, Fault};
+use crate::chat::said::{Said, Sender, V1, position};
+use crate::chat::seat::{Admitted, Caller, Door};
+use crate::chat::status;
+use crate::hub::{Departure, Lens, Listening, Publisher, Start};
+use crate::rpc::{invalid, refused, retry_after};
+use crate::telemetry::trace::ConnectionSpan;
+use crate::wire::v1::{self as api, join_request::Request};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tonic::{Code, Status, Streaming};
+
+/// Time for the client to say hello once its call is open.
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A client that speaks and listens.
+pub(super) async fn join(
+    door: Door,
+    caller: Caller,
+    mut requests: Streaming<api::JoinRequest>,
+    tell: oneshot::Sender<Told>,
+) {
+    let max = door.max_message_bytes;
+    let hello = match first(&mut requests, max).await.map(|first| first.request) {
+        Ok(Some(Request::Hello(hello))) => Ok(hello),
+        Ok(Some(Request::Publish(_))) => Err(invalid("publish", "the first request must be hello")),
+        Ok(None) => Err(invalid("request", "the first request must be hello")),
+        Err(status) => Err(status),
+    };
+    let has_spoken = Arc::new(AtomicBool::new(false));
+    let admitted = hello.and_then(|hello| enter(&door, &caller, &hello, &has_spoken, "hello."));
+    let Some((publisher, span, fault)) = tell_of(admitted, max, tell) else { return };
+    Talk { requests, publisher, span, fault, has_spoken, max }.run().await;
+}
+
+/// A client that only listens.
+pub(super) async fn subscribe(
+    door: Door,
+    caller: Caller,
+    mut requests: Streaming<api::SubscribeRequest>,
+    tell: oneshot::Sender<Told>,
+) {
+    let max = door.max_message_bytes;
+    let hello = first(&mut requests, max).await.map(|request| {
+        let api::SubscribeRequest { room, display_name, start, kinds, presence } = request;
+        api::Hello { room, display_name, start, kinds, suppress_echo: false, presence }
+    });
+    let admitted = hello.and_then(|hello| enter(&door, &caller, &hello, &Arc::default(), ""));
+    // Nothing more comes from it. That it is silent does not mean that it leaves.
+    drop(tell_of(admitted, max, tell));
+}
+
+/// The first request of a call.
+pub(super) async fn first<T>(requests: &mut Streaming<T>, max: usize) -> Result<T, Status> {
+    match timeout(HELLO_DEADLINE, requests.message()).await {
+        Err(_) => Err(Status::deadline_exceeded(format!("no request within {HELLO_DEADLINE:?}"))),
+        Ok(Ok(Some(request))) => Ok(request),
+        Ok(Ok(None)) => Err(invalid("request", "the call ended without one")),
+        Ok(Err(status)) => Err(match Fault::from(status) {
+            Fault::TooLarge => too_large(max),
+            Fault::Invalid(why) => Status::internal(why),
+            Fault::Broken => Status::cancelled("the call was cancelled"),
+        }),
+    }
+}
+
+fn too_large(max: usize) -> Status {
+    let reason = Departure::MessageTooLarge.as_str().to_uppercase();
+    refused(Code::ResourceExhausted, codec::too_large(max), &reason, &[], None)
+}
+
+/// Lets the client in.
+fn enter(
+    door: &Door,
+    caller: &Caller,
+    hello: &api::Hello,
+    has_spoken: &Arc<AtomicBool>,
+    path: &str,
+) -> Result<Admitted, Status> {
+    let at = |field: &str| format!("{path}{field}");
+    let room = checked::room(&at("room"), &hello.room)?;
+    let who = caller.introduction(checked::name(&at("display_name"), &hello.display_name)?);
+    let (start, strict) = checked::start(&at("start"), hello.start.as_ref(), Start::Tail)?;
+    let wants = Wants {
+        me: who.id,
+        kinds: checked::kinds(&at("kinds"), &hello.kinds)?,
+        echo: !hello.suppress_echo,
+        presence: hello.presence,
+        has_spoken: Arc::clone(has_spoken),
+    };
+    let lens = Lens::selecting(V1, wants);
+    let listening = Listening { start, strict, lens, presence: hello.presence, gaps: true };
+    door.admit(caller, &room, who, listening)
+}
+
+type Speaking = (Publisher<Said>, Option<ConnectionSpan>, Arc<OnceLock<Status>>);
+
+/// Tells the body who is in, or why not; what is left to the client's task.
+fn tell_of(admitted: Result<Admitted, Status>, max: usize, tell: oneshot::Sender<Told>) -> Option<Speaking> {
+    // If the body is gone, so is the client: dropping the seat is its leave.
+    match admitted {
+        Ok(Admitted { publisher, subscription, seat, gap, span }) => {
+            let fault = Arc::new(OnceLock::new());
+            let opening =
+                Opening { seat, subscription, gap, max_message_bytes: max, fault: Arc::clone(&fault) };
+            tell.send(Ok(opening)).is_ok().then_some((publisher, span, fault))
+        }
+        Err(status) => {
+            let _ = tell.send(Err(status));
+            None
+        }
+    }
+}
+
+/// A client that has said hello.
+struct Talk {
+    requests: Streaming<api::JoinRequest>,
+    publisher: Publisher<Said>,
+    span: Option<ConnectionSpan>,
+    fault: Arc<OnceLock<Status>>,
+    has_spoken: Arc<AtomicBool>,
+    max: usize,
+}
+
+impl Talk {
+    /// Publishes what the client says, until it has said all, or something that it may not.
+    async fn run(mut self) {
+        let member = Arc::clone(self.publisher.member());
+        let sender = Sender::new(Some(member.id()), member.name());
+        loop {
+            let said = match self.requests.message().await.map(|request| request.map(|r| r.request)) {
+                Ok(None) => return self.publisher.finish(),
+                Ok(Some(Some(Request::Publish(publish)))) => checked::said("publish", publish, &sender),
+                Ok(Some(Some(Request::Hello(_)))) => Err(invalid("hello", "was said before")),
+                Ok(Some(None)) => Err(invalid("request", "must be a publish")),
+                Err(status) => match Fault::from(status) {
+                    Fault::Broken => return,
+                    Fault::TooLarge => {
+                        member.depart(Departure::MessageTooLarge, Some(codec::too_large(self.max)));
+                        return;
+                    }
+                    Fault::Invalid(why) => Err(Status::internal(why)),
+                },
+            };
+            let said = match said {
+                Ok(said) => said.traced(self.span.as_ref().map(ConnectionSpan::message)),
+                Err(status) => {
+                    let words = status.message().to_owned();
+                    // Set before the end is decided, which has the body look for it.
+                    let _ = self.fault.set(status);
+                    member.depart(Departure::InvalidMessage, Some(words));
+                    return;
+                }
+            };
+            // Before it is said: its own cursor may meet it at once.
+            self.has_spoken.store(true, Ordering::Release);
+            if self.publisher.publish(said).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Says one thing for somebody who does not stay.
+pub(super) async fn publish(
+    door: &Door,
+    caller: &Caller,
+    request: api::PublishRequest,
+) -> Result<api::PublishResponse, Status> {
+    let api::PublishRequest { room, display_name, kind, body, idempotency_key } = request;
+    let room = checked::room("room", &room)?;
+    let name = checked::name("display_name", &display_name)?;
+    let sender = Sender::new(None, &name);
+    let publish = api::Publish { reference: String::new(), kind, body, idempotency_key };
+    let (said, told) = checked::said("", publish, &sender)?.with_receipt();
+    let visit = door.hub.visit(&room, &caller.introduction(name));
+    let visit = visit.map_err(|refusal| status::of_refusal(&refusal))?;
+    visit.say(V1, said).map_err(|_| {
+        let words = "the room takes in nothing more just now";
+        refused(Code::ResourceExhausted, words, "ROOM_BUSY", &[], Some(retry_after()))
+    })?;
+    let receipt = told.await.map_err(|_| Status::internal("the room has gone"))?;
+    Ok(api::PublishResponse { position: Some(position(receipt.position)), repeated: receipt.repeated })
+}

@@ -1,0 +1,189 @@
+//! What is heard, for scripts: one object per line, whose one field says what it is.
+//!
+//! The names are those of chatroom.v1 in lowerCamelCase. They stay; more fields may come.
+
+use crate::client::{Ack, Body, Disconnected, Event, Gap, Goodbye, Incoming, Member, Presence, Welcome};
+use crate::cmd::terminal::Harmless;
+use crate::wire;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+pub(super) fn of(incoming: &Incoming) -> Value {
+    match incoming {
+        Incoming::Event(event) => json!({ "event": heard(event) }),
+        Incoming::Gap(gap) => json!({ "gap": missed(gap) }),
+        Incoming::Presence(presence) => json!({ "presence": came_and_went(presence) }),
+        Incoming::Goodbye(bye) => json!({ "goodbye": goodbye(bye) }),
+        Incoming::Disconnected(told) => json!({ "disconnected": disconnected(told) }),
+        Incoming::Reconnected(again) => welcome(again),
+    }
+}
+
+pub(super) fn welcome(welcome: &Welcome) -> Value {
+    json!({ "welcome": {
+        "connectionId": welcome.connection_id,
+        "room": welcome.room,
+        "position": welcome.position.to_string(),
+        "maxMessageBytes": welcome.max_message_bytes,
+    } })
+}
+
+pub(super) fn ack(ack: &Ack) -> Value {
+    json!({ "ack": { "position": ack.position.to_string(), "repeated": ack.repeated } })
+}
+
+/// The line with everything escaped that could steer a terminal. It is the same JSON.
+pub(super) fn harmless(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for c in line.chars() {
+        if c.is_ascii_graphic() || c == ' ' || Harmless(c.encode_utf8(&mut [0; 4])).to_string().starts_with(c)
+        {
+            escaped.push(c);
+        } else {
+            // All that steers is within the first 65,536; a string takes whatever is written.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        }
+    }
+    escaped
+}
+
+fn heard(event: &Event) -> Value {
+    json!({
+        "position": event.position.to_string(),
+        "time": humantime::format_rfc3339_nanos(event.time).to_string(),
+        "sender": event.sender.as_ref().map(member),
+        "kind": event.kind,
+        "body": event.body.as_ref().map(said),
+    })
+}
+
+fn said(body: &Body) -> Value {
+    match body {
+        Body::Text(text) => json!({ "text": text }),
+        Body::Data(data) => json!({ "data": base64(data) }),
+        Body::Any(any) => json!({ "any": { "typeUrl": any.type_url, "value": base64(&any.value) } }),
+    }
+}
+
+fn missed(gap: &Gap) -> Value {
+    json!({
+        "from": gap.from.to_string(),
+        "to": gap.to.to_string(),
+        "count": gap.count,
+        "reason": gap.reason.as_str_name(),
+    })
+}
+
+fn came_and_went(presence: &Presence) -> Value {
+    json!({
+        "joined": presence.joined.iter().map(member).collect::<Vec<_>>(),
+        "left": presence.left.iter().map(member).collect::<Vec<_>>(),
+        "joinedCount": presence.joined_count,
+        "leftCount": presence.left_count,
+        "members": presence.members,
+    })
+}
+
+fn goodbye(goodbye: &Goodbye) -> Value {
+    json!({
+        "reason": goodbye.reason,
+        "retryAfter": goodbye.retry_after.map(seconds),
+        "position": goodbye.position.to_string(),
+    })
+}
+
+fn disconnected(told: &Disconnected) -> Value {
+    json!({
+        "code": format!("{:?}", told.why.code()),
+        "message": told.why.message(),
+        "retryIn": seconds(told.retry_in),
+    })
+}
+
+fn member(member: &Member) -> Value {
+    json!({ "connectionId": member.connection_id, "displayName": member.display_name })
+}
+
+/// A duration as proto3 JSON writes it, to the millisecond.
+fn seconds(time: Duration) -> String {
+    format!("{}.{:03}s", time.as_secs(), time.subsec_millis())
+}
+
+/// As proto3 JSON writes bytes, by whom writes all our JSON.
+fn base64(bytes: &[u8]) -> Value {
+    static BODY: OnceLock<MessageDescriptor> = OnceLock::new();
+    let descriptor = BODY.get_or_init(|| {
+        let pool = DescriptorPool::decode(wire::DESCRIPTORS)
+            .expect("the build has checked the descriptors it wrote");
+        pool.get_message_by_name("chatroom.v1.Body").expect("a test writes bytes")
+    });
+    let mut body = DynamicMessage::new(descriptor.clone());
+    body.set_field_by_name("data", prost_reflect::Value::Bytes(bytes.to_vec().into()));
+    let mut json = serde_json::to_value(body).unwrap_or_default();
+    json["data"].take()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Position, Reason};
+    use std::time::SystemTime;
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: "0a".into(), offset }
+    }
+
+    #[test]
+    fn an_event_is_one_object() {
+        let sender = Member { connection_id: "7".into(), display_name: "ann".into() };
+        let mut event = Event {
+            position: at(3),
+            time: SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 5),
+            sender: Some(sender),
+            kind: "chat".into(),
+            body: Some("hi".into()),
+        };
+        let expected = json!({ "event": {
+            "position": "0a:3",
+            "time": "2023-11-14T22:13:20.000000005Z",
+            "sender": { "connectionId": "7", "displayName": "ann" },
+            "kind": "chat",
+            "body": { "text": "hi" },
+        } });
+        assert_eq!(of(&Incoming::Event(event.clone())), expected);
+        event.body = Some(vec![0, 255, 1, 2].into());
+        assert_eq!(heard(&event)["body"], json!({ "data": "AP8BAg==" }));
+        event.body = Some(prost_types::Any { type_url: "t/m".into(), value: vec![7] }.into());
+        assert_eq!(heard(&event)["body"], json!({ "any": { "typeUrl": "t/m", "value": "Bw==" } }));
+        event.body = Some(vec![].into());
+        assert_eq!(heard(&event)["body"], json!({ "data": "" }));
+        (event.body, event.sender) = (None, None);
+        assert_eq!(heard(&event)["body"], Value::Null);
+    }
+
+    #[test]
+    fn what_is_not_an_event_is_named_too() {
+        let gap = Gap { from: at(1), to: at(2), count: 2, reason: Reason::Retention };
+        let expected =
+            json!({ "gap": { "from": "0a:1", "to": "0a:2", "count": 2, "reason": "REASON_RETENTION" } });
+        assert_eq!(of(&Incoming::Gap(gap)), expected);
+        let retry_after = Some(Duration::from_millis(1500));
+        let bye = Goodbye { reason: "shutdown".into(), retry_after, position: at(2) };
+        let expected =
+            json!({ "goodbye": { "reason": "shutdown", "retryAfter": "1.500s", "position": "0a:2" } });
+        assert_eq!(of(&Incoming::Goodbye(bye)), expected);
+        let acked = Ack { position: at(2), repeated: true };
+        assert_eq!(ack(&acked), json!({ "ack": { "position": "0a:2", "repeated": true } }));
+    }
+
+    #[test]
+    fn no_line_steers_a_terminal_and_each_stays_the_same_json() {
+        let value = json!({ "text": "\u{1b}[2J\u{9b}\u{202e}\u{2028}\u{7f}\n\"ü\\\u{1f600}" });
+        let line = harmless(&value.to_string());
+        assert!(line.chars().all(|c| c.is_ascii_graphic() || "ü\u{1f600} ".contains(c)), "{line}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
+    }
+}

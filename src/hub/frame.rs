@@ -1,0 +1,95 @@
+//! What a room can carry.
+
+use super::member::Member;
+use super::position::Position;
+use bytes::BytesMut;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Most wire forms that a message can have.
+pub const FORMS_MAX: usize = 2;
+
+/// A message that a room can carry: it writes itself as the bytes that every member receives.
+///
+/// A room's members may speak different wire forms of the same messages. Each form of a message is written once, and
+/// only when somebody in its room speaks it.
+pub trait Frame: Send + Sync + Sized + 'static {
+    /// Bytes that the message counts for: limits, and lag.
+    fn size(&self) -> usize;
+
+    /// Bytes that a log holds for it at most: the message itself, and its frames in all forms.
+    fn held(&self) -> usize {
+        2 * self.size()
+    }
+
+    /// Appends the message as it goes over the wire in this form, a number below [`FORMS_MAX`]. What cannot be said in
+    /// the form appends nothing.
+    fn frame(&self, form: usize, stamp: &Stamp, out: &mut BytesMut);
+
+    /// Whether it takes a place in the room's order. What does not is shown at its moment to those who are there, and is
+    /// no part of the room's history.
+    fn is_placed(&self) -> bool {
+        true
+    }
+
+    /// Tells that a message is the same as an earlier one: while the room retains that, this is not said again.
+    fn key(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    /// It repeats an earlier message and is not said: what it says may be forgotten. It stays followed, and its own.
+    fn forget(&mut self) {}
+
+    /// Whether [`Frame::broadcast`] is to be called.
+    fn is_followed(&self) -> bool {
+        false
+    }
+
+    /// Called for a followed message, once the members have been woken for its batch.
+    fn broadcast(&self, _: &Batch) {}
+
+    /// The message that tells members who asked for it who came and went; none if there is no such message.
+    fn presence(_: &Roll) -> Option<Self> {
+        None
+    }
+}
+
+/// What the room adds to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its place; for a message without one, that of the next.
+    pub position: Position,
+    /// When it got it.
+    pub time: SystemTime,
+}
+
+/// The batch in which a message was broadcast.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// The message's own position; that of the first one for a message that was said before.
+    pub position: Position,
+    /// It was said before, and not again.
+    pub repeated: bool,
+    /// Messages in the batch.
+    pub messages: u64,
+    /// Members of the room that were woken for it.
+    pub members: usize,
+}
+
+/// Who came and went since the last roll.
+#[derive(Debug)]
+pub struct Roll {
+    /// Who came; at most [`ROLL_MAX`] of them.
+    pub joined: Vec<Arc<Member>>,
+    /// Who went; at most [`ROLL_MAX`] of them.
+    pub left: Vec<Arc<Member>>,
+    /// How many came.
+    pub joined_count: usize,
+    /// How many went.
+    pub left_count: usize,
+    /// How many are here now.
+    pub members: usize,
+}
+
+/// Most members that a roll names; it counts all. A storm of joins must not become a message as large as the room.
+pub const ROLL_MAX: usize = 100;

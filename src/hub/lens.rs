@@ -1,0 +1,64 @@
+//! How one member sees a log: in which wire form, and which of the messages.
+
+use super::frame::{Frame, Stamp};
+use super::segment::{Entry, Place, Segment};
+use bytes::BytesMut;
+
+/// How one member sees a log.
+pub struct Lens<M> {
+    /// The wire form that it speaks.
+    pub form: usize,
+    /// What it wants; everything, as everyone gets it, if there is none.
+    pub select: Option<Box<dyn Select<M>>>,
+    /// Number of the first segment that was appended when the member was there. What has no place in the order is shown
+    /// from here on only: it was for those who were there.
+    pub(crate) live_from: u64,
+}
+
+impl<M> Lens<M> {
+    /// Everything, in this form.
+    #[must_use]
+    pub fn whole(form: usize) -> Self {
+        Self { form, select: None, live_from: 0 }
+    }
+
+    /// What is wanted, in this form.
+    #[must_use]
+    pub fn selecting(form: usize, select: impl Select<M> + 'static) -> Self {
+        Self { form, select: Some(Box::new(select)), live_from: 0 }
+    }
+}
+
+/// What a member wants of a log, and how it gets it.
+pub trait Select<M>: Send {
+    /// Whether it wants all of these as everyone gets them; then nothing is copied for it.
+    fn wants_all(&self, entries: &[Entry<M>]) -> bool;
+
+    /// Appends what the member gets for an entry: usually `frame`, which everyone gets, or nothing.
+    fn pick(&mut self, entry: &Entry<M>, stamp: &Stamp, frame: &[u8], out: &mut BytesMut);
+}
+
+impl<M: Frame> Lens<M> {
+    pub(crate) fn wants_all(&self, segment: &Segment<M>) -> bool {
+        let entries = segment.entries();
+        self.select.as_ref().is_none_or(|select| select.wants_all(entries))
+            && (self.was_there(segment) || entries.iter().all(|entry| entry.place() != Place::None))
+    }
+
+    fn was_there(&self, segment: &Segment<M>) -> bool {
+        segment.start.segment >= self.live_from
+    }
+
+    /// Appends what the member gets of a segment from this offset on.
+    pub(crate) fn pick(&mut self, segment: &Segment<M>, from: u64, out: &mut BytesMut) {
+        let frames = segment.encoded(self.form).each();
+        let was_there = self.was_there(segment);
+        let shown = |entry: &Entry<M>| entry.offset >= from && (was_there || entry.place() != Place::None);
+        for (entry, frame) in segment.entries().iter().zip(frames).filter(|(entry, _)| shown(entry)) {
+            match &mut self.select {
+                Some(select) => select.pick(entry, &segment.stamp(entry), frame, out),
+                None => out.extend_from_slice(frame),
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A segment: a batch of messages at its place in a log, and the bytes that members get for it.
+
+use super::frame::{FORMS_MAX, Frame, Stamp};
+use super::position::{Cursor, Epoch, Position};
+use bytes::{Bytes, BytesMut};
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime};
+
+/// What a segment costs beside its messages and their frames: slot, reference counts, allocator headers (bytes,
+/// rounded up).
+pub const SEGMENT_OVERHEAD: u64 = 320;
+
+/// A message in a log.
+#[derive(Debug)]
+pub struct Entry<M> {
+    /// Offset of the next message in the order, when this got here: its own, if it has one.
+    pub(crate) offset: u64,
+    pub(crate) place: Place,
+    /// What was said.
+    pub message: M,
+}
+
+/// Whether an entry is a part of the room's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is, at its own offset.
+    Own,
+    /// It was said before, at this offset, and is not said again.
+    Repeats(u64),
+    /// It has no place.
+    None,
+}
+
+impl<M> Entry<M> {
+    /// What it is in the room's order.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Its offset, or that of the message that it repeats; none if it has no place.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        match self.place {
+            Place::Own => Some(self.offset),
+            Place::Repeats(offset) => Some(offset),
+            Place::None => None,
+        }
+    }
+}
+
+/// The frames of a segment's entries in one wire form.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) frames: Bytes,
+    /// Where each entry's frame ends.
+    ends: Box<[u32]>,
+}
+
+impl Encoded {
+    /// Each entry's frame; empty for what the form does not have.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(&0).chain(&self.ends);
+        begins.zip(&self.ends).map(|(begin, end)| &self.frames[*begin as usize..*end as usize])
+    }
+}
+
+/// A batch of messages, shared by all readers.
+#[derive(Debug)]
+pub struct Segment<M> {
+    pub(crate) start: Cursor,
+    /// How many of the entries have a place of their own.
+    pub(crate) messages: u64,
+    /// What they count for.
+    pub(crate) bytes: u64,
+    pub(crate) at: Instant,
+    time: SystemTime,
+    /// When the oldest of the entries was accepted.
+    pub(crate) accepted: Instant,
+    epoch: Epoch,
+    entries: Vec<Entry<M>>,
+    forms: [OnceLock<Encoded>; FORMS_MAX],
+    footprint: u64,
+}
+
+impl<M: Frame> Segment<M> {
+    pub(crate) fn new(
+        start: Cursor,
+        entries: Vec<Entry<M>>,
+        accepted: Instant,
+        now: Instant,
+        epoch: Epoch,
+    ) -> Self {
+        let own = || entries.iter().filter(|entry| entry.place == Place::Own);
+        let (messages, bytes) = (own().count() as u64, own().map(|e| e.message.size() as u64).sum());
+        let held: usize = entries.iter().map(|e| e.message.held() + size_of::<Entry<M>>()).sum();
+        Self {
+            start,
+            messages,
+            bytes,
+            footprint: held as u64 + SEGMENT_OVERHEAD,
+            at: now,
+            time: SystemTime::now(),
+            accepted,
+            epoch,
+            entries,
+            forms: std::array::from_fn(|_| OnceLock::new()),
+        }
+    }
+
+    pub(crate) fn end(&self) -> Cursor {
+        Cursor {
+            segment: self.start.segment + 1,
+            offset: self.start.offset + self.messages,
+            bytes: self.start.bytes + self.bytes,
+        }
+    }
+
+    /// The place of the message with this offset, or the next one, in this segment.
+    pub(crate) fn cursor_at(&self, offset: u64) -> Cursor {
+        let before = self.entries.iter().filter(|e| e.place == Place::Own && e.offset < offset);
+        let bytes: u64 = before.map(|e| e.message.size() as u64).sum();
+        Cursor { segment: self.start.segment, offset, bytes: self.start.bytes + bytes }
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry<M>] {
+        &self.entries
+    }
+
+    pub(crate) fn stamp(&self, entry: &Entry<M>) -> Stamp {
+        Stamp { position: Position { epoch: self.epoch, offset: entry.offset }, time: self.time }
+    }
+
+    /// Writes the entries in this form, before the segment is appended. `scratch` is for reuse.
+    pub(crate) fn write(&mut self, form: usize, scratch: &mut BytesMut) {
+        let encoded = self.encode(form, scratch);
+        self.forms[form] = OnceLock::from(encoded);
+    }
+
+    /// The entries in this form. Written now if nobody has spoken it so far: then who comes first writes for all.
+    pub(crate) fn encoded(&self, form: usize) -> &Encoded {
+        self.forms[form].get_or_init(|| self.encode(form, &mut BytesMut::new()))
+    }
+
+    fn encode(&self, form: usize, scratch: &mut BytesMut) -> Encoded {
+        scratch.clear();
+        let ends = self.entries.iter().map(|entry| {
+            if !matches!(entry.place, Place::Repeats(_)) {
+                entry.message.frame(form, &self.stamp(entry), scratch);
+            }
+            // A segment is far below 4 GiB: messages are limited, and so is what a turn takes.
+            scratch.len() as u32
+        });
+        let ends = ends.collect();
+        Encoded { frames: Bytes::copy_from_slice(scratch), ends }
+    }
+
+    /// Bytes that it holds at most, whichever forms are written: who reads must not shorten what others may read.
+    pub(crate) fn footprint(&self) -> u64 {
+        self.footprint
+    }
+}

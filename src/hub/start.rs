@@ -1,0 +1,88 @@
+//! Where a connection begins to hear, and what it misses.
+
+use super::frame::Frame;
+use super::log::{Log, Seek};
+use super::position::{Cursor, Epoch, Position};
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With what comes from now on.
+    #[default]
+    Tail,
+    /// With the oldest that is retained.
+    Earliest,
+    /// With the last so many that are retained.
+    Last(u64),
+    /// With what comes after this.
+    After(Epoch, u64),
+}
+
+/// Messages that a connection does not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The first of them.
+    pub from: Position,
+    /// The last of them; before the first when only those of another epoch are missing.
+    pub to: Position,
+    /// Why they are.
+    pub why: Missing,
+}
+
+impl Gap {
+    /// How many messages of this epoch it has.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        (self.to.offset + 1).saturating_sub(self.from.offset)
+    }
+}
+
+/// Why messages are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// They are no longer retained.
+    Retention,
+    /// The position belongs to another life of the room.
+    Epoch,
+    /// The connection was too slow, and the room skips for the slow.
+    Slow,
+}
+
+/// Why a connection cannot begin where it wants to.
+#[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoStart {
+    /// The room has not come so far: this is its last message.
+    #[error("the room's last position is {0}")]
+    Beyond(Position),
+    /// This is missing, and must not be.
+    #[error("{} messages from {} to {} are not retained", .0.count(), .0.from, .0.to)]
+    Missing(Gap),
+}
+
+impl Start {
+    /// The place in a log, and what is missing before it.
+    ///
+    /// # Errors
+    /// [`NoStart::Beyond`] the tail.
+    pub fn find<M: Frame>(self, log: &Log<M>) -> Result<(Cursor, Option<Gap>), NoStart> {
+        let epoch = log.epoch();
+        let at = |offset| Position { epoch, offset };
+        let missing = |from, to: &Cursor, why| Gap { from: at(from), to: at(to.offset - 1), why };
+        match self {
+            Self::Tail => Ok((log.tail(), None)),
+            Self::Earliest => Ok((log.oldest(), None)),
+            Self::Last(count) => match log.seek(log.tail().offset.saturating_sub(count)) {
+                Seek::Found(cursor) | Seek::Before(cursor) | Seek::Beyond(cursor) => Ok((cursor, None)),
+            },
+            Self::After(of, offset) if of == epoch => match log.seek(offset.saturating_add(1)) {
+                Seek::Found(cursor) => Ok((cursor, None)),
+                Seek::Before(oldest) => Ok((oldest, Some(missing(offset + 1, &oldest, Missing::Retention)))),
+                Seek::Beyond(tail) => Err(NoStart::Beyond(at(tail.offset - 1))),
+            },
+            Self::After(..) => {
+                let oldest = log.oldest();
+                Ok((oldest, Some(missing(1, &oldest, Missing::Epoch))))
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What all our gRPC services answer alike: refusals (AIP-193), and pages of lists (AIP-158).
+
+pub mod page;
+
+use rand::Rng as _;
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The domain of our error reasons.
+const DOMAIN: &str = "chatroom";
+
+/// Clients that are all sent away at once come back spread over this time, and not before a second.
+const RETRY_SPREAD: Duration = Duration::from_secs(4);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// When one client may come back: another time for each.
+#[must_use]
+pub fn retry_after() -> Duration {
+    RETRY_AFTER + RETRY_SPREAD.mul_f64(rand::rng().random_range(0.0..1.0))
+}
+
+/// A refusal that names the field and what would be right.
+#[must_use]
+pub fn invalid(field: &str, rule: impl Into<String>) -> Status {
+    let rule = rule.into();
+    let details = ErrorDetails::with_bad_request_violation(field, rule.clone());
+    Status::with_error_details(Code::InvalidArgument, format!("{field}: {rule}"), details)
+}
+
+/// A refusal because what was named is not there.
+#[must_use]
+pub fn not_found(what: &str, name: &str) -> Status {
+    let details = ErrorDetails::with_resource_info(what, name, "", "it is not, or no longer, there");
+    Status::with_error_details(Code::NotFound, format!("no {what} {name:?}"), details)
+}
+
+/// The same refusal, with a reason out of a closed list and what belongs to it.
+#[must_use]
+pub fn with_reason(status: &Status, reason: &str, metadata: &[(&str, String)]) -> Status {
+    let mut details = status.get_error_details();
+    details.set_error_info(reason, DOMAIN, owned(metadata));
+    Status::with_error_details(status.code(), status.message(), details)
+}
+
+fn owned(metadata: &[(&str, String)]) -> HashMap<String, String> {
+    metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+}
+
+/// A refusal for a reason out of a closed list, with what belongs to it; and when to come back, if that makes sense.
+#[must_use]
+pub fn refused(
+    code: Code,
+    message: impl Into<String>,
+    reason: &str,
+    metadata: &[(&str, String)],
+    retry: Option<Duration>,
+) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, owned(metadata));
+    if retry.is_some() {
+        details.set_retry_info(retry);
+    }
+    Status::with_error_details(code, message, details)
+}
