@@ -3,16 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 mod common;
-#[path = "common/proxy.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "a part of the fixture that each test binary uses in its own way"
-)]
-mod proxy;
 
-use common::{PATIENCE, server::Server};
-use proxy::{Plan, Proxy};
+use common::{
+    PATIENCE,
+    proxy::{Plan, Proxy},
+    server::Server,
+};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};

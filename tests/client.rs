@@ -3,17 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 mod common;
-#[path = "common/proxy.rs"]
-#[allow(dead_code, unreachable_pub, reason = "a part of the fixture that only this test uses")]
-mod proxy;
 
 use chatroom::client::{
     BackOff, Body, Client, Disconnected, Error, Event, Gap, Incoming, Join, Options, Past, Position,
     Publisher, Reason, Receiver, Start,
 };
 use chatroom::wire::admin::{ListConnectionsRequest, admin_service_client::AdminServiceClient};
-use common::{PATIENCE, server::Server, within};
-use proxy::{Plan, Proxy};
+use common::{
+    PATIENCE,
+    proxy::{Plan, Proxy},
+    server::Server,
+    within,
+};
 use std::time::{Duration, Instant};
 
 /// Long enough for a thousand reconnects on a busy machine.

@@ -5,7 +5,8 @@ mod common;
 
 use common::{
     history::{Breach, Id, Law},
-    positions::{Account, Chronicle, HelloLog, Track, Wants, is_move, kind_of},
+    positions::{Account, Chronicle},
+    track::{HelloLog, Track, Wants, is_move, kind_of},
     v1_member::{Body, Event, Heard, Position, Start, Why},
 };
 

@@ -21,9 +21,10 @@ use common::{
     frames,
     history::Id,
     metrics::Scrape,
-    positions::{Chronicle, HelloLog, Track, Wants},
+    positions::Chronicle,
     raw::RawClient,
     server::Server,
+    track::{HelloLog, Track, Wants},
     v1_member::{Body, Heard, Hello, JOIN, Saying, V1Member, Why},
     within,
 };

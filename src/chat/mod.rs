@@ -18,4 +18,4 @@ pub use broadcast::Broadcast;
 pub use front::{Front, SERVICES};
 pub use proto::Proto;
 pub use reply::Reply;
-pub use said::{HELLO, Said, V1};
+pub use said::Said;

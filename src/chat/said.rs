@@ -10,9 +10,9 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// The number of `hello.ChatRoom`'s wire form.
-pub const HELLO: usize = 0;
+pub(super) const HELLO: usize = 0;
 /// The number of `chatroom.v1`'s wire form.
-pub const V1: usize = 1;
+pub(super) const V1: usize = 1;
 
 /// The kind of what is said without one, and of everything that comes through `hello.ChatRoom`.
 const DEFAULT_KIND: &str = "chat";

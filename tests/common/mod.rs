@@ -12,10 +12,13 @@ pub mod collector;
 pub mod crowd;
 pub mod frames;
 pub mod history;
+pub mod life;
 pub mod metrics;
 pub mod positions;
+pub mod proxy;
 pub mod raw;
 pub mod server;
+pub mod track;
 pub mod v1;
 pub mod v1_member;
 
