@@ -121,6 +121,7 @@ fn history_begins_where_it_was_asked_to() {
     assert_eq!(hears(&addr, &["--from", "earliest"], "4\n"), ["1", "2", "3", "4"]);
     assert_eq!(hears(&addr, &["--from", "last:2"], "5\n"), ["3", "4", "5"]);
     assert_eq!(hears(&addr, &[], "6\n"), ["6"]);
+    assert_eq!(hears(&addr, &["--from", "earliest"], ""), ["1", "2", "3", "4", "5", "6"]);
     let heard = hears_json(&addr, &["--from", "earliest"], "7\n");
     let second = of(&heard, "event")[1]["position"].as_str().unwrap();
     assert_eq!(hears(&addr, &["--from", second], "8\n"), ["3", "4", "5", "6", "7", "8"]);

@@ -109,6 +109,37 @@ async fn hearing_begins_at_the_tail_the_earliest_the_last_few_or_after_a_positio
 }
 
 #[tokio::test]
+async fn who_asks_for_history_and_says_nothing_gets_all_of_it() {
+    let server = Server::start(&[]);
+    let mut ann = Guest::joins(&server, hello("blue")).await;
+    let texts: Vec<String> = (1..=4_000).map(|n| format!("{n} {}", "x".repeat(500))).collect();
+    for some in texts.chunks(500) {
+        for words in some {
+            ann.call.says(text(words));
+        }
+        for words in some {
+            ann.hears(words).await;
+        }
+    }
+    let mut bob = Guest::joins(&server, hello_from("blue", earliest())).await;
+    bob.call.half_closes();
+    for words in &texts {
+        bob.hears(words).await;
+    }
+    let (goodbye, status) = bob.ends().await;
+    assert_eq!((goodbye.reason.as_str(), status.code()), ("left", Code::Ok), "{status:?}");
+    // The same in the other API.
+    let resume = written(&at(ann.position(), 0));
+    let call = chat(&[("chatroom-room", "blue"), ("chatroom-resume", &resume)]);
+    let (_, mut cat) = Transport::connect(server.addr).await.open(call).await;
+    cat.half_close();
+    for words in &texts {
+        cat.hears(words).await;
+    }
+    cat.ends_with(Code::Ok).await;
+}
+
+#[tokio::test]
 async fn every_place_in_every_batch_is_a_place_to_go_on() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;

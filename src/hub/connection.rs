@@ -194,7 +194,9 @@ impl<M: Frame> Subscription<M> {
     fn look(&mut self) -> Looked {
         loop {
             let heard_itself = || self.member.has_heard_itself(&self.cursor);
-            if self.member.has_said_all() && heard_itself() {
+            // Who asked for history gets it, however soon it has said all.
+            let is_up_to_date = self.cursor.segment >= self.lens.live_from;
+            if self.member.has_said_all() && is_up_to_date && heard_itself() {
                 self.member.depart(Departure::Left, None);
             }
             if self.member.ending().is_some_and(|ending| {
@@ -239,15 +241,11 @@ impl<M: Frame> Subscription<M> {
         self.cursor = oldest;
         self.member.skipped(&oldest, gap.count());
         if gap.count() == 0 {
-            // What has been trimmed had no message in it.
+            // What is gone took no place in the order.
             return None;
         }
         let tally = self.room.tally(self.member.lane());
         tally.gap_messages.add(gap.count());
-        if gap.count() == 0 {
-            // What is gone took no place in the order.
-            return None;
-        }
         if self.began {
             tally.skips.add(1);
         }

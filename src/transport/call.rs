@@ -1,6 +1,7 @@
 //! Calls: what a transport tells the services about each, and how a call is ended by force.
 
 use super::io::Flow;
+use super::unwritten::InFlight;
 use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
@@ -51,28 +52,36 @@ pub struct Call {
 /// Ends a call by force: its stream is reset, and its transport closed once no call is left on it, whatever the
 /// peer still has to read.
 #[derive(Clone)]
-pub struct CallHandle {
-    transport: Arc<Shared>,
-    task: Arc<OnceLock<AbortHandle>>,
+pub struct CallHandle(Arc<State>);
+
+/// What a call's task, its response and those that may end it share.
+pub(super) struct State {
+    pub(super) transport: Arc<Shared>,
+    task: OnceLock<AbortHandle>,
+    pub(super) in_flight: InFlight,
 }
 
 impl CallHandle {
     /// Ends the call now. May be called more than once, from any thread.
     pub fn abort(&self) {
-        if let Some(task) = self.task.get() {
+        if let Some(task) = self.0.task.get() {
             task.abort();
         }
-        self.transport.doom();
+        self.0.transport.doom();
     }
 
     /// Has the transport closed once no call is left on it.
     pub fn doom_transport(&self) {
-        self.transport.doom();
+        self.0.transport.doom();
     }
 
     /// Tells the peer to open no more calls on the transport, which is closed once none is left on it.
     pub fn retire_transport(&self) {
-        self.transport.go_away();
+        self.0.transport.go_away();
+    }
+
+    pub(super) fn state(&self) -> &Arc<State> {
+        &self.0
     }
 }
 
@@ -86,7 +95,7 @@ pub(super) struct Shared {
     /// Frames that responses have handed over and that are not written.
     unwritten: AtomicUsize,
     /// Where the executor, which runs right after the service on the same thread, leaves the task it spawned.
-    spawning: parking_lot::Mutex<Option<Arc<OnceLock<AbortHandle>>>>,
+    spawning: parking_lot::Mutex<Option<Arc<State>>>,
     going_away: AtomicBool,
     doomed: AtomicBool,
     /// One of the above has changed.
@@ -114,10 +123,11 @@ impl Shared {
     /// A new call; the next task that the executor spawns is its.
     pub(super) fn open_call(self: &Arc<Self>) -> Call {
         self.calls_opened.fetch_add(1, Ordering::Relaxed);
-        let task = Arc::new(OnceLock::new());
-        *self.spawning.lock() = Some(Arc::clone(&task));
         let transport = Arc::clone(self);
-        Call { peer: self.peer, transport: self.id, handle: CallHandle { transport, task } }
+        let state = State { transport, task: OnceLock::new(), in_flight: InFlight::default() };
+        let handle = CallHandle(Arc::new(state));
+        *self.spawning.lock() = Some(Arc::clone(&handle.0));
+        Call { peer: self.peer, transport: self.id, handle }
     }
 
     pub(super) fn has_had_calls(&self) -> bool {
@@ -196,9 +206,9 @@ where
         self.0.calls_open.fetch_add(1, Ordering::AcqRel);
         let open = OpenCall(Arc::clone(&self.0));
         let task = tokio::spawn(StreamTask { stream, open });
-        if let Some(slot) = self.0.spawning.lock().take() {
-            // Nobody else sets it: the slot was made for this very task.
-            let _ = slot.set(task.abort_handle());
+        if let Some(call) = self.0.spawning.lock().take() {
+            // Nobody else sets it: the call was made for this very task.
+            let _ = call.task.set(task.abort_handle());
         }
     }
 }

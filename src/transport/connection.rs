@@ -202,8 +202,9 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Gated<S> {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let call = self.shared.open_call();
+        let state = Arc::clone(call.handle.state());
         if let Some(answer) = gate::refuse(&request) {
-            let answer = answer.map(|body| Counted::of_none(S::Reply::from(body), Arc::clone(&self.shared)));
+            let answer = answer.map(|body| Counted::of_none(S::Reply::from(body), state));
             return Either::Left(ready(Ok(answer)));
         }
         let exchange = Exchange::default();
@@ -211,6 +212,6 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Gated<S> {
         request.extensions_mut().insert(call);
         // Ours are always ready, as tonic's `Routes` are: they clone the service they find for each call.
         let response = self.services.clone().call(request.map(|body| Body::new(Said::new(body, exchange))));
-        Either::Right(Counting::new(response, rpc, Arc::clone(&self.shared)))
+        Either::Right(Counting::new(response, rpc, state))
     }
 }

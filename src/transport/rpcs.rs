@@ -3,7 +3,7 @@
 //! Methods are learnt from the compiled-in descriptors, so that a client cannot add a label by calling a method that
 //! does not exist: those are counted together.
 
-use super::call::Shared;
+use super::call::State;
 use super::linger::Exchange;
 use super::unwritten::Unwritten;
 use crate::metrics::{Counter, Distribution, Exposition, Histogram};
@@ -183,13 +183,13 @@ pin_project! {
         #[pin]
         response: F,
         rpc: Option<Rpc>,
-        transport: Arc<Shared>,
+        call: Arc<State>,
     }
 }
 
 impl<F> Counting<F> {
-    pub(super) fn new(response: F, rpc: Rpc, transport: Arc<Shared>) -> Self {
-        Self { response, rpc: Some(rpc), transport }
+    pub(super) fn new(response: F, rpc: Rpc, call: Arc<State>) -> Self {
+        Self { response, rpc: Some(rpc), call }
     }
 }
 
@@ -206,25 +206,26 @@ where
         if let Some(rpc) = &mut rpc {
             rpc.reads(response.headers());
         }
-        let transport = Arc::clone(this.transport);
-        Poll::Ready(Ok(response.map(|body| Counted { body, rpc, transport })))
+        let call = Arc::clone(this.call);
+        Poll::Ready(Ok(response.map(|body| Counted { body, rpc, call })))
     }
 }
 
 pin_project! {
-    /// A response's body, whose trailers are read as they pass, and whose data is marked until it is written.
+    /// A response's body, whose trailers are read as they pass, and whose data is marked until it is written: no more is
+    /// asked of it while much is on its way.
     pub(super) struct Counted<B> {
         #[pin]
         body: B,
         rpc: Option<Rpc>,
-        transport: Arc<Shared>,
+        call: Arc<State>,
     }
 }
 
 impl<B> Counted<B> {
     /// A body that belongs to no RPC.
-    pub(super) fn of_none(body: B, transport: Arc<Shared>) -> Self {
-        Self { body, rpc: None, transport }
+    pub(super) fn of_none(body: B, call: Arc<State>) -> Self {
+        Self { body, rpc: None, call }
     }
 }
 
@@ -237,13 +238,14 @@ impl<B: Body<Data = Bytes>> Body for Counted<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Unwritten>, B::Error>>> {
         let this = self.project();
+        ready!(this.call.in_flight.poll_next(cx));
         let frame = ready!(this.body.poll_frame(cx));
         if let (Some(Ok(frame)), Some(rpc)) = (&frame, this.rpc)
             && let Some(trailers) = frame.trailers_ref()
         {
             rpc.reads(trailers);
         }
-        let mark = |data| Unwritten::new(data, this.transport);
+        let mark = |data| Unwritten::new(data, this.call);
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(mark))))
     }
 

@@ -8,7 +8,10 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-use super::{PATIENCE, frames};
+use super::{
+    PATIENCE,
+    frames::{self, Unframer},
+};
 
 pub struct RawClient {
     socket: TcpStream,
@@ -40,6 +43,19 @@ impl RawClient {
 
     pub fn sends(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).unwrap();
+    }
+
+    /// Reads on until it has heard this many texts.
+    pub fn hears(&mut self, texts: usize) -> Vec<String> {
+        let (mut unframer, mut heard) = (Unframer::default(), Vec::with_capacity(texts));
+        while heard.len() < texts {
+            let (kind, payload) = self.reads_frame();
+            if kind == frames::DATA {
+                let text = |body: &[u8]| String::from_utf8(body[frames::text_in(body)].to_vec()).unwrap();
+                unframer.take(&payload, |body| heard.push(text(body)));
+            }
+        }
+        heard
     }
 
     /// The next frame's kind and payload; acknowledges SETTINGS.
