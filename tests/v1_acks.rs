@@ -7,7 +7,10 @@ mod common;
 use chatroom::wire::v1::{Ack, Hello, Position, join_response::Response};
 use common::{
     server::Server,
-    v1::{Guest, acked, client, earliest, hello, hello_from, keyed, of_kind, offset, said_in, text, text_of},
+    v1::{
+        Guest, acked, after, client, earliest, hello, hello_from, keyed, of_kind, offset, refusal, said_in,
+        strictly, text, text_of,
+    },
 };
 
 fn ack(reference: &str, at: &Position, offset: u64, repeated: bool) -> Ack {
@@ -175,26 +178,68 @@ async fn repetitions_within_one_batch_are_found_too() {
 }
 
 #[tokio::test]
-async fn what_is_no_longer_retained_is_said_again() {
+async fn a_key_is_known_until_as_many_came_after_it_as_messages_are_retained() {
     let server = Server::start(&["--retention-messages", "5"]);
     let mut ann = Guest::joins(&server, quiet("blue")).await;
     let at = ann.position().clone();
     ann.says(keyed("k", acked("one")));
     assert_eq!(ann.ack().await, ack("one", &at, 1, false));
-    // One by one, so that each is a batch; the fifth with it is still retained.
-    for n in 2..=5 {
+    // One by one, so that each is a batch; what has no key takes none's place.
+    for n in 2..=9 {
         ann.says(acked("filler"));
+        assert_eq!(ann.ack().await, ack("filler", &at, n, false));
+    }
+    for n in 10..=13 {
+        ann.says(keyed(&n.to_string(), acked("filler")));
         assert_eq!(ann.ack().await, ack("filler", &at, n, false));
     }
     ann.says(keyed("k", acked("one")));
     assert_eq!(ann.ack().await, ack("one", &at, 1, true));
-    ann.says(acked("filler"));
-    assert_eq!(ann.ack().await, ack("filler", &at, 6, false));
+    ann.says(keyed("14", acked("filler")));
+    assert_eq!(ann.ack().await, ack("filler", &at, 14, false));
     ann.says(keyed("k", acked("one")));
-    assert_eq!(ann.ack().await, ack("one", &at, 7, false));
-    ann.says(keyed("k", acked("one")));
-    assert_eq!(ann.ack().await, ack("one", &at, 7, true));
+    assert_eq!(ann.ack().await, ack("one", &at, 15, false));
     let mut client = client(&server).await;
     let again = client.publish(said_in("blue", keyed("k", text("one")))).await.unwrap().into_inner();
-    assert_eq!((again.position.unwrap().offset, again.repeated), (7, true));
+    assert_eq!((again.position.unwrap().offset, again.repeated), (15, true));
+}
+
+#[tokio::test]
+async fn a_key_outlives_the_message_that_others_have_pushed_out() {
+    let server = Server::start(&["--retention-bytes", "256KiB"]);
+    let mut ann = Guest::joins(&server, Hello { kinds: vec!["none".to_owned()], ..hello("blue") }).await;
+    let at = ann.position().clone();
+    ann.says(keyed("k", acked("one")));
+    assert_eq!(ann.ack().await, ack("one", &at, 1, false));
+    let long = "x".repeat(60_000);
+    let mut client = client(&server).await;
+    for _ in 0..10 {
+        client.publish(said_in("blue", text(&long))).await.unwrap();
+    }
+    let start = hello_from("blue", strictly(after(&Position { offset: 0, ..at.clone() })));
+    assert_eq!(refusal(&server, start).await.code(), tonic::Code::OutOfRange);
+    ann.says(keyed("k", acked("one")));
+    assert_eq!(ann.ack().await, ack("one", &at, 1, true));
+}
+
+#[tokio::test]
+async fn who_repeats_itself_does_not_push_out_what_was_said() {
+    let server = Server::start(&["--retention-bytes", "256KiB"]);
+    let mut client = client(&server).await;
+    let first = client.publish(said_in("blue", text("old news"))).await.unwrap().into_inner();
+    let mut ann = Guest::joins(&server, hello("blue")).await;
+    for _ in 0..5_000 {
+        ann.says(keyed("k", text("again and again")));
+    }
+    ann.hears("again and again").await;
+    for _ in 0..20 {
+        let again = client.publish(said_in("blue", keyed("k", text("unary")))).await.unwrap().into_inner();
+        assert_eq!((again.position.unwrap().offset, again.repeated), (2, true));
+    }
+    // Also when the last that it says is nothing new.
+    assert_eq!(ann.leaves().await.position.unwrap().offset, 2);
+    let mut late = Guest::joins(&server, hello_from("blue", earliest())).await;
+    assert_eq!(late.hears("old news").await.position, first.position);
+    late.hears("again and again").await;
+    late.leaves().await;
 }

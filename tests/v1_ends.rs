@@ -119,7 +119,9 @@ async fn a_call_that_never_says_hello_does_not_keep_the_server() {
     assert!(stopped.status.success(), "{stopped:?}");
     assert_eq!((stopped.joined, stopped.departed), (0, 0));
     for mut call in silent {
-        assert_ne!(call.is_over().await.code(), Code::Ok);
+        let status = call.is_over().await;
+        assert_eq!((status.code(), &*reason_of(&status).reason), (Code::Unavailable, "SHUTDOWN"));
+        assert!(status.get_details_retry_info().is_some(), "{status:?}");
     }
 }
 

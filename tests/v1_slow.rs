@@ -12,7 +12,8 @@ use common::{
     metrics::Scrape,
     server::Server,
     v1::{
-        Guest, after, earliest, hello, hello_from, hello_of, narrow_client, offset, reason_of, text, written,
+        Guest, acked, after, earliest, hello, hello_from, hello_of, keyed, narrow_client, offset, reason_of,
+        text, written,
     },
     within,
 };
@@ -158,7 +159,7 @@ async fn who_skips_its_own_messages_hears_of_them_in_the_gap() {
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let mut slow = sleepy(&server, hello("blue")).await;
     says_kibibytes(&mut ann, 400).await;
-    slow.says(common::v1::acked("mine"));
+    slow.says(keyed("mine", acked("mine")));
     ann.hears("mine").await;
     says_kibibytes(&mut ann, 400).await;
     slow.half_closes();
@@ -166,6 +167,11 @@ async fn who_skips_its_own_messages_hears_of_them_in_the_gap() {
     assert!(missed > 0);
     let (goodbye, status) = slow.ends().await;
     assert_eq!((status.code(), goodbye.position.unwrap().offset), (Code::Ok, 801));
+    // Its acknowledgement was there, too: asked again by its key, it comes.
+    let mut again = Guest::joins(&server, hello("blue")).await;
+    again.says(keyed("mine", acked("mine")));
+    let ack = again.ack().await;
+    assert_eq!((ack.position.unwrap().offset, ack.repeated), (401, true));
 }
 
 #[tokio::test]

@@ -210,9 +210,11 @@ impl Frame for Said {
         self.extras.as_ref()?.key.as_ref()
     }
 
-    fn forget(&mut self) {
+    fn forget(&mut self) -> bool {
         self.what = What::Body(Body::Text(String::new()));
         self.kind = None;
+        // For its acknowledgement.
+        !self.reference().is_empty()
     }
 
     fn is_followed(&self) -> bool {

@@ -8,7 +8,7 @@
 //!   does not retain any more by then, or said in another life (a server that was restarted), is reported as a [`Gap`]
 //!   at its place. Nothing is missed silently.
 //! - **Saying.** Each publish is sent until it is acknowledged, in order, always with the same idempotency key: it is
-//!   said once, as long as the room retains it.
+//!   said once, as long as the room knows the key. A server that was restarted knows none.
 //! - **Coming back.** After a broken connection, `UNAVAILABLE`, a goodbye that names a time, or `RESOURCE_EXHAUSTED`
 //!   with `RetryInfo` (too slow, server full), with exponential back-off and full jitter ([`BackOff`]), never earlier
 //!   than the server asked. Any other status ends the session with [`Error::Refused`].

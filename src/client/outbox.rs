@@ -77,9 +77,19 @@ impl Outbox {
         Some((request(said.publish.clone()), first_time))
     }
 
-    /// There is a new call: everything is to be sent again.
-    pub(super) fn start_over(&mut self, max_message_bytes: u64) {
+    /// Everything that is not acknowledged is to be sent again.
+    pub(super) fn resend(&mut self) {
         self.sent = 0;
+    }
+
+    /// Whether something that was sent on this call is not acknowledged.
+    pub(super) fn has_sent(&self) -> bool {
+        self.sent > 0
+    }
+
+    /// There is a new call.
+    pub(super) fn start_over(&mut self, max_message_bytes: u64) {
+        self.resend();
         self.shared.limit_messages(max_message_bytes);
     }
 

@@ -26,6 +26,10 @@ pub(super) struct Task {
     pub(super) waits: Waits,
 }
 
+/// How long after a gap what is not acknowledged is sent again: whoever is behind may get more gaps, and what was not in
+/// this one is acknowledged meanwhile.
+const AFTER_GAP: Duration = Duration::from_secs(1);
+
 /// How long a session that nobody has any more waits for the server to see that it leaves.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -78,7 +82,7 @@ impl Task {
     async fn converse(&mut self, mut call: Call) -> (CallEnd, Duration) {
         self.outbox.start_over(call.welcome.max_message_bytes);
         let mut conversation =
-            Conversation { task: self, has_said_news: false, goodbye: None, patience: None };
+            Conversation { task: self, has_said_news: false, goodbye: None, resend_at: None, patience: None };
         let end = loop {
             if let Some(end) = conversation.step(&mut call).await {
                 break end;
@@ -176,6 +180,8 @@ struct Conversation<'a> {
     /// Something was said here that was never said before: the server knows the session's last message.
     has_said_news: bool,
     goodbye: Option<Goodbye>,
+    /// When what is not acknowledged is sent again, because acknowledgements may lie in a gap.
+    resend_at: Option<Instant>,
     /// When the call is dropped although the server has not ended it, because nobody has the session any more.
     patience: Option<Instant>,
 }
@@ -211,6 +217,10 @@ impl Conversation<'_> {
                     self.task.place.speaks_as(&call.welcome.connection_id);
                 }
             }
+            () = until(self.resend_at), if self.resend_at.is_some() => {
+                self.resend_at = None;
+                outbox.resend();
+            }
             () = until(self.patience), if self.patience.is_some() => return Some(CallEnd::Finished),
         }
         None
@@ -218,7 +228,7 @@ impl Conversation<'_> {
 
     fn half_close(&self, call: &Call) -> HalfClose {
         let Task { outbox, place, .. } = &*self.task;
-        if !outbox.is_finished() || outbox.has_unsent() {
+        if !outbox.is_finished() || outbox.has_unsent() || self.resend_at.is_some() {
             return HalfClose::NotYet;
         }
         if self.has_said_news || !outbox.was_used() {
@@ -262,6 +272,10 @@ impl Conversation<'_> {
             Some(Response::Gap(gap)) => {
                 let gap = Gap::try_from(gap)?;
                 place.skip(&gap);
+                if outbox.has_sent() {
+                    // Not at once: one gap may follow another.
+                    self.resend_at.get_or_insert_with(|| Instant::now() + AFTER_GAP);
+                }
                 caller.hand(Incoming::Gap(gap));
             }
             Some(Response::Presence(presence)) => {
@@ -286,9 +300,13 @@ impl Conversation<'_> {
     fn end(&mut self, status: Status, call: &Call) -> CallEnd {
         let goodbye = self.goodbye.as_ref();
         let is_ok = status.code() == Code::Ok;
+        let has_half_closed = call.said.is_none() && self.task.says_no_more();
+        let has_left = has_half_closed && goodbye.is_some_and(|goodbye| goodbye.reason == "left");
+        if has_left && !self.task.outbox.is_empty() {
+            // The acknowledgements were lost in a gap: said again, it is acknowledged again.
+            return CallEnd::Renewed;
+        }
         if self.task.outbox.is_empty() {
-            let has_half_closed = call.said.is_none() && self.task.says_no_more();
-            let has_left = has_half_closed && goodbye.is_some_and(|goodbye| goodbye.reason == "left");
             // The status itself may have been lost after the server's last words.
             let is_sent_away = is_ok && goodbye.is_some_and(|goodbye| goodbye.retry_after.is_none());
             if has_left || is_sent_away || (is_ok && has_half_closed) {

@@ -32,13 +32,17 @@ pub trait Frame: Send + Sync + Sized + 'static {
         true
     }
 
-    /// Tells that a message is the same as an earlier one: while the room retains that, this is not said again.
+    /// Tells that a message is the same as an earlier one: as long as the room knows the key, this is not said again. It
+    /// knows as many keys, and as long, as it retains messages; it has them, too, when bytes have bounded these.
     fn key(&self) -> Option<&Arc<str>> {
         None
     }
 
-    /// It repeats an earlier message and is not said: what it says may be forgotten. It stays followed, and its own.
-    fn forget(&mut self) {}
+    /// It repeats an earlier message and is not said: what it says may be forgotten. Whether its sender looks for it in
+    /// the log all the same. It stays followed.
+    fn forget(&mut self) -> bool {
+        false
+    }
 
     /// Whether [`Frame::broadcast`] is to be called.
     fn is_followed(&self) -> bool {

@@ -309,10 +309,10 @@ impl<M: Frame> LogWriter<M> {
         self.next.segment
     }
 
-    /// Offset of the oldest message that is retained; the next one's if none is.
+    /// What bounds the log.
     #[must_use]
-    pub fn oldest_offset(&self) -> u64 {
-        self.next.offset - self.messages
+    pub fn retention(&self) -> &Retention {
+        &self.retention
     }
 
     /// Appends these as one segment, written in the forms whose number is set in `forms`; then trims to retention. The

@@ -75,7 +75,7 @@ fn a_new_log_is_empty_and_its_first_message_has_offset_one() {
     let (log, mut writer) = new(roomy());
     assert_eq!(log.tail(), Cursor::START);
     assert_eq!(read(&log, &Cursor::START), Read::Empty);
-    assert_eq!((writer.next_offset(), writer.oldest_offset()), (1, 1));
+    assert_eq!((writer.next_offset(), log.oldest().offset), (1, 1));
     append(&mut writer, &[b"one"]);
     assert!(matches!(read(&log, &Cursor::START), Read::Frames(..)));
     assert_eq!(log.tail(), Cursor { segment: 2, offset: 2, bytes: 3 });
@@ -125,7 +125,7 @@ fn retention_by_messages_keeps_the_newest() {
     for n in 0..100 {
         append(&mut writer, &[format!("{n:02}").as_bytes()]);
     }
-    assert_eq!((log.retained().1, writer.oldest_offset()), (10, 91));
+    assert_eq!((log.retained().1, log.oldest().offset), (10, 91));
     assert_eq!(read(&log, &Cursor { segment: 90, offset: 90, bytes: 178 }), Read::Lost);
     let (bytes, _) = read_on(&log, Cursor { segment: 91, offset: 91, bytes: 180 }).unwrap();
     assert_eq!(bytes, b"90919293949596979899");
@@ -215,8 +215,8 @@ fn from(first: u64, tail: u64) -> Vec<u8> {
 
 #[test]
 fn every_offset_is_found_and_read_on_from_within_its_segment_too() {
-    let (log, writer) = numbered(30);
-    let (tail, oldest) = (log.tail().offset, writer.oldest_offset());
+    let (log, _writer) = numbered(30);
+    let (tail, oldest) = (log.tail().offset, log.oldest().offset);
     assert!(oldest > 1 && log.oldest().offset == oldest);
     for offset in oldest..=tail {
         let Seek::Found(cursor) = log.seek(offset) else { panic!("{offset} is retained") };

@@ -335,10 +335,14 @@ impl Member {
         self.waiting.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The sequencer has given a message of this connection its place.
-    pub(crate) fn sequenced(&self, segment: u64, size: usize) {
+    /// The sequencer has taken a message of this connection.
+    pub(crate) fn sequenced(&self, size: usize) {
         self.said_messages.fetch_add(1, Ordering::Relaxed);
         self.said_bytes.fetch_add(size as u64, Ordering::Relaxed);
+    }
+
+    /// The last of them will be in this segment.
+    pub(crate) fn hears_itself_in(&self, segment: u64) {
         self.last_said.store(segment, Ordering::Release);
     }
 
@@ -347,6 +351,12 @@ impl Member {
         if self.waiting.fetch_sub(1, Ordering::AcqRel) == share {
             self.sender.wake();
         }
+    }
+
+    /// The same for one that is in no log: nothing else wakes the reader.
+    pub(crate) fn dropped(&self, share: usize) {
+        self.appended(share);
+        self.reader.wake();
     }
 
     /// True the first time until [`Member::woken_as_waiter`]: the caller queues it.

@@ -60,6 +60,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// The hub's bounds. Defaults and their reasons are in [`crate::config`].
 #[derive(Clone, Debug)]
@@ -187,8 +188,9 @@ struct Shared<M> {
     /// Looked up once for each join. The broadcast path never comes here.
     rooms: RwLock<HashMap<RoomName, Arc<Room<M>>>>,
     bans: Bans,
-    /// Nobody comes in any more.
+    /// Nobody comes in any more; who waits at the door is told.
     shut: AtomicBool,
+    shutting: Notify,
     /// And everyone is dismissed.
     closed: AtomicBool,
 }
@@ -210,6 +212,7 @@ impl<M: Frame> Hub<M> {
             rooms: RwLock::default(),
             bans: Bans::default(),
             shut: AtomicBool::new(false),
+            shutting: Notify::new(),
             closed: AtomicBool::new(false),
         });
         (Self { shared }, tasks)
@@ -384,6 +387,17 @@ impl<M: Frame> Hub<M> {
     /// Takes in nobody any more. Who is here stays.
     pub fn shut(&self) {
         self.shared.shut.store(true, Ordering::SeqCst);
+        self.shared.shutting.notify_waiters();
+    }
+
+    /// Waits until the hub takes in nobody any more.
+    pub async fn is_shut(&self) {
+        let mut told = std::pin::pin!(self.shared.shutting.notified());
+        // Before the look: who shuts the hub later tells us.
+        told.as_mut().enable();
+        if !self.shared.shut.load(Ordering::SeqCst) {
+            told.await;
+        }
     }
 
     /// Everyone who is in a room, with it, in the order in which they came.

@@ -7,6 +7,16 @@ use super::member::Member;
 use parking_lot::Mutex;
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// For each member that a roll names, the next one comes so much later: rolls are kept like what is said, and a storm
+/// of joins and leaves must not push that out.
+const PAUSE_FOR_EACH: Duration = Duration::from_millis(20);
+
+/// Time that must pass after this roll until the next.
+pub(crate) fn pause_after(roll: &Roll) -> Duration {
+    PAUSE_FOR_EACH * (roll.joined.len() + roll.left.len()) as u32
+}
 
 /// Who was in a room at the last look, in order of number; nothing while nobody wants to know. Only housekeeping
 /// looks, and the first that wants to know: the lock is hardly ever waited for.

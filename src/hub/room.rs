@@ -15,7 +15,7 @@ use super::members::Members;
 use super::names::RoomName;
 use super::position::{Cursor, Epoch};
 use super::rate::Rate;
-use super::roll::LastRoll;
+use super::roll::{LastRoll, pause_after};
 use super::sequencer::Sequencer;
 use super::sight::{Lag, Sight};
 use super::sync::{AtomicU64, AtomicUsize, Ordering};
@@ -60,6 +60,8 @@ pub struct Room<M> {
     /// How many want to know who comes and goes.
     attentive: AtomicUsize,
     last_roll: LastRoll,
+    /// No roll is called before this time, in milliseconds since `born`.
+    next_roll: AtomicU64,
     /// How often the lists of members have changed; and the count up to which that was told.
     changes: AtomicU64,
     changes_told: AtomicU64,
@@ -99,6 +101,7 @@ impl<M: Frame> Room<M> {
             speakers: Default::default(),
             attentive: AtomicUsize::new(0),
             last_roll: LastRoll::default(),
+            next_roll: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             changes_told: AtomicU64::new(u64::MAX),
             resting: Parking::holding(Box::new(Sequencer::new(writer))),
@@ -229,7 +232,9 @@ impl<M: Frame> Room<M> {
         }
         let manner = member.manner();
         self.speakers[manner.form].fetch_sub(1, Ordering::AcqRel);
-        self.attentive.fetch_sub(usize::from(manner.presence), Ordering::Relaxed);
+        if manner.presence && self.attentive.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.last_roll.forget_if(|| self.attentive.load(Ordering::Acquire) == 0);
+        }
         self.give_up();
     }
 
@@ -247,9 +252,14 @@ impl<M: Frame> Room<M> {
 
     /// Tells those who want to know who came and went since the last time.
     pub(crate) fn call_roll(self: &Arc<Self>) {
+        let now = self.born.elapsed();
+        let is_early = now.as_millis() < u128::from(self.next_roll.load(Ordering::Relaxed));
         let nobody = || self.attentive.load(Ordering::Acquire) == 0;
         if nobody() {
             return self.last_roll.forget_if(nobody);
+        }
+        if is_early {
+            return;
         }
         // Looked at before the list: what changes meanwhile is seen next time.
         let changes = self.changes.load(Ordering::Acquire);
@@ -258,6 +268,8 @@ impl<M: Frame> Room<M> {
         }
         self.last_roll.call(self.present(), |roll| {
             let Some(message) = M::presence(&roll) else { return true };
+            let next = (now + pause_after(&roll)).as_millis() as u64;
+            self.next_roll.store(next, Ordering::Relaxed);
             let (accepted, size) = (Instant::now(), message.size());
             let told = self.offer(0, Offer { from: None, form: 0, message, accepted, size }).is_ok();
             if !told {

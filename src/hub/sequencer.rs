@@ -38,28 +38,49 @@ struct Filling<M> {
     is_followed: bool,
     /// Who said them; nobody said the server's own.
     from: Vec<Arc<Member>>,
+    /// Who said what is not among them, as it was said before.
+    repeated: Vec<Arc<Member>>,
     /// When the oldest of them was accepted.
     accepted: Instant,
 }
 
 impl<M> Filling<M> {
     fn new() -> Self {
-        let (entries, from) = (Vec::new(), Vec::new());
-        Self { entries, bytes: 0, placed: 0, is_followed: false, from, accepted: Instant::now() }
+        Self {
+            entries: Vec::new(),
+            bytes: 0,
+            placed: 0,
+            is_followed: false,
+            from: Vec::new(),
+            repeated: Vec::new(),
+            accepted: Instant::now(),
+        }
     }
 }
 
 /// Messages that want to be told when they have been broadcast.
-pub(crate) struct Followed<M>(Arc<Segment<M>>);
+pub(crate) enum Followed<M> {
+    /// Those of a segment.
+    Appended(Arc<Segment<M>>),
+    /// One that repeats what was said at this offset, and is in no segment.
+    Dropped(M, u64),
+}
 
 impl<M: Frame> Followed<M> {
     /// Tells each of them.
     pub(crate) fn tell(&self, epoch: Epoch, messages: u64, members: usize) {
-        for entry in self.0.entries().iter().filter(|entry| entry.message.is_followed()) {
-            let repeated = matches!(entry.place(), Place::Repeats(_));
-            let offset = entry.offset().unwrap_or_default();
+        let tell = |message: &M, offset, repeated| {
             let position = Position { epoch, offset };
-            entry.message.broadcast(&Batch { position, repeated, messages, members });
+            message.broadcast(&Batch { position, repeated, messages, members });
+        };
+        match self {
+            Self::Appended(segment) => {
+                for entry in segment.entries().iter().filter(|entry| entry.message.is_followed()) {
+                    let repeated = matches!(entry.place(), Place::Repeats(_));
+                    tell(&entry.message, entry.offset().unwrap_or_default(), repeated);
+                }
+            }
+            Self::Dropped(message, first) => tell(message, *first, true),
         }
     }
 }
@@ -67,8 +88,8 @@ impl<M: Frame> Followed<M> {
 impl<M: Frame> Sequencer<M> {
     pub(crate) fn new(writer: LogWriter<M>) -> Self {
         Self {
+            repeats: Repeats::within(writer.retention()),
             writer,
-            repeats: Repeats::default(),
             filling: Filling::new(),
             turn_began: Instant::now(),
             turn_messages: 0,
@@ -107,26 +128,37 @@ impl<M: Frame> Sequencer<M> {
             self.append(share, forms);
             inbox.release(messages, bytes);
             tally.batch_messages.observe(messages as u64, 1);
-            self.repeats.forget_before(self.writer.oldest_offset());
+            self.repeats.trim(self.turn_began);
         }
     }
 
     /// Gives a message its place in the segment that is being filled.
     fn place(&mut self, offer: Offer<M>, tally: &Tally) {
         let Offer { from, form, mut message, accepted, size } = offer;
+        if let Some(member) = &from {
+            member.sequenced(size);
+        }
         let filling = &mut self.filling;
         if filling.entries.is_empty() {
             filling.accepted = accepted;
         }
         let offset = self.writer.next_offset() + filling.placed;
-        let known = message.key().and_then(|key| self.repeats.find_or_note(key, offset));
+        let now = self.turn_began;
+        let known = message.key().and_then(|key| self.repeats.find_or_note(key, offset, now));
         let place = match known {
             Some(first) => Place::Repeats(first),
             None if message.is_placed() => Place::Own,
             None => Place::None,
         };
-        if let Place::Repeats(_) = place {
-            message.forget();
+        if let Place::Repeats(first) = place
+            && !message.forget()
+        {
+            // Nobody looks for it: whoever asks again and again must not push out what others said.
+            filling.repeated.extend(from);
+            if message.is_followed() {
+                self.followed.push(Followed::Dropped(message, first));
+            }
+            return;
         }
         if place == Place::Own {
             filling.placed += 1;
@@ -135,7 +167,7 @@ impl<M: Frame> Sequencer<M> {
             tally.message_size.observe(size as u64, 1);
         }
         if let Some(member) = from {
-            member.sequenced(self.writer.next_segment(), size);
+            member.hears_itself_in(self.writer.next_segment());
             filling.from.push(member);
         }
         filling.bytes += size;
@@ -160,11 +192,25 @@ impl<M: Frame> Sequencer<M> {
 
     /// Removes what has become too old.
     pub(crate) fn trim(&mut self) {
-        self.writer.trim(Instant::now());
-        self.repeats.forget_before(self.writer.oldest_offset());
+        let now = Instant::now();
+        self.writer.trim(now);
+        self.repeats.trim(now);
     }
 
     fn append(&mut self, share: usize, forms: [bool; FORMS_MAX]) {
+        if !self.filling.entries.is_empty() {
+            self.append_entries(forms);
+        }
+        // After the append: a sender with nothing in the inbox may rely on finding all it said in the log.
+        for member in self.filling.from.drain(..) {
+            member.appended(share);
+        }
+        for member in self.filling.repeated.drain(..) {
+            member.dropped(share);
+        }
+    }
+
+    fn append_entries(&mut self, forms: [bool; FORMS_MAX]) {
         let filling = &mut self.filling;
         let entries = Vec::with_capacity(filling.entries.len());
         let mut entries = std::mem::replace(&mut filling.entries, entries);
@@ -172,12 +218,8 @@ impl<M: Frame> Sequencer<M> {
         entries.shrink_to_fit();
         let segment = self.writer.append(entries, forms, filling.accepted, Instant::now());
         if std::mem::take(&mut filling.is_followed) {
-            self.followed.push(Followed(segment));
+            self.followed.push(Followed::Appended(segment));
         }
         (filling.bytes, filling.placed) = (0, 0);
-        // After the append: a sender with nothing in the inbox may rely on finding all it said in the log.
-        for member in filling.from.drain(..) {
-            member.appended(share);
-        }
     }
 }

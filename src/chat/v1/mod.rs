@@ -113,11 +113,11 @@ impl ChatService {
         A: Message + Default + 'static,
         F: Future<Output = Result<A, Status>> + Send + 'static,
     {
-        let max = self.door.max_message_bytes;
+        let Door { max_message_bytes: max, hub, .. } = self.door.clone();
         let service = service_fn(move |requests: tonic::Request<Streaming<Q>>| {
-            let answer = answer.clone();
+            let (answer, hub) = (answer.clone(), hub.clone());
             async move {
-                let request = talk::first(&mut requests.into_inner(), max).await?;
+                let request = talk::first(&mut requests.into_inner(), max, &hub).await?;
                 answer(request).await.map(tonic::Response::new)
             }
         });

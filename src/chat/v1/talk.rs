@@ -7,7 +7,7 @@ use crate::chat::codec::{self, Fault};
 use crate::chat::said::{Said, Sender, V1, position};
 use crate::chat::seat::{Admitted, Caller, Door};
 use crate::chat::status;
-use crate::hub::{Departure, Lens, Listening, Publisher, Start};
+use crate::hub::{Departure, Hub, Lens, Listening, Publisher, Refused, Start};
 use crate::rpc::{invalid, refused, retry_after};
 use crate::telemetry::trace::ConnectionSpan;
 use crate::wire::v1::{self as api, join_request::Request};
@@ -29,7 +29,7 @@ pub(super) async fn join(
     tell: oneshot::Sender<Told>,
 ) {
     let max = door.max_message_bytes;
-    let hello = match first(&mut requests, max).await.map(|first| first.request) {
+    let hello = match first(&mut requests, max, &door.hub).await.map(|first| first.request) {
         Ok(Some(Request::Hello(hello))) => Ok(hello),
         Ok(Some(Request::Publish(_))) => Err(invalid("publish", "the first request must be hello")),
         Ok(None) => Err(invalid("request", "the first request must be hello")),
@@ -49,7 +49,7 @@ pub(super) async fn subscribe(
     tell: oneshot::Sender<Told>,
 ) {
     let max = door.max_message_bytes;
-    let hello = first(&mut requests, max).await.map(|request| {
+    let hello = first(&mut requests, max, &door.hub).await.map(|request| {
         let api::SubscribeRequest { room, display_name, start, kinds, presence } = request;
         api::Hello { room, display_name, start, kinds, suppress_echo: false, presence }
     });
@@ -58,9 +58,14 @@ pub(super) async fn subscribe(
     drop(tell_of(admitted, max, tell));
 }
 
-/// The first request of a call.
-pub(super) async fn first<T>(requests: &mut Streaming<T>, max: usize) -> Result<T, Status> {
-    match timeout(HELLO_DEADLINE, requests.message()).await {
+/// The first request of a call, unless the server stops before it comes.
+pub(super) async fn first<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<Said>) -> Result<T, Status> {
+    let first = tokio::select! {
+        biased;
+        () = hub.is_shut() => return Err(status::of_refusal(&Refused::Closing)),
+        first = timeout(HELLO_DEADLINE, requests.message()) => first,
+    };
+    match first {
         Err(_) => Err(Status::deadline_exceeded(format!("no request within {HELLO_DEADLINE:?}"))),
         Ok(Ok(Some(request))) => Ok(request),
         Ok(Ok(None)) => Err(invalid("request", "the call ended without one")),
