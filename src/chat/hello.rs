@@ -66,34 +66,37 @@ impl ChatRoom {
 }
 
 /// Publishes what the client says, until it has said all, or something that it may not.
-async fn listen(
+// Not an `async fn`: that would have room for each argument twice, in every connection.
+fn listen(
     mut messages: Streaming<ChatRequest>,
     mut publisher: Publisher<Said>,
     span: Option<ConnectionSpan>,
     max: usize,
-) {
+) -> impl Future<Output = ()> {
     let member = Arc::clone(publisher.member());
     let sender = Sender::new(Some(member.id()), member.name());
-    loop {
-        match messages.message().await {
-            Ok(Some(ChatRequest { message: text })) => {
-                let said = Said::by(&sender, Words::Text(text));
-                let said = said.traced(span.as_ref().map(ConnectionSpan::message));
-                // An error means that the connection has been ended: nobody listens any more.
-                if publisher.publish(said).await.is_err() {
+    async move {
+        loop {
+            match messages.message().await {
+                Ok(Some(ChatRequest { message: text })) => {
+                    let said = Said::by(&sender, Words::Text(text));
+                    let said = said.traced(span.as_ref().map(ConnectionSpan::message));
+                    // An error means that the connection has been ended: nobody listens any more.
+                    if publisher.publish(said).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return publisher.finish(),
+                Err(status) => {
+                    let (departure, detail) = match Fault::from(status) {
+                        // The response body is dropped at the same moment, and says so.
+                        Fault::Broken => return,
+                        Fault::TooLarge => (Departure::MessageTooLarge, codec::too_large(max)),
+                        Fault::Invalid(why) => (Departure::InvalidMessage, why),
+                    };
+                    member.depart(departure, Some(detail));
                     return;
                 }
-            }
-            Ok(None) => return publisher.finish(),
-            Err(status) => {
-                let (departure, detail) = match Fault::from(status) {
-                    // The response body is dropped at the same moment, and says so.
-                    Fault::Broken => return,
-                    Fault::TooLarge => (Departure::MessageTooLarge, codec::too_large(max)),
-                    Fault::Invalid(why) => (Departure::InvalidMessage, why),
-                };
-                member.depart(departure, Some(detail));
-                return;
             }
         }
     }

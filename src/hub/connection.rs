@@ -45,11 +45,12 @@ impl<M: Frame> Publisher<M> {
     ///
     /// # Errors
     /// [`Ended`] when the connection's end has been decided.
-    pub async fn publish(&mut self, message: M) -> Result<(), Ended> {
+    // Not an `async fn`: that would have room for the message twice, in every connection.
+    pub fn publish(&mut self, message: M) -> impl Future<Output = Result<(), Ended>> {
         let size = message.size();
         let (from, form) = (Some(Arc::clone(&self.member)), self.member.form());
         let mut offer = Some(Offer { from, form, message, accepted: Instant::now(), size });
-        std::future::poll_fn(|cx| self.poll_offer(cx, &mut offer)).await
+        std::future::poll_fn(move |cx| self.poll_offer(cx, &mut offer))
     }
 
     fn poll_offer(&self, cx: &mut Context<'_>, offer: &mut Option<Offer<M>>) -> Poll<Result<(), Ended>> {

@@ -7,6 +7,7 @@ use super::accept::{Refusal, TransportCensus};
 use super::call::{Shared, TransportId};
 use super::connection::{Closed, Connection, Limits, Services};
 use super::rpcs::Rpcs;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
@@ -97,30 +98,8 @@ impl<S: Services> Worker<S> {
         let (shared, services, rpcs) =
             (Arc::clone(&place.shared), self.services.clone(), Arc::clone(&self.rpcs));
         let connection = Connection::new(socket, shared, services, rpcs, &self.limits);
-        tokio::spawn(async move {
-            let end = connection.await;
-            let transport = place.shared.id;
-            match end {
-                Ok(Closed::Done) => tracing::debug!(%transport, %peer, "transport closed"),
-                Ok(why) => {
-                    let refusal = match why {
-                        Closed::NoPreface => Some(Refusal::NoPreface),
-                        Closed::NoCall => Some(Refusal::NoCall),
-                        Closed::Done | Closed::AfterGoodbye => None,
-                    };
-                    if let Some(refusal) = refusal {
-                        place.census.refused(refusal);
-                    }
-                    tracing::info!(%transport, %peer, ?why, "transport closed by the server");
-                }
-                Err(error) if !place.shared.has_had_calls() && !broke(&error) => {
-                    place.census.refused(Refusal::NotHttp2);
-                    tracing::info!(%transport, %peer, "transport closed: it does not speak HTTP/2 without TLS");
-                }
-                Err(error) => tracing::debug!(%transport, %peer, %error, "transport failed"),
-            }
-            drop(place);
-        });
+        // Not an async block: that would have room for the connection twice.
+        tokio::spawn(connection.map(move |end| place.closes(end)));
         Ok(())
     }
 }
@@ -192,6 +171,30 @@ impl Place {
         let shared = Arc::new(Shared::new(TransportId::next(), peer));
         transports.lock().insert(shared.id, Arc::clone(&shared));
         Self { shared, transports, census }
+    }
+
+    /// The transport has ended.
+    fn closes(self, end: Result<Closed, hyper::Error>) {
+        let (transport, peer) = (self.shared.id, self.shared.peer);
+        match end {
+            Ok(Closed::Done) => tracing::debug!(%transport, %peer, "transport closed"),
+            Ok(why) => {
+                let refusal = match why {
+                    Closed::NoPreface => Some(Refusal::NoPreface),
+                    Closed::NoCall => Some(Refusal::NoCall),
+                    Closed::Done | Closed::AfterGoodbye => None,
+                };
+                if let Some(refusal) = refusal {
+                    self.census.refused(refusal);
+                }
+                tracing::info!(%transport, %peer, ?why, "transport closed by the server");
+            }
+            Err(error) if !self.shared.has_had_calls() && !broke(&error) => {
+                self.census.refused(Refusal::NotHttp2);
+                tracing::info!(%transport, %peer, "transport closed: it does not speak HTTP/2 without TLS");
+            }
+            Err(error) => tracing::debug!(%transport, %peer, %error, "transport failed"),
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) async fn join(
     let has_spoken = Arc::new(AtomicBool::new(false));
     let admitted = hello.and_then(|hello| enter(&door, &caller, &hello, &has_spoken, "hello."));
     let Some((publisher, span, fault)) = tell_of(admitted, max, tell) else { return };
+    // With the request's headers, which nobody needs any more.
+    drop(caller);
     Talk { requests, publisher, span, fault, has_spoken, max }.run().await;
 }
 
