@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => cmd::chat::run(&args),
         Command::Health(args) => cmd::health::run(&args),
         Command::Admin(args) => cmd::admin::run(&args),
+        Command::Bench(args) => cmd::bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! The command line: the program's commands and their flags, each also an environment variable.
 
 mod admin;
+mod bench;
 mod chat;
 mod health;
 mod serve;
@@ -8,6 +9,7 @@ mod serve;
 pub use admin::{
     AdminArgs, AdminCommand, DrainCommand, KickArgs, ListArgs, TopArgs, api_word, wire_duration,
 };
+pub use bench::{BenchArgs, ProtocolArg};
 pub use chat::ChatArgs;
 pub use health::HealthArgs;
 pub use serve::{LogFormatArg, ServeArgs};
@@ -34,6 +36,8 @@ pub enum Command {
     Health(HealthArgs),
     /// See and steer a running server.
     Admin(Box<AdminArgs>),
+    /// Load a server, and tell how fast it is and whether all was delivered, in one order.
+    Bench(Box<BenchArgs>),
 }
 
 #[cfg(test)]
