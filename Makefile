@@ -1,6 +1,6 @@
 # What there is to do with this project; `make` alone lists it.
 
-.PHONY: help run test check e2e image e2e-container watch fmt clean
+.PHONY: help run test check e2e bench bench-scale image e2e-container watch fmt clean
 
 help: ## List these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -12,12 +12,19 @@ test: ## Run all tests
 	cargo test
 	cargo test --features loom --lib hub::model
 
-check: ## Check format and lints
+check: ## Check format and lints, and the arithmetic of the benchmarks
 	cargo fmt --check
 	cargo clippy --all-targets -- --deny warnings
+	python3 -B -m unittest discover --quiet --start-directory benches/side_by_side/tests --top-level-directory benches
 
 e2e: ## Check with foreign clients, HAProxy and Prometheus (installs them below target/)
 	bash tests/e2e/run
+
+bench: ## Measure beside raw sockets, NATS and the usual tonic server (BENCH_ROUNDS=3 BENCH_SECONDS=3 BENCH_ONLY="100-saturated …")
+	cd benches && exec python3 -B -m side_by_side bench
+
+bench-scale: ## Measure over more and more connections and rooms (the same variables)
+	cd benches && exec python3 -B -m side_by_side scale
 
 # podman and buildah do as well (`make image DOCKER=podman`); BUILDAH_FORMAT makes them keep the health check.
 DOCKER ?= docker
