@@ -32,7 +32,7 @@ pub struct Settings {
     pub max_streams: u32,
     /// Rooms at a time.
     pub max_rooms: usize,
-    /// How long a room outlives its last member.
+    /// How long a room outlives its last member or last publish, with its history and its idempotency keys.
     pub room_idle: Duration,
     /// What a room's log keeps: bytes of frames.
     pub retention_bytes: u64,

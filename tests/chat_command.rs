@@ -190,6 +190,58 @@ fn json_has_one_object_for_everything_that_the_server_sends() {
     assert_eq!((&gap["reason"], &gap["count"]), (&"REASON_EPOCH".into(), &0.into()));
 }
 
+/// What the objects are, each event and acknowledgement with its place.
+fn outline(heard: &[(String, Value)]) -> Vec<String> {
+    let place = |value: &Value| {
+        let position = value["position"].as_str()?;
+        Some(position.rsplit_once(':')?.1.to_owned())
+    };
+    let of = |(is, value): &(String, Value)| match &**is {
+        "event" | "ack" => format!("{is} {}", place(value).unwrap()),
+        _ => is.clone(),
+    };
+    heard.iter().map(of).collect()
+}
+
+#[test]
+fn each_line_is_acknowledged_right_after_it_is_heard_and_before_the_goodbye() {
+    let server = Server::start(&[]);
+    let addr = server.addr.to_string();
+    let lines = "hi\n".repeat(500);
+    let heard = hears_json(&addr, &["--room", "blue"], &lines);
+    let mut expected = vec!["welcome".to_owned()];
+    expected.extend((1..=500).flat_map(|n| [format!("event {n}"), format!("ack {n}")]));
+    expected.push("goodbye".to_owned());
+    assert_eq!(outline(&heard), expected);
+    let lines_of = |heard: &[(String, Value)]| {
+        of(heard, "ack").iter().map(|ack| ack["line"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(lines_of(&heard), (1..=500).collect::<Vec<_>>());
+    // The same when its own lines are not heard.
+    let heard = hears_json(&addr, &["--room", "blue", "--only", "nothing"], &lines);
+    let mut expected = vec!["welcome".to_owned()];
+    expected.extend((501..=1000).map(|n| format!("ack {n}")));
+    expected.push("goodbye".to_owned());
+    assert_eq!(outline(&heard), expected);
+    assert_eq!(lines_of(&heard), (1..=500).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_input_that_cannot_be_read_is_an_error() {
+    let server = Server::start(&[]);
+    let addr = server.addr.to_string();
+    for flags in [&[][..], &["--follow"]] {
+        let folder = std::fs::File::open("/").unwrap();
+        let output = chat(&addr, flags).stdin(folder).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{flags:?}: {error}");
+        assert!(
+            error.starts_with("chatroom: cannot read the input: ") && error.lines().count() == 1,
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn a_server_without_the_service_is_one_line() {
     let server = Server::start(&[]);

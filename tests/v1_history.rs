@@ -8,7 +8,7 @@ use chatroom::wire::v1::{
     Gap, Hello, Position, Start, SubscribeRequest, gap::Reason, join_response::Response, start::At,
 };
 use common::{
-    client::{Transport, chat},
+    client::{Ending, Transport, chat},
     server::Server,
     v1::{
         Guest, after, earliest, hello, hello_from, is_invalid, last, of_kind, offset, reason_of, refusal,
@@ -64,6 +64,9 @@ fn is_not_retained(status: &Status, of: &Position, (from, to): (u64, u64)) {
     assert_eq!(why.reason, "START_NOT_RETAINED");
     let told = (why.metadata["from"].as_str(), why.metadata["to"].as_str());
     assert_eq!(told, (written(&at(of, from)).as_str(), written(&at(of, to)).as_str()));
+    assert_eq!(why.metadata["why"], "retention");
+    let words = format!("{} messages from ", to + 1 - from);
+    assert!(status.message().contains(&words) && !status.message().contains("anew"), "{status:?}");
     assert!(status.get_details_retry_info().is_none());
 }
 
@@ -229,11 +232,16 @@ async fn a_position_of_another_life_of_the_room_is_a_gap_of_epoch() {
     };
     common::within(common::PATIENCE, "another life of the room", gone).await;
     let refused = refusal(&server, hello_from("blue", strictly(after(&old)))).await;
-    assert_eq!((refused.code(), &*reason_of(&refused).reason), (Code::OutOfRange, "START_NOT_RETAINED"));
+    let why = reason_of(&refused);
+    assert_eq!((refused.code(), &*why.reason), (Code::OutOfRange, "START_NOT_RETAINED"));
+    assert_eq!(why.metadata["why"], "epoch");
+    let words = refused.message();
+    assert!(words.contains("the room began anew") && !words.contains("retained"), "{words}");
     let resume = written(&old);
     let call = chat(&[("chatroom-room", "blue"), ("chatroom-resume", &resume)]);
     let (_, mut member) = Transport::connect(server.addr).await.open(call).await;
-    member.ends_with(Code::OutOfRange).await;
+    // On the wire blanks are escaped.
+    assert_eq!(member.ends().await, Ending::Status(Code::OutOfRange, words.replace(' ', "%20")));
 
     let mut bob = Guest::joins(&server, hello_from("blue", after(&old))).await;
     let new = bob.position().clone();
@@ -257,6 +265,9 @@ async fn after_a_restart_what_the_new_life_has_dropped_is_a_part_of_the_gap() {
     let mut bob = Guest::joins(&server, hello_from("blue", after(&old))).await;
     assert_eq!(bob.position(), &at(ann.position(), 7));
     is_gap(&bob.gap().await, Reason::Epoch, ann.position(), (1, 7, 7));
+    let refused = refusal(&server, hello_from("blue", strictly(after(&old)))).await;
+    let words = refused.message();
+    assert!(words.contains("began anew") && words.contains("7 messages from "), "{words}");
     hears(&mut bob, &mut (8..=12)).await;
 }
 

@@ -61,6 +61,7 @@ fn not_there<T: std::fmt::Debug>(answer: Result<T, Status>) {
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
     let resource = status.get_details_resource_info().unwrap();
     assert_eq!((&*resource.resource_type, &*resource.resource_name), ("room", "nowhere"));
+    assert_eq!(reason_of(&status).reason, "ROOM_NOT_FOUND");
 }
 
 #[tokio::test]

@@ -69,6 +69,11 @@ fn wrong_hellos() -> Vec<(Hello, String)> {
     for name in ["a\nb", "\u{7}", "\u{1b}[31m", "\0", "\u{7f}", &long(65), &"ü".repeat(65)] {
         wrong.push((hello_of("blue", name), "display_name".to_owned()));
     }
+    for name in
+        ["mallory ", "\u{a0}mallory", "mallory\u{200b}", "mal\u{ad}lory", "\u{61c}mallory", "\u{feff}"]
+    {
+        wrong.push((hello_of("blue", name), "display_name".to_owned()));
+    }
     let of = |kinds| Hello { kinds, ..hello("blue") };
     wrong.push((of(vec!["x".to_owned(); 33]), "kinds".to_owned()));
     wrong.push((of(kinds(&[""])), "kinds[0]".to_owned()));
@@ -235,7 +240,8 @@ async fn what_is_too_large_exhausts_resources_whatever_the_call() {
 async fn who_says_no_hello_is_sent_away_after_a_while() {
     let server = Server::start(&[]);
     let mut call = Call::opens(&mut client(&server).await).await;
-    assert_eq!(call.is_over().await.code(), Code::DeadlineExceeded);
+    let status = call.is_over().await;
+    assert_eq!((status.code(), &*reason_of(&status).reason), (Code::DeadlineExceeded, "NO_REQUEST"));
     let stopped = server.stop().await;
     assert_eq!((stopped.joined, stopped.departed), (0, 0));
 }
@@ -313,6 +319,7 @@ async fn broken_protobuf_is_internal_and_never_broadcast() {
         let (_open, mut responses) = joins_raw(&server, &[broken, &hello]).await;
         let status = within(PATIENCE, "a refusal", responses.message()).await.unwrap_err();
         assert_eq!(status.code(), Code::Internal, "{broken:02x?}: {status:?}");
+        assert_eq!(reason_of(&status).reason, "INVALID_MESSAGE");
 
         let words = format!("before {n}");
         let said = publishes(text(&words)).encode_to_vec();
@@ -325,6 +332,7 @@ async fn broken_protobuf_is_internal_and_never_broadcast() {
             }
         };
         assert_eq!(status.code(), Code::Internal, "{broken:02x?}: {status:?}");
+        assert_eq!(reason_of(&status).reason, "INVALID_MESSAGE");
         let [Response::Welcome(_), Response::Event(event), Response::Goodbye(goodbye)] = &heard[..] else {
             panic!("{heard:?}")
         };
@@ -382,6 +390,28 @@ async fn broken_frames_unknown_methods_and_encodings_are_refused() {
         }
     }
     bystander.noticed_nothing().await;
+}
+
+#[tokio::test]
+async fn an_unknown_method_or_encoding_has_its_reason() {
+    let server = Server::start(&[]);
+    let channel = Channel::from_shared(format!("http://{}", server.addr)).unwrap().connect().await.unwrap();
+    let mut grpc = tonic::client::Grpc::new(channel);
+    for (path, encoding, reason) in [
+        ("/chatroom.v1.ChatService/Whisper", "identity", "NO_SUCH_METHOD"),
+        ("/hello.ChatRoom/Whisper", "identity", "NO_SUCH_METHOD"),
+        ("/chatroom.v1.ChatService/Join", "br", "CODING_NOT_ACCEPTED"),
+        ("/chatroom.v1.ChatService/Publish", "br", "CODING_NOT_ACCEPTED"),
+        ("/chatroom.v1.ChatService/ListRooms", "br", "CODING_NOT_ACCEPTED"),
+        ("/hello.ChatRoom/Chat", "br", "CODING_NOT_ACCEPTED"),
+    ] {
+        grpc.ready().await.unwrap();
+        let mut request = tonic::Request::new(Vec::new());
+        request.metadata_mut().insert("grpc-encoding", encoding.parse().unwrap());
+        let asking = grpc.unary(request, http::uri::PathAndQuery::from_static(path), Raw);
+        let status = within(PATIENCE, "a refusal", asking).await.unwrap_err();
+        assert_eq!((status.code(), &*reason_of(&status).reason), (Code::Unimplemented, reason), "{path}");
+    }
 }
 
 /// A call that sends these bytes and half-closes.

@@ -1,5 +1,6 @@
 //! Decoding what a client sends: prost and tonic do it; here are its bounds.
 
+use crate::rpc::{invalid_message, refused};
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
 use std::marker::PhantomData;
@@ -22,7 +23,7 @@ impl<T: Message + Default> Decoder for Requests<T> {
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
         let decoded = T::decode(message);
-        decoded.map(Some).map_err(|e| Status::internal(format!("not a request of this method: {e}")))
+        decoded.map(Some).map_err(|e| invalid_message(format!("not a request of this method: {e}")))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
@@ -30,26 +31,34 @@ impl<T: Message + Default> Decoder for Requests<T> {
     }
 }
 
-/// The messages of a request's body, none longer than `max_bytes`.
+/// How a request's messages are compressed.
 ///
 /// # Errors
 /// UNIMPLEMENTED for a content coding that is not [`ACCEPTED`].
+pub(super) fn coding(headers: &HeaderMap) -> Result<Option<CompressionEncoding>, Status> {
+    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(None),
+        Some(b"gzip") => Ok(Some(CompressionEncoding::Gzip)),
+        Some(_) => {
+            let words = format!("messages may be coded as {ACCEPTED}");
+            let mut status = refused(Code::Unimplemented, words, "CODING_NOT_ACCEPTED", &[], None);
+            let accepted = tonic::metadata::MetadataValue::from_static(ACCEPTED);
+            status.metadata_mut().insert("grpc-accept-encoding", accepted);
+            Err(status)
+        }
+    }
+}
+
+/// The messages of a request's body, none longer than `max_bytes`.
+///
+/// # Errors
+/// As [`coding`].
 pub(super) fn messages<T: Message + Default + 'static>(
     headers: &HeaderMap,
     body: tonic::body::Body,
     max_bytes: usize,
 ) -> Result<Streaming<T>, Status> {
-    let coding = match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => None,
-        Some(b"gzip") => Some(CompressionEncoding::Gzip),
-        Some(_) => {
-            let mut status = Status::unimplemented(format!("messages may be coded as {ACCEPTED}"));
-            let accepted = tonic::metadata::MetadataValue::from_static(ACCEPTED);
-            status.metadata_mut().insert("grpc-accept-encoding", accepted);
-            return Err(status);
-        }
-    };
-    Ok(Streaming::new_request(Requests(PhantomData), body, coding, Some(max_bytes)))
+    Ok(Streaming::new_request(Requests(PhantomData), body, coding(headers)?, Some(max_bytes)))
 }
 
 /// The words for a message that is too large.

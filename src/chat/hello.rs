@@ -8,7 +8,7 @@ use super::seat::{Admitted, Caller, Door};
 use crate::hub::{
     Departure, DisplayName, InvalidName, Lens, Listening, NoPosition, Publisher, RoomName, Start,
 };
-use crate::rpc::invalid;
+use crate::rpc::{invalid, no_such_method};
 use crate::telemetry::trace::ConnectionSpan;
 use crate::wire::hello::{ChatRequest, chat_room_server};
 use crate::wire::v1::body::Body as Words;
@@ -41,7 +41,7 @@ impl ChatRoom {
     pub(super) fn call(&self, request: Request<Body>) -> Result<Response<Reply>, Status> {
         match request.uri().path() {
             CHAT => self.chat(request),
-            _ => Err(Status::unimplemented("hello.ChatRoom has one method: Chat")),
+            _ => Err(no_such_method("hello.ChatRoom has one method: Chat")),
         }
     }
 

@@ -53,6 +53,7 @@ pub(super) fn of_refusal(refusal: &Refused) -> Status {
         Refused::Start(NoStart::Missing(gap)) => {
             metadata.push(("from", gap.from.to_string()));
             metadata.push(("to", gap.to.to_string()));
+            metadata.push(("why", gap.why.as_str().to_owned()));
             (Code::OutOfRange, "START_NOT_RETAINED", false)
         }
     };

@@ -167,7 +167,7 @@ pub struct KickArgs {
     /// Say whom it would end, and end nobody
     #[arg(long)]
     dry_run: bool,
-    /// Words for the client
+    /// Words for the client: at most 256 characters, no control characters
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Refuse whoever comes back, for this long: up to 30days

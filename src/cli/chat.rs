@@ -9,7 +9,7 @@ pub struct ChatArgs {
     /// Server to chat on
     #[arg(long, env = "CHATROOM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
     pub addr: String,
-    /// Display name
+    /// Display name: at most 64 characters, all to be seen, no white space around them
     #[arg(long, env = "CHATROOM_NAME", value_name = "NAME")]
     pub name: Option<String>,
     /// Room to be in [default: lobby]
@@ -26,8 +26,8 @@ pub struct ChatArgs {
     pub only: Vec<String>,
     /// Where to begin to hear: tail, earliest, last:N, or after a position, like 1f0c5a9b3e7d2846:17
     ///
-    /// Positions are in the output of --json, and in the status that ends a call. A chat that has nothing to say, not
-    /// even --follow, ends at once.
+    /// last:N counts all kinds of messages, before --only picks some. Positions are in the output of --json, and in the
+    /// status that ends a call. A chat that has nothing to say, not even --follow, ends at once.
     #[arg(long, value_name = "START", default_value = "tail", value_parser = start)]
     pub from: Start,
     /// Tell who comes and goes
@@ -35,8 +35,9 @@ pub struct ChatArgs {
     pub presence: bool,
     /// Print everything that the server sends, one JSON object per line, for scripts
     ///
-    /// Each has one field: welcome, event, ack, gap, presence, goodbye or disconnected. Positions are epoch:offset, times
-    /// RFC 3339, bytes base64, integers plain numbers.
+    /// Each has one field: welcome, event, ack, gap, presence, goodbye or disconnected. An ack has the number of the
+    /// input's line that it is for; the first has 1. Positions are epoch:offset, times RFC 3339, bytes base64, integers
+    /// plain numbers.
     #[arg(long)]
     pub json: bool,
 }

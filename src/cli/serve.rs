@@ -51,7 +51,11 @@ fn slow_rule(text: &str) -> Result<SlowRule, String> {
         return Err("names rooms by 1 to 128 of A-Z a-z 0-9 . _ -, and a * at the end for all that begin so"
             .to_owned());
     }
-    let policy = SlowPolicyArg::from_str(policy, false)?;
+    let policy = SlowPolicyArg::from_str(policy, false).map_err(|_| {
+        let known = SlowPolicyArg::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let known = known.map(|policy| policy.get_name().to_owned()).collect::<Vec<_>>().join(", ");
+        format!("there is no policy {policy:?}, but {known}")
+    })?;
     Ok(SlowRule { rooms: rooms.to_owned(), policy: policy.into() })
 }
 
@@ -109,7 +113,7 @@ struct LimitArgs {
     /// Rooms at a time
     #[arg(long, env = "CHATROOM_MAX_ROOMS", value_name = "N", default_value_t = defaults().max_rooms)]
     max_rooms: usize,
-    /// How long a room outlives its last member
+    /// How long a room outlives its last member or last publish, with its history and its idempotency keys
     #[arg(long, env = "CHATROOM_ROOM_IDLE", value_name = "TIME", default_value_t = seconds(defaults().room_idle))]
     room_idle: humantime::Duration,
     /// What a room's log keeps: bytes
@@ -139,9 +143,9 @@ struct LimitArgs {
     /// Bytes in a room's inbox
     #[arg(long, env = "CHATROOM_INBOX_BYTES", value_name = "BYTES", default_value_t = ByteSize(defaults().inbox_bytes as u64))]
     inbox_bytes: ByteSize,
-    /// Messages of one connection in its room's inbox
-    #[arg(long, env = "CHATROOM_INBOX_SHARE", value_name = "N", default_value_t = defaults().inbox_share)]
-    inbox_share: usize,
+    /// Messages of one connection in its room's inbox [default: 256, or all that the inbox takes if that is less]
+    #[arg(long, env = "CHATROOM_INBOX_SHARE", value_name = "N")]
+    inbox_share: Option<usize>,
     /// Time for a TCP connection to begin speaking HTTP/2
     #[arg(long, env = "CHATROOM_PREFACE_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().preface_deadline))]
     preface_deadline: humantime::Duration,
@@ -201,7 +205,9 @@ impl ServeArgs {
             slow: SlowRules { default: limits.slow_policy.into(), rooms: limits.slow_policy_for.clone() },
             inbox_messages: limits.inbox_messages,
             inbox_bytes: bytes(limits.inbox_bytes),
-            inbox_share: limits.inbox_share,
+            inbox_share: limits
+                .inbox_share
+                .unwrap_or_else(|| defaults().inbox_share.min(limits.inbox_messages)),
             preface_deadline: *limits.preface_deadline,
             first_stream_deadline: *limits.first_stream_deadline,
             write_stall_limit: *limits.write_stall_limit,
@@ -236,9 +242,35 @@ mod tests {
 
     #[test]
     fn the_flags_default_to_the_settings_defaults() {
-        let cli = Cli::try_parse_from(["chatroom", "serve"]).expect("no flag is required");
-        let Command::Serve(args) = cli.command else { panic!("serve") };
+        let args = parse(&[]).expect("no flag is required");
         let config = args.config(1 << 20).expect("the defaults are valid");
         assert_eq!(format!("{:?}", *config), format!("{:?}", Settings::default()));
+    }
+
+    fn parse(flags: &[&str]) -> Result<Box<ServeArgs>, clap::Error> {
+        let cli = Cli::try_parse_from(["chatroom", "serve"].iter().chain(flags))?;
+        let Command::Serve(args) = cli.command else { panic!("serve") };
+        Ok(args)
+    }
+
+    #[test]
+    fn a_share_is_no_more_than_the_inbox_unless_it_is_said() {
+        let share = |flags: &[&str]| {
+            let config = parse(flags).expect("flags").config(1 << 20);
+            config.map(|config| config.inbox_share).map_err(|error| error.to_string())
+        };
+        assert_eq!(share(&["--inbox-messages", "4"]), Ok(4));
+        assert_eq!(share(&["--inbox-messages", "10000"]), Ok(256));
+        assert_eq!(share(&["--inbox-messages", "4", "--inbox-share", "2"]), Ok(2));
+        let words = "inbox-share must be from 1 to 4, not 5".to_owned();
+        assert_eq!(share(&["--inbox-messages", "4", "--inbox-share", "5"]), Err(words));
+        assert!(share(&["--inbox-messages", "0"]).is_err_and(|words| words.starts_with("inbox-messages")));
+    }
+
+    #[test]
+    fn a_policy_that_is_none_is_told_those_that_are() {
+        let error = parse(&["--slow-policy-for", "x=foo"]).expect_err("no policy").to_string();
+        assert!(error.contains("no policy \"foo\", but disconnect, skip"), "{error}");
+        assert!(parse(&["--slow-policy-for", "x=skip,game-*=disconnect"]).is_ok());
     }
 }

@@ -95,7 +95,7 @@ impl Start {
 pub struct Join {
     /// The room: 1 to 128 of `A-Z a-z 0-9 . _ -`; "lobby" if empty. It is made if it does not exist.
     pub room: String,
-    /// What to be called: at most 64 characters, no control characters.
+    /// What to be called: at most 64 characters, no white space around it, no control or invisible characters.
     pub display_name: String,
     /// Where to begin.
     pub start: Start,

@@ -3,54 +3,35 @@
 //! Says each line of its input and prints what it hears. It comes back by itself after a broken connection, and then
 //! neither says nor prints anything twice.
 
+mod acks;
+mod input;
 mod json;
 mod plain;
 
 use crate::cli::ChatArgs;
-use crate::client::{Client, Error, Incoming, Join, Publisher, Receipt, Receiver};
+use crate::client::{Client, Error, Incoming, Join, Publisher, Receipt};
 use crate::cmd::terminal::{describe, innermost};
+use acks::{Acked, Acks};
 use anyhow::{Context as _, anyhow};
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use input::Line;
+use std::io::{self, IsTerminal as _, Write as _};
 use tokio::sync::mpsc;
+use tokio::task::unconstrained;
 use tonic::Code;
-
-/// Lines that are read ahead of the server.
-const AHEAD: usize = 64;
 
 /// Chats until the input has ended and its last line came back, or for ever with `--follow`.
 ///
 /// # Errors
-/// When the server cannot be reached at first, refuses, or when the output is closed.
+/// When the server cannot be reached at first, refuses, when the input cannot be read, or when the output is closed.
 pub fn run(args: &ChatArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(chat(args, read_lines()));
+    let done = runtime.block_on(chat(args, input::lines()));
     // The thread that reads the input may still wait for a line: nothing waits for it.
     runtime.shutdown_background();
     done
 }
 
-/// The lines of stdin; the channel closes at its end.
-fn read_lines() -> mpsc::Receiver<String> {
-    let (lines, receiver) = mpsc::channel(AHEAD);
-    std::thread::spawn(move || {
-        for (number, line) in std::io::stdin().lock().split(b'\n').enumerate() {
-            let Ok(line) = line.inspect_err(|error| eprintln!("chatroom: cannot read on: {error}")) else {
-                break;
-            };
-            let line = String::from_utf8(line).unwrap_or_else(|error| {
-                eprintln!("chatroom: line {} is not UTF-8; what is not is said as \u{fffd}", number + 1);
-                String::from_utf8_lossy(error.as_bytes()).into_owned()
-            });
-            let line = line.strip_suffix('\r').map(str::to_owned).unwrap_or(line);
-            if lines.blocking_send(line).is_err() {
-                break;
-            }
-        }
-    });
-    receiver
-}
-
-async fn chat(args: &ChatArgs, lines: mpsc::Receiver<String>) -> anyhow::Result<()> {
+async fn chat(args: &ChatArgs, lines: mpsc::Receiver<io::Result<Line>>) -> anyhow::Result<()> {
     let explain = |error| explain(&args.addr, error);
     let client = Client::connect(&args.addr).await.map_err(explain)?;
     let join = Join {
@@ -61,94 +42,68 @@ async fn chat(args: &ChatArgs, lines: mpsc::Receiver<String>) -> anyhow::Result<
         presence: args.presence,
         ..Join::default()
     };
-    let (publisher, receiver) = client.join(join).await.map_err(explain)?.split();
-    let out = Out { json: args.json };
+    let (publisher, mut receiver) = client.join(join).await.map_err(explain)?.split();
+    let out = Out { json: args.json, on_terminal: io::stdout().is_terminal() };
     if out.json {
-        out.line(&json::welcome(receiver.welcome()).to_string())?;
+        write_json(&json::welcome(receiver.welcome()))?;
     }
-    let (receipts, awaited) = mpsc::channel(AHEAD);
+    let (receipts, mut acks) = Acks::new();
     let mut speaking = Box::pin(speak(args, publisher, lines, receipts));
-    let mut acknowledging = Box::pin(acknowledge(&out, awaited));
-    let mut listening = Box::pin(listen(&out, receiver));
-    let (mut spoken, mut acknowledged) = (None, None);
-    // All three at once: who only waits to speak does not hear, and so is not heard.
+    let (mut spoken, mut acked) = (None, Ok(()));
+    // All at once: who only waits to speak does not hear, and so is not heard. What is there to hear comes before an
+    // acknowledgement that is there, unless `Acks` knows better; whatever tokio's budget.
     let heard = loop {
         tokio::select! {
+            biased;
             done = &mut speaking, if spoken.is_none() => spoken = Some(done),
-            done = &mut acknowledging, if acknowledged.is_none() => acknowledged = Some(done),
-            done = &mut listening => break done,
+            incoming = unconstrained(receiver.receive()) => match incoming {
+                Ok(Some(incoming)) => {
+                    while let Some(acked) = acks.before(&incoming) {
+                        out.acked(&acked)?;
+                    }
+                    out.heard(&incoming)?;
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            },
+            Some(next) = acks.next() => match next {
+                Ok(next) => out.acked(&next)?,
+                // So the session has ended; what else there is to hear may say more.
+                Err(error) => acked = Err(error),
+            },
         }
     };
-    heard.map_err(|cannot| cannot.or_explain(&args.addr))?;
-    drop(speaking);
     // Whatever it still waits for has been decided.
-    if acknowledged.is_none() {
-        acknowledging.await.map_err(|cannot| cannot.or_explain(&args.addr))?;
+    drop(speaking);
+    while let Some(next) = acks.next().await {
+        match next {
+            Ok(next) => out.acked(&next)?,
+            Err(error) => acked = Err(error),
+        }
     }
-    spoken.unwrap_or(Ok(())).map_err(explain)
+    heard.and(acked).map_err(explain)?;
+    spoken.unwrap_or(Ok(()))
 }
 
 /// Says the lines; then drops the publisher, which ends the session when it has heard itself.
 async fn speak(
     args: &ChatArgs,
     publisher: Publisher,
-    mut lines: mpsc::Receiver<String>,
-    receipts: mpsc::Sender<Receipt>,
-) -> Result<(), Error> {
+    mut lines: mpsc::Receiver<io::Result<Line>>,
+    receipts: mpsc::Sender<(u64, Receipt)>,
+) -> anyhow::Result<()> {
     let kind = args.kind.clone().unwrap_or_default();
     while let Some(line) = lines.recv().await {
-        let receipt = publisher.submit(kind.as_str(), line).await?;
-        // Its reader stops only together with everything else.
-        let _ = receipts.send(receipt).await;
+        let Line { number, text } = line.context("cannot read the input")?;
+        // Before it is said, so that its receipt is there before its acknowledgement is.
+        let room = receipts.reserve().await?;
+        let receipt = publisher.submit(kind.as_str(), text).await;
+        room.send((number, receipt.map_err(|error| explain(&args.addr, error))?));
     }
     if args.follow {
         std::future::pending::<()>().await;
     }
     Ok(())
-}
-
-async fn acknowledge(out: &Out, mut receipts: mpsc::Receiver<Receipt>) -> Result<(), Cannot> {
-    while let Some(receipt) = receipts.recv().await {
-        let ack = receipt.await?;
-        if out.json {
-            out.line(&json::ack(&ack).to_string())?;
-        }
-    }
-    Ok(())
-}
-
-async fn listen(out: &Out, mut receiver: Receiver) -> Result<(), Cannot> {
-    while let Some(incoming) = receiver.receive().await? {
-        out.heard(&incoming)?;
-    }
-    Ok(())
-}
-
-/// Why it cannot go on: the session, or the output.
-enum Cannot {
-    Chat(Error),
-    Write(anyhow::Error),
-}
-
-impl From<Error> for Cannot {
-    fn from(error: Error) -> Self {
-        Self::Chat(error)
-    }
-}
-
-impl From<anyhow::Error> for Cannot {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Write(error)
-    }
-}
-
-impl Cannot {
-    fn or_explain(self, address: &str) -> anyhow::Error {
-        match self {
-            Self::Chat(error) => explain(address, error),
-            Self::Write(error) => error,
-        }
-    }
 }
 
 /// The error in one line; a server's words cannot steer the terminal.
@@ -167,15 +122,16 @@ fn explain(address: &str, error: Error) -> anyhow::Error {
 /// Where what is heard goes.
 struct Out {
     json: bool,
+    on_terminal: bool,
 }
 
 impl Out {
     fn heard(&self, incoming: &Incoming) -> anyhow::Result<()> {
         if self.json {
-            return self.line(&json::of(incoming).to_string());
+            return write_json(&json::of(incoming));
         }
         if let Incoming::Event(event) = incoming {
-            return self.line(&plain::event(event));
+            return write(&plain::event(event, self.on_terminal));
         }
         if let Some(note) = plain::note(incoming) {
             eprintln!("chatroom: {note}");
@@ -183,10 +139,16 @@ impl Out {
         Ok(())
     }
 
-    fn line(&self, line: &str) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        let line =
-            if self.json { json::harmless(line).into() } else { plain::harmless(line, out.is_terminal()) };
-        writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to stdout")
+    fn acked(&self, acked: &Acked) -> anyhow::Result<()> {
+        if self.json { write_json(&json::ack(acked)) } else { Ok(()) }
     }
+}
+
+fn write_json(object: &serde_json::Value) -> anyhow::Result<()> {
+    write(&json::harmless(&object.to_string()))
+}
+
+fn write(line: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to stdout")
 }

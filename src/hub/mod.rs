@@ -69,7 +69,7 @@ pub struct Limits {
     pub connections: usize,
     /// Rooms at a time.
     pub rooms: usize,
-    /// How long a room outlives its last member.
+    /// How long a room outlives its last member or visit.
     pub room_idle: Duration,
     /// What a room's log keeps.
     pub retention: log::Retention,

@@ -46,9 +46,15 @@ pub enum InvalidName {
     /// A room name outside the rule.
     #[error("a room name has 1 to {ROOM_NAME_MAX} of the characters A-Z a-z 0-9 . _ -")]
     Room,
-    /// A display name outside the rule.
-    #[error("a display name has at most {DISPLAY_NAME_MAX} characters, none of them a control character")]
+    /// A display name that is too long, or no text.
+    #[error("a display name has at most {DISPLAY_NAME_MAX} characters, in UTF-8")]
     Display,
+    /// A display name that does not begin or end with something to see.
+    #[error("a display name has no white space around it")]
+    DisplaySurrounded,
+    /// A display name with a character that nobody sees, or that disturbs what is around it.
+    #[error("a display name has no control characters and no invisible ones, such as U+{:04X}", u32::from(*.0))]
+    DisplayCharacter(char),
     /// Not a UUID.
     #[error("a connection id is a UUID")]
     ConnectionId,
@@ -89,16 +95,28 @@ impl fmt::Display for RoomName {
     }
 }
 
-/// What a client calls itself; may be empty. Not unique, not trusted, never a metric label.
+/// What a client calls itself; may be empty. Not unique, not trusted, never a metric label. It has nothing that nobody
+/// sees, or who is banned by name would come back with one such character more. Look-alikes are not told apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DisplayName(Box<str>);
 
 impl DisplayName {
     /// # Errors
-    /// [`InvalidName::Display`] when it is too long or could disturb a terminal.
+    /// [`InvalidName::Display`] when it is too long, [`InvalidName::DisplayCharacter`] when it could disturb a terminal or
+    /// is not all to be seen, [`InvalidName::DisplaySurrounded`] by white space.
     pub fn new(name: &str) -> Result<Self, InvalidName> {
-        if name.chars().count() > DISPLAY_NAME_MAX || name.chars().any(is_disturbing) {
+        if name.chars().count() > DISPLAY_NAME_MAX {
             return Err(InvalidName::Display);
+        }
+        let mut before = 'a';
+        for (at, c) in name.char_indices() {
+            if c.is_control() || is_invisible(c) && !shapes(before, c, &name[at + c.len_utf8()..]) {
+                return Err(InvalidName::DisplayCharacter(c));
+            }
+            before = c;
+        }
+        if name.trim() != name {
+            return Err(InvalidName::DisplaySurrounded);
         }
         Ok(Self(name.into()))
     }
@@ -110,15 +128,49 @@ impl DisplayName {
     }
 }
 
-/// Control characters, and the marks that reorder the text around them (Unicode UAX #9, "bidi controls").
-fn is_disturbing(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Characters without a glyph of their own: Unicode's `Default_Ignorable_Code_Point` (`DerivedCoreProperties.txt` of
+/// version 16), which has the soft hyphen, what has no width, the marks that turn the direction of writing, joiners and
+/// variation selectors; line and paragraph separators; annotation marks; and the blank Braille pattern.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Whether `c` is seen all the same: behind a symbol, the selector that has it drawn as an emoji, and the joiner that makes
+/// one emoji of two.
+fn shapes(before: char, c: char, rest: &str) -> bool {
+    let is_symbol = |c: char| !c.is_ascii() && !c.is_alphanumeric() && !c.is_whitespace();
+    match c {
+        '\u{fe0f}' => is_symbol(before) && !is_invisible(before),
+        '\u{200d}' => is_symbol(before) && rest.starts_with(|next| is_symbol(next) && !is_invisible(next)),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_emoji_may_be_made_of_several_characters() {
+        for name in
+            ["\u{2764}\u{fe0f}", "ann \u{1f469}\u{200d}\u{1f4bb}", "\u{1f3f3}\u{fe0f}\u{200d}\u{1f308}!"]
+        {
+            assert!(DisplayName::new(name).is_ok(), "{name:?}");
+        }
+        for name in [
+            "ann\u{fe0f}",
+            "ann\u{200d}",
+            "\u{1f469}\u{200d}",
+            "\u{1f469}\u{200d}a",
+            "\u{2764}\u{fe0f}\u{fe0f}",
+        ] {
+            assert!(matches!(DisplayName::new(name), Err(InvalidName::DisplayCharacter(_))), "{name:?}");
+        }
+    }
 
     #[test]
     fn room_names_are_plain_and_bounded() {
@@ -134,9 +186,47 @@ mod tests {
     fn display_names_are_bounded_and_cannot_disturb_a_terminal() {
         assert!(DisplayName::new("").is_ok());
         assert!(DisplayName::new(&"ü".repeat(DISPLAY_NAME_MAX)).is_ok());
-        let long = "ü".repeat(DISPLAY_NAME_MAX + 1);
-        for bad in ["\u{1b}[31m", "a\nb", "\u{202e}evil", &long] {
-            assert_eq!(DisplayName::new(bad), Err(InvalidName::Display), "{bad:?}");
+        assert_eq!(DisplayName::new(&"ü".repeat(DISPLAY_NAME_MAX + 1)), Err(InvalidName::Display));
+        for (bad, wrong) in [("\u{1b}[31m", '\u{1b}'), ("a\nb", '\n'), ("\u{202e}evil", '\u{202e}')] {
+            assert_eq!(DisplayName::new(bad), Err(InvalidName::DisplayCharacter(wrong)), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn two_display_names_do_not_differ_in_what_nobody_sees() {
+        for unseen in [
+            '\u{200b}',
+            '\u{200c}',
+            '\u{200d}',
+            '\u{2060}',
+            '\u{61c}',
+            '\u{200e}',
+            '\u{2066}',
+            '\u{ad}',
+            '\u{feff}',
+            '\u{180e}',
+            '\u{3164}',
+            '\u{fe0f}',
+            '\u{2028}',
+            '\u{2800}',
+            '\u{e0020}',
+        ] {
+            for name in [format!("mallory{unseen}"), format!("{unseen}mallory"), format!("mal{unseen}lory")] {
+                let refused = DisplayName::new(&name);
+                assert_eq!(refused, Err(InvalidName::DisplayCharacter(unseen)), "{name:?}");
+            }
+        }
+        let words = InvalidName::DisplayCharacter('\u{ad}').to_string();
+        assert!(words.ends_with("such as U+00AD"), "{words}");
+        for space in [' ', '\u{a0}', '\u{2003}', '\u{3000}'] {
+            for name in [format!("mallory{space}"), format!("{space}mallory"), space.to_string()] {
+                assert_eq!(DisplayName::new(&name), Err(InvalidName::DisplaySurrounded), "{name:?}");
+            }
+            assert!(DisplayName::new(&format!("mal{space}lory")).is_ok());
+        }
+        for name in ["Ünal Çelik", "山田　太郎", "علي", "अनिल", "Zoë", "ann 🦀", "-_.", "🇫🇷"]
+        {
+            assert!(DisplayName::new(name).is_ok(), "{name}");
         }
     }
 }

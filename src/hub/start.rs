@@ -48,6 +48,18 @@ pub enum Missing {
     Slow,
 }
 
+impl Missing {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retention => "retention",
+            Self::Epoch => "epoch",
+            Self::Slow => "slow",
+        }
+    }
+}
+
 /// Why a connection cannot begin where it wants to.
 #[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoStart {
@@ -55,8 +67,19 @@ pub enum NoStart {
     #[error("the room's last position is {0}")]
     Beyond(Position),
     /// This is missing, and must not be.
-    #[error("{} messages from {} to {} are not retained", .0.count(), .0.from, .0.to)]
+    #[error("{}", in_words(.0))]
     Missing(Gap),
+}
+
+fn in_words(gap: &Gap) -> String {
+    let Gap { from, to, why } = gap;
+    let not_retained = match gap.count() {
+        0 => None,
+        count => Some(format!("{count} messages from {from} to {to} are not retained")),
+    };
+    let began_anew =
+        (*why == Missing::Epoch).then(|| format!("the room began anew since then, as {}", from.epoch));
+    began_anew.into_iter().chain(not_retained).collect::<Vec<_>>().join("; ")
 }
 
 impl Start {

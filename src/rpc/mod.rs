@@ -29,11 +29,31 @@ pub fn invalid(field: &str, rule: impl Into<String>) -> Status {
     Status::with_error_details(Code::InvalidArgument, format!("{field}: {rule}"), details)
 }
 
-/// A refusal because what was named is not there.
+/// A refusal because what was named is not there; its reason is like `ROOM_NOT_FOUND`.
 #[must_use]
 pub fn not_found(what: &str, name: &str) -> Status {
-    let details = ErrorDetails::with_resource_info(what, name, "", "it is not, or no longer, there");
+    let reason = format!("{}_NOT_FOUND", what.to_uppercase());
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    details.set_resource_info(what, name, "", "it is not, or no longer, there");
     Status::with_error_details(Code::NotFound, format!("no {what} {name:?}"), details)
+}
+
+/// A refusal because the service has no such method; the words say what it has.
+#[must_use]
+pub fn no_such_method(words: &str) -> Status {
+    refused(Code::Unimplemented, words, "NO_SUCH_METHOD", &[], None)
+}
+
+/// A refusal because no request came within this time.
+#[must_use]
+pub fn no_request(within: Duration) -> Status {
+    refused(Code::DeadlineExceeded, format!("no request within {within:?}"), "NO_REQUEST", &[], None)
+}
+
+/// A refusal because what came is no message of the method.
+#[must_use]
+pub fn invalid_message(why: impl Into<String>) -> Status {
+    refused(Code::Internal, why, "INVALID_MESSAGE", &[], None)
 }
 
 /// The same refusal, with a reason out of a closed list and what belongs to it.
@@ -62,4 +82,24 @@ pub fn refused(
         details.set_retry_info(retry);
     }
     Status::with_error_details(code, message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_a_reason_or_names_a_field() {
+        for (status, code, reason) in [
+            (not_found("room", "blue"), Code::NotFound, "ROOM_NOT_FOUND"),
+            (no_such_method("there is Join"), Code::Unimplemented, "NO_SUCH_METHOD"),
+            (no_request(Duration::from_secs(10)), Code::DeadlineExceeded, "NO_REQUEST"),
+            (invalid_message("not a request"), Code::Internal, "INVALID_MESSAGE"),
+        ] {
+            let info = status.get_details_error_info().expect("a reason");
+            assert_eq!((status.code(), &*info.reason, &*info.domain), (code, reason, DOMAIN));
+        }
+        let fields = invalid("room", "is wrong").get_details_bad_request().expect("a field").field_violations;
+        assert_eq!((fields.len(), &*fields[0].field), (1, "room"));
+    }
 }

@@ -17,6 +17,7 @@ use super::reply::Reply;
 use super::seat::{Caller, Door};
 use super::status::of_refusal;
 use crate::hub::Refused;
+use crate::rpc::no_such_method;
 use crate::rpc::page::Tokens;
 use crate::wire::v1::{self as api, chat_service_server};
 use futures_util::future::BoxFuture;
@@ -52,6 +53,12 @@ pub(super) enum Answer {
     Later(BoxFuture<'static, Response<Body>>),
 }
 
+impl Answer {
+    fn refuse(status: Status) -> Self {
+        Self::Now(Box::new(Err(status)))
+    }
+}
+
 impl ChatService {
     pub(super) fn new(door: Door, tokens: Arc<Tokens>) -> Self {
         Self { door, tokens }
@@ -67,7 +74,7 @@ impl ChatService {
                 self.unary(request, |publish| async move { talk::publish(&door, &peer, publish).await })
             }
             LIST_EVENTS | LIST_MEMBERS | LIST_ROOMS if door.keeps_out(&Caller::of("", &request)) => {
-                Answer::Now(Box::new(Err(of_refusal(&Refused::Banned))))
+                Answer::refuse(of_refusal(&Refused::Banned))
             }
             LIST_EVENTS => self.unary(request, move |list: api::ListEventsRequest| {
                 std::future::ready(lists::events(&door.hub, &tokens, &list))
@@ -78,10 +85,7 @@ impl ChatService {
             LIST_ROOMS => self.unary(request, move |list: api::ListRoomsRequest| {
                 std::future::ready(lists::rooms(&door.hub, &tokens, &list))
             }),
-            _ => {
-                let status = Status::unimplemented("chatroom.v1.ChatService has no such method");
-                Answer::Now(Box::new(Err(status)))
-            }
+            _ => Answer::refuse(no_such_method("chatroom.v1.ChatService has no such method")),
         }
     }
 
@@ -113,6 +117,10 @@ impl ChatService {
         A: Message + Default + 'static,
         F: Future<Output = Result<A, Status>> + Send + 'static,
     {
+        // Before tonic does, in its own words.
+        if let Err(status) = codec::coding(request.headers()) {
+            return Answer::refuse(status);
+        }
         let Door { max_message_bytes: max, hub, .. } = self.door.clone();
         let service = service_fn(move |requests: tonic::Request<Streaming<Q>>| {
             let (answer, hub) = (answer.clone(), hub.clone());

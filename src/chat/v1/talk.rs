@@ -8,7 +8,7 @@ use crate::chat::said::{Said, Sender, V1, position};
 use crate::chat::seat::{Admitted, Caller, Door};
 use crate::chat::status;
 use crate::hub::{Departure, Hub, Lens, Listening, Publisher, Refused, Start};
-use crate::rpc::{invalid, refused, retry_after};
+use crate::rpc::{invalid, invalid_message, no_request, refused, retry_after};
 use crate::telemetry::trace::ConnectionSpan;
 use crate::wire::v1::{self as api, join_request::Request};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,12 +68,12 @@ pub(super) async fn first<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<
         first = timeout(HELLO_DEADLINE, requests.message()) => first,
     };
     match first {
-        Err(_) => Err(Status::deadline_exceeded(format!("no request within {HELLO_DEADLINE:?}"))),
+        Err(_) => Err(no_request(HELLO_DEADLINE)),
         Ok(Ok(Some(request))) => Ok(request),
         Ok(Ok(None)) => Err(invalid("request", "the call ended without one")),
         Ok(Err(status)) => Err(match Fault::from(status) {
             Fault::TooLarge => too_large(max),
-            Fault::Invalid(why) => Status::internal(why),
+            Fault::Invalid(why) => invalid_message(why),
             Fault::Broken => Status::cancelled("the call was cancelled"),
         }),
     }
@@ -154,7 +154,7 @@ impl Talk {
                         member.depart(Departure::MessageTooLarge, Some(codec::too_large(self.max)));
                         return;
                     }
-                    Fault::Invalid(why) => Err(Status::internal(why)),
+                    Fault::Invalid(why) => Err(invalid_message(why)),
                 },
             };
             let said = match said {

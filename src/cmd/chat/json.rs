@@ -2,7 +2,8 @@
 //!
 //! The names are those of chatroom.v1 in lowerCamelCase. They stay; more fields may come.
 
-use crate::client::{Ack, Body, Disconnected, Event, Gap, Goodbye, Incoming, Member, Presence, Welcome};
+use super::acks::Acked;
+use crate::client::{Body, Disconnected, Event, Gap, Goodbye, Incoming, Member, Presence, Welcome};
 use crate::cmd::terminal::Harmless;
 use crate::wire;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
@@ -31,8 +32,8 @@ pub(super) fn welcome(welcome: &Welcome) -> Value {
     } })
 }
 
-pub(super) fn ack(ack: &Ack) -> Value {
-    json!({ "ack": { "position": ack.position.to_string(), "repeated": ack.repeated } })
+pub(super) fn ack(Acked { line, ack }: &Acked) -> Value {
+    json!({ "ack": { "line": line, "position": ack.position.to_string(), "repeated": ack.repeated } })
 }
 
 /// The line with everything escaped that could steer a terminal. It is the same JSON.
@@ -129,7 +130,7 @@ fn base64(bytes: &[u8]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{Position, Reason};
+    use crate::client::{Ack, Position, Reason};
     use std::time::SystemTime;
 
     fn at(offset: u64) -> Position {
@@ -175,8 +176,9 @@ mod tests {
         let expected =
             json!({ "goodbye": { "reason": "shutdown", "retryAfter": "1.500s", "position": "0a:2" } });
         assert_eq!(of(&Incoming::Goodbye(bye)), expected);
-        let acked = Ack { position: at(2), repeated: true };
-        assert_eq!(ack(&acked), json!({ "ack": { "position": "0a:2", "repeated": true } }));
+        let acked = Acked { line: 7, ack: Ack { position: at(2), repeated: true } };
+        let expected = json!({ "ack": { "line": 7, "position": "0a:2", "repeated": true } });
+        assert_eq!(ack(&acked), expected);
     }
 
     #[test]

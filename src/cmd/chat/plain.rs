@@ -2,10 +2,20 @@
 
 use crate::client::{Body, Event, Gap, Incoming, Member, Presence, Reason};
 use crate::cmd::terminal::{Harmless, describe};
-use std::borrow::Cow;
 
-/// What was said: its text, or what it is.
-pub(super) fn event(event: &Event) -> String {
+/// What was said, as a line. On a terminal it begins with who says so, unless it is the server, and cannot steer the
+/// terminal; what is piped is as it was said.
+pub(super) fn event(event: &Event, on_terminal: bool) -> String {
+    let said = said(event);
+    match &event.sender {
+        _ if !on_terminal => said,
+        Some(sender) => format!("{}: {}", name(sender), Harmless(&said)),
+        None => Harmless(&said).to_string(),
+    }
+}
+
+/// Its text, or what it is.
+fn said(event: &Event) -> String {
     let kind = &event.kind;
     match &event.body {
         Some(Body::Text(text)) => text.clone(),
@@ -13,11 +23,6 @@ pub(super) fn event(event: &Event) -> String {
         Some(Body::Any(any)) => format!("[{kind}: {}, {} bytes]", any.type_url, any.value.len()),
         None => format!("[{kind}: of a later version]"),
     }
-}
-
-/// The line as it may be written: what is piped is as it was said, a terminal is not steered.
-pub(super) fn harmless(line: &str, on_terminal: bool) -> Cow<'_, str> {
-    if on_terminal { Harmless(line).to_string().into() } else { line.into() }
 }
 
 /// What is to be said beside the conversation, in one line.
@@ -105,8 +110,18 @@ mod tests {
     }
 
     #[test]
-    fn only_a_terminal_gets_escapes() {
-        assert_eq!(harmless("a\u{1b}", false), "a\u{1b}");
-        assert_eq!(harmless("a\u{1b}", true), "a\\u{1b}");
+    fn a_terminal_is_told_who_speaks_and_not_steered() {
+        let said_by = |sender| Event {
+            position: Position { epoch: "e".into(), offset: 1 },
+            time: std::time::SystemTime::UNIX_EPOCH,
+            sender,
+            kind: "chat".into(),
+            body: Some("a\u{1b}".into()),
+        };
+        let server = said_by(None);
+        assert_eq!((&*event(&server, false), &*event(&server, true)), ("a\u{1b}", "a\\u{1b}"));
+        let ann = said_by(Some(member("a\nnn")));
+        assert_eq!((&*event(&ann, false), &*event(&ann, true)), ("a\u{1b}", "a\\nnn: a\\u{1b}"));
+        assert_eq!(event(&said_by(Some(member(""))), true), "somebody: a\\u{1b}");
     }
 }

@@ -1,0 +1,113 @@
+//! Acknowledgements, in the order in which they came among what is heard.
+//!
+//! The client library hands them over apart from events. An acknowledgement is known before anything that came after
+//! it is heard; that it came before something is seen from their positions.
+
+use crate::client::{Ack, Error, Incoming, Position, Receipt};
+use futures_util::FutureExt as _;
+use tokio::sync::mpsc;
+
+/// Lines that wait for their acknowledgement, or for it to be shown.
+const AWAITED_MAX: usize = 64;
+
+/// A line was said.
+pub(super) struct Acked {
+    /// The line's number in the input.
+    pub(super) line: u64,
+    pub(super) ack: Ack,
+}
+
+/// The acknowledgements that are to come, in the order of the lines.
+pub(super) struct Acks {
+    receipts: mpsc::Receiver<(u64, Receipt)>,
+    awaited: Option<(u64, Receipt)>,
+    next: Option<Result<Acked, Error>>,
+}
+
+impl Acks {
+    /// The acknowledgements, and where the receipts of the lines go, each with its line's number.
+    pub(super) fn new() -> (mpsc::Sender<(u64, Receipt)>, Self) {
+        let (sender, receipts) = mpsc::channel(AWAITED_MAX);
+        (sender, Self { receipts, awaited: None, next: None })
+    }
+
+    /// The next; `None` after the last. Loses nothing when it is cancelled.
+    pub(super) async fn next(&mut self) -> Option<Result<Acked, Error>> {
+        self.fetch().await;
+        self.next.take()
+    }
+
+    /// The next, if it came before this.
+    pub(super) fn before(&mut self, incoming: &Incoming) -> Option<Acked> {
+        // Whatever tokio's budget: what is there is there.
+        tokio::task::unconstrained(self.fetch()).now_or_never()?;
+        let came_before =
+            |next: &mut Result<Acked, _>| next.as_ref().is_ok_and(|acked| precedes(&acked.ack, incoming));
+        self.next.take_if(came_before)?.ok()
+    }
+
+    async fn fetch(&mut self) {
+        if self.next.is_some() {
+            return;
+        }
+        if self.awaited.is_none() {
+            self.awaited = self.receipts.recv().await;
+        }
+        if let Some((line, receipt)) = &mut self.awaited {
+            let (line, ack) = (*line, receipt.await);
+            self.awaited = None;
+            self.next = Some(ack.map(|ack| Acked { line, ack }));
+        }
+    }
+}
+
+/// Whether an acknowledgement that is there by now came before this, as far as can be told. It comes right after its own
+/// event; one of another life of the room has nothing to do with what is heard in this one.
+fn precedes(ack: &Ack, incoming: &Incoming) -> bool {
+    let follows = |other: &Position| ack.position.epoch == other.epoch && ack.position.offset > other.offset;
+    let is_at = |other: &Position| ack.position == *other;
+    match incoming {
+        Incoming::Event(event) => !follows(&event.position) && !is_at(&event.position),
+        Incoming::Gap(gap) => !follows(&gap.from) && !is_at(&gap.from),
+        // It tells up to where everything came.
+        Incoming::Goodbye(goodbye) => !follows(&goodbye.position),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Event, Gap, Goodbye, Presence, Reason};
+    use std::time::SystemTime;
+
+    fn at(epoch: &str, offset: u64) -> Position {
+        Position { epoch: epoch.to_owned(), offset }
+    }
+
+    fn event(position: Position) -> Incoming {
+        let (time, kind) = (SystemTime::UNIX_EPOCH, String::new());
+        Incoming::Event(Event { position, time, sender: None, kind, body: None })
+    }
+
+    #[test]
+    fn an_acknowledgement_comes_right_after_its_own_event_and_before_the_goodbye() {
+        let ack = Ack { position: at("e", 7), repeated: false };
+        let gap = |from| Incoming::Gap(Gap { from, to: at("e", 20), count: 13, reason: Reason::Slow });
+        let goodbye =
+            |position| Incoming::Goodbye(Goodbye { reason: "left".to_owned(), retry_after: None, position });
+        for (incoming, is_before) in [
+            (event(at("e", 6)), false),
+            (event(at("e", 7)), false),
+            (event(at("e", 8)), true),
+            (event(at("f", 1)), true),
+            (gap(at("e", 8)), true),
+            (gap(at("e", 3)), false),
+            (goodbye(at("e", 7)), true),
+            (goodbye(at("e", 6)), false),
+            (Incoming::Presence(Presence::default()), false),
+        ] {
+            assert_eq!(precedes(&ack, &incoming), is_before, "{incoming:?}");
+        }
+    }
+}
