@@ -100,6 +100,11 @@ impl<M> Inbox<M> {
         }
     }
 
+    /// Messages that wait, and those that are just being given their place.
+    pub(crate) fn messages(&self) -> u64 {
+        self.load.load(Ordering::Relaxed) / ONE_MESSAGE
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -3,8 +3,10 @@
 //! Members are woken by the lane of the thread they live on, so a wake is a push to the thread's own run queue:
 //! no lock, no system call, whatever the number of members. A lane does all turns that wait, lets everything
 //! that is now runnable run once, and only then reports the turns as had: see [`super::Room`] for why.
+//! A busy room's batch may begin a moment later, see [`super::gather`]: then the lane looks again after each round.
 
 use super::frame::Frame;
+use super::gather::Moment;
 use super::room::Room;
 use super::sequencer::Sequencer;
 use super::sync::{AtomicWaker, SegQueue};
@@ -61,6 +63,19 @@ impl<M: Frame> Lane<M> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneId(pub(crate) usize);
 
+/// A room whose next batch is about to begin.
+struct Gathering<M> {
+    room: Arc<Room<M>>,
+    sequencer: Box<Sequencer<M>>,
+    moment: Moment,
+}
+
+impl<M: Frame> Gathering<M> {
+    fn is_over(&self) -> bool {
+        self.moment.is_over(self.room.inbox().messages())
+    }
+}
+
 /// The work of one lane, to be run as one task on the thread whose connections join on this lane.
 /// There is exactly one for each lane: that is what makes it the only writer of the lane's member lists.
 #[must_use = "a lane that does not run delivers nothing"]
@@ -92,14 +107,19 @@ impl<M: Frame> LaneTask<M> {
         let me = self.id.0;
         let lane = &self.lanes[me];
         let mut under_way: Vec<Arc<Room<M>>> = Vec::new();
+        let mut gathering: Vec<Gathering<M>> = Vec::new();
         loop {
-            poll_fn(|cx| lane.poll_turns(cx)).await;
+            if gathering.is_empty() {
+                poll_fn(|cx| lane.poll_turns(cx)).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
             // As many as wait now: turns that are put meanwhile come after the yield.
             for _ in 0..lane.turns.len() {
                 match lane.turns.pop() {
                     Some(Turn::Sequence(room, sequencer)) => {
-                        room.sequence(sequencer, me);
-                        under_way.push(room);
+                        let moment = sequencer.moment();
+                        gathering.push(Gathering { room, sequencer, moment });
                     }
                     Some(Turn::FanOut(room)) => {
                         room.fan_out(me);
@@ -108,6 +128,10 @@ impl<M: Frame> LaneTask<M> {
                     Some(Turn::Members(room)) => room.apply_members(me),
                     None => break,
                 }
+            }
+            for Gathering { room, sequencer, .. } in gathering.extract_if(.., |room| room.is_over()) {
+                room.sequence(sequencer, me);
+                under_way.push(room);
             }
             if !under_way.is_empty() {
                 // To the end of the run queue, twice: behind every member just woken, and behind the

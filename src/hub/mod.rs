@@ -11,6 +11,7 @@ mod census;
 mod connection;
 mod departure;
 mod frame;
+mod gather;
 mod inbox;
 mod lane;
 mod lens;

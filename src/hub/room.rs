@@ -26,22 +26,6 @@ use crate::config::SlowPolicy;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The part of a batch's time that the next one is put off by when messages wait, and the least that it is worth:
-/// timers have milliseconds.
-const GATHER: f64 = 0.25;
-const GATHER_MIN: Duration = Duration::from_micros(500);
-
-/// How long to let messages gather after a batch that took `took` to fan out, when some wait already.
-///
-/// A long fan-out costs the same whether its frames hold one message or fifty, so under load a short pause makes
-/// every frame fuller. Measured with 1,000 members saturated, two interleaved rounds: 25 to 27 messages in a frame
-/// became 37, CPU for each delivery fell by 21 and 29 %, deliveries rose by 9 and 15 %, and the median latency went
-/// up by 7 % and down by 10 %. Pauses shorter than the timer's millisecond lost throughput with 100 members. A room
-/// that nobody waits in never pauses.
-fn gathering_pause(took: Duration) -> Option<Duration> {
-    Some(took.mul_f64(GATHER)).filter(|pause| *pause >= GATHER_MIN)
-}
-
 /// One room.
 pub struct Room<M> {
     name: RoomName,
@@ -373,13 +357,13 @@ impl<M: Frame> Room<M> {
         }
     }
 
-    fn go_on_or_rest(self: &Arc<Self>, sequencer: Box<Sequencer<M>>, lane: usize) {
+    fn go_on_or_rest(self: &Arc<Self>, mut sequencer: Box<Sequencer<M>>, lane: usize) {
+        let past = sequencer.turn_is_over();
         if self.inbox.is_empty() {
             return self.rest(sequencer, lane);
         }
-        let pause = gathering_pause(sequencer.turn_took());
         let turn = Turn::Sequence(Arc::clone(self), sequencer);
-        match pause {
+        match past.pause() {
             None => self.lanes[lane].push(turn),
             Some(pause) => {
                 let lanes = Arc::clone(&self.lanes);

@@ -5,6 +5,7 @@
 //! a box. Knows nothing of members' wakers or lanes. A replicated order would replace this step and nothing else.
 
 use super::frame::{Batch, FORMS_MAX, Frame};
+use super::gather::{Moment, Past};
 use super::inbox::{Inbox, Offer};
 use super::log::{FRAME_BYTES_MAX, LogWriter};
 use super::member::Member;
@@ -13,7 +14,7 @@ use super::repeats::Repeats;
 use super::segment::{Entry, Place, Segment};
 use super::tally::{Tally, nanos};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A turn ends after this many bytes of messages, so that one room's flood does not keep a lane from its others.
 const TURN_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
@@ -24,6 +25,7 @@ pub(crate) struct Sequencer<M> {
     filling: Filling<M>,
     turn_began: Instant,
     turn_messages: u64,
+    past: Past,
     /// What was appended in this turn and wants to be told when it is done.
     followed: Vec<Followed<M>>,
 }
@@ -93,6 +95,7 @@ impl<M: Frame> Sequencer<M> {
             filling: Filling::new(),
             turn_began: Instant::now(),
             turn_messages: 0,
+            past: Past::default(),
             followed: Vec::new(),
         }
     }
@@ -180,9 +183,15 @@ impl<M: Frame> Sequencer<M> {
         self.turn_began
     }
 
-    /// Time since the last turn began.
-    pub(crate) fn turn_took(&self) -> Duration {
-        self.turn_began.elapsed()
+    /// Everyone has had its turn with the last batch.
+    pub(crate) fn turn_is_over(&mut self) -> Past {
+        self.past = Past { messages: self.turn_messages, took: self.turn_began.elapsed() };
+        self.past
+    }
+
+    /// How long the messages that are there wait for others.
+    pub(crate) fn moment(&self) -> Moment {
+        self.past.moment(Instant::now())
     }
 
     /// Tells this to messages of the last turn that want to be told, each once.
