@@ -5,8 +5,8 @@ from .metrics import CPU, MEMORY
 from .plan import CASES, METRICS
 
 NOTES = """\
-Everyone in a room hears everything; CPU is the server's, by its process, kernel included. *Saturated*: 10 connections publish, each
-with 256 (100 connections) or 64 (1,000) messages under way; *at 50 msg/s*: one publishes. chatroom runs with its defaults, its
+Everyone in a room hears everything; CPU is the server's, by its process, kernel included. *Saturated*: 10 connections publish, with
+256 (100 connections) or 64 (1,000) messages under way between them: each sends another when its own comes back; *at 50 msg/s*: one publishes. chatroom runs with its defaults, its
 metrics scraped every second. *raw sockets* is the floor: one epoll thread, length and bytes, one write per connection
 and turn (`benches/servers/floor.rs`). *naive tonic* is the usual answer, a map of channels behind a mutex
 (`benches/servers/naive.rs`). The servers take turns, and ratios are those of one round: median (lowest–highest).

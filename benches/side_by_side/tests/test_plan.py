@@ -29,7 +29,7 @@ class Cases(unittest.TestCase):
 
     def test_the_tool_is_told_the_pace_or_the_window_or_to_be_silent(self):
         said = {case.name: " ".join(case.arguments(3)) for case in plan.CASES}
-        self.assertIn("--publishers 10 --size 1024 --window 256", said["100-saturated-1024"])
+        self.assertIn("--publishers 10 --size 1024 --window 26", said["100-saturated-1024"])
         self.assertIn("--publishers 1 --size 64 --rate 5 --sources 4 --duration 3s --warmup 1s", said["10000-paced-64"])
         self.assertIn("--publishers 0", said["10000-idle"])
 
