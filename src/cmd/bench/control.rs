@@ -49,6 +49,8 @@ pub(super) struct Control {
 /// One loop's account.
 #[derive(Default)]
 pub(super) struct Progress {
+    /// Transports that are connected, or failed to.
+    pub(super) opened: AtomicUsize,
     /// Calls that joined, and calls that did not and never will.
     pub(super) joined: AtomicUsize,
     pub(super) refused: AtomicUsize,

@@ -357,6 +357,7 @@ impl<'a> EventLoop<'a> {
         let progress = &self.control.progress[self.number];
         let News { joined, refused, live, stalling, heard, last_join, .. } = self.news;
         progress.stalling.store(stalling, Ordering::Relaxed);
+        progress.opened.store(self.transports.len() - self.pending, Ordering::Relaxed);
         progress.live.store(live, Ordering::Relaxed);
         progress.heard.store(heard, Ordering::Relaxed);
         progress.last_join.store(last_join, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// How often it is looked whether a phase is over.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// How long nobody may join while others are still to come.
+/// How long nobody may connect or join while others are still to come.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long nothing may be heard while something is still to come, and how long that may go on in all.
@@ -164,15 +164,16 @@ impl<'a> Leader<'a> {
     async fn join(&mut self) -> Went {
         let all = self.plan.calls() as usize;
         let patience = JOIN_PATIENCE + self.plan.ramp / all as u32;
-        let (mut settled, mut since) = (0, Instant::now());
+        // Who is in may be known only when all are connected; a connection whose first packet is lost takes seconds.
+        let (mut settled, mut open, mut since) = (0, 0, Instant::now());
         self.begin("connecting", all as u64);
         while settled < all && since.elapsed() < patience {
             if self.pause().await == Went::Short {
                 return Went::Short;
             }
-            let now = self.control.settled();
-            if now != settled {
-                (settled, since) = (now, Instant::now());
+            let now = (self.control.settled(), self.control.sum(|progress| &progress.opened));
+            if now != (settled, open) {
+                ((settled, open), since) = (now, Instant::now());
             }
             self.bar.set_position(settled as u64);
         }
