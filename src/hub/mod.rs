@@ -392,7 +392,7 @@ impl<M: Frame> Hub<M> {
     }
 
     /// Waits until the hub takes in nobody any more.
-    pub async fn is_shut(&self) {
+    pub async fn until_shut(&self) {
         let mut told = std::pin::pin!(self.shared.shutting.notified());
         // Before the look: who shuts the hub later tells us.
         told.as_mut().enable();

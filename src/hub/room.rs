@@ -253,10 +253,11 @@ impl<M: Frame> Room<M> {
         self.last_roll.call(self.present(), |roll| {
             let Some(message) = M::presence(&roll) else { return true };
             let next = (now + pause_after(&roll)).as_millis() as u64;
-            self.next_roll.store(next, Ordering::Relaxed);
             let (accepted, size) = (Instant::now(), message.size());
             let told = self.offer(0, Offer { from: None, form: 0, message, accepted, size }).is_ok();
-            if !told {
+            if told {
+                self.next_roll.store(next, Ordering::Relaxed);
+            } else {
                 // Not equal to any count that comes: the next look tells it.
                 self.changes_told.store(u64::MAX, Ordering::Relaxed);
             }

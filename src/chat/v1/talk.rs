@@ -64,7 +64,7 @@ pub(super) async fn subscribe(
 pub(super) async fn first<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<Said>) -> Result<T, Status> {
     let first = tokio::select! {
         biased;
-        () = hub.is_shut() => return Err(status::of_refusal(&Refused::Closing)),
+        () = hub.until_shut() => return Err(status::of_refusal(&Refused::Closing)),
         first = timeout(HELLO_DEADLINE, requests.message()) => first,
     };
     match first {

@@ -69,9 +69,8 @@ pub(super) fn run(plan: &Plan, pid: Option<i32>) -> anyhow::Result<Findings> {
         let outcomes =
             loops.into_iter().map(|each| each.join().unwrap_or_else(|_| Err(anyhow!("a loop panicked"))));
         let outcomes: Vec<Outcome> = outcomes.collect::<anyhow::Result<_>>()?;
-        let mut findings = led?;
-        findings.result = Some(Result::of(plan, &control, outcomes)?);
-        findings.complete()
+        let Led { began, measured, server, own_cpu } = led?;
+        Ok(Findings { result: Result::of(plan, &control, outcomes)?, began, measured, server, own_cpu })
     })
 }
 
@@ -84,20 +83,12 @@ struct Leader<'a> {
     bar: ProgressBar,
 }
 
-/// Findings until the loops have told theirs.
+/// What the leader has found out by itself; see [`Findings`].
 struct Led {
-    result: Option<Result>,
     began: SystemTime,
     measured: Duration,
     server: Option<Server>,
     own_cpu: u64,
-}
-
-impl Led {
-    fn complete(self) -> anyhow::Result<Findings> {
-        let Self { result, began, measured, server, own_cpu } = self;
-        Ok(Findings { result: result.context("the loops told nothing")?, began, measured, server, own_cpu })
-    }
 }
 
 /// Whether a phase came to its end.
@@ -127,13 +118,7 @@ impl<'a> Leader<'a> {
             went = self.wait("idle", self.plan.idle).await;
         }
         let rss_joined = rss(&self)?;
-        let mut led = Led {
-            result: None,
-            began: SystemTime::now(),
-            measured: Duration::ZERO,
-            server: None,
-            own_cpu: 0,
-        };
+        let mut led = Led { began: SystemTime::now(), measured: Duration::ZERO, server: None, own_cpu: 0 };
         let mut cpu = None;
         if went == Went::On && self.plan.publishers > 0 {
             self.control.enter(Phase::Warmup);

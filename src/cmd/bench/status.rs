@@ -2,6 +2,7 @@
 
 use super::protocol::Fault;
 use loona_hpack::Decoder;
+use percent_encoding::percent_decode;
 
 /// The header block of a call: nothing is indexed, nothing is compressed, so it needs no state.
 pub(super) fn request(path: &str, authority: &str, room: Option<&str>) -> Vec<u8> {
@@ -53,7 +54,7 @@ impl Answer {
         let read = decoder.decode_with_cb(block, |name, value| match &*name {
             b":status" => answer.http = Some(text(&value)),
             b"grpc-status" => answer.grpc = Some(text(&value)),
-            b"grpc-message" => answer.words = percent_decoded(&value),
+            b"grpc-message" => answer.words = percent_decode(&value).decode_utf8_lossy().into_owned(),
             _ => {}
         });
         read.map_err(|error| Fault { kind: "a broken header block".to_owned(), words: error.to_string() })?;
@@ -69,19 +70,6 @@ impl Answer {
             _ => None,
         }
     }
-}
-
-/// As the gRPC specification has status messages: `%` and two hex digits for whatever is not plain.
-fn percent_decoded(text: &[u8]) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..2).filter(|_| first == b'%').and_then(|two| std::str::from_utf8(two).ok());
-        let escaped = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
-        bytes.push(escaped.unwrap_or(first));
-        rest = if escaped.is_some() { &after[2..] } else { after };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The name of a status, as the gRPC specification writes it.
