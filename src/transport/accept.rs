@@ -82,7 +82,7 @@ impl TransportCensus {
         } else {
             self.refused(Refusal::Limit);
         }
-        opened.then_some(Claim(self))
+        opened.then(|| Claim(self))
     }
 
     pub(super) fn closed(&self) {
