@@ -56,6 +56,13 @@ pub struct Settings {
     pub preface_deadline: Duration,
     /// How long a transport may live without ever opening a stream.
     pub first_stream_deadline: Duration,
+    /// How long a unary request, or one message of a streaming one, may take to be complete.
+    pub request_deadline: Duration,
+    /// How long a client may take nothing of an answer that waits for it; then the call is reset. Broadcasts have
+    /// [`Settings::slow`] instead.
+    pub response_stall_limit: Duration,
+    /// How long a transport may live without an open call.
+    pub transport_idle_limit: Duration,
     /// How long a transport's socket may take no byte while some wait to be written.
     pub write_stall_limit: Duration,
     /// HTTP/2 ping interval, under the 60 s idle timers of common balancers.
@@ -95,6 +102,9 @@ impl Default for Settings {
             inbox_share: 256,
             preface_deadline: Duration::from_secs(10),
             first_stream_deadline: Duration::from_secs(30),
+            request_deadline: Duration::from_secs(10),
+            response_stall_limit: Duration::from_secs(10),
+            transport_idle_limit: Duration::from_secs(300),
             write_stall_limit: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
@@ -215,6 +225,9 @@ impl Settings {
             ("inbox-share", self.inbox_share.to_string()),
             ("preface-deadline", format!("{:?}", self.preface_deadline)),
             ("first-stream-deadline", format!("{:?}", self.first_stream_deadline)),
+            ("request-deadline", format!("{:?}", self.request_deadline)),
+            ("response-stall-limit", format!("{:?}", self.response_stall_limit)),
+            ("transport-idle-limit", format!("{:?}", self.transport_idle_limit)),
             ("write-stall-limit", format!("{:?}", self.write_stall_limit)),
             ("keepalive-interval", format!("{:?}", self.keepalive_interval)),
             ("keepalive-timeout", format!("{:?}", self.keepalive_timeout)),
@@ -252,6 +265,9 @@ impl Settings {
         let short = Duration::from_millis(100);
         within_time("preface-deadline", self.preface_deadline, short, day)?;
         within_time("first-stream-deadline", self.first_stream_deadline, short, day)?;
+        within_time("request-deadline", self.request_deadline, short, day)?;
+        within_time("response-stall-limit", self.response_stall_limit, short, day)?;
+        within_time("transport-idle-limit", self.transport_idle_limit, short, day)?;
         within_time("write-stall-limit", self.write_stall_limit, short, day)?;
         within_time("keepalive-interval", self.keepalive_interval, second, day)?;
         within_time("keepalive-timeout", self.keepalive_timeout, second, day)?;

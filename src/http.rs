@@ -4,7 +4,7 @@
 //! used up: few connections, little time for each request's head. Knows nothing of what the metrics say.
 
 use crate::metrics::Exposition;
-use crate::transport::Listener;
+use crate::transport::{Listener, prepare};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -60,6 +60,10 @@ impl Endpoints {
                 && let Some(oldest) = open.pop_front()
             {
                 oldest.abort();
+            }
+            if prepare(&socket).is_err() {
+                // The peer is gone already.
+                continue;
             }
             let service = TowerToHyperService::new(router.clone());
             let connection = tokio::spawn(async move {

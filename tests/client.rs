@@ -8,7 +8,6 @@ use chatroom::client::{
     BackOff, Body, Client, Disconnected, Error, Event, Gap, Incoming, Join, Options, Past, Position,
     Publisher, Reason, Receiver, Start,
 };
-use chatroom::wire::admin::{ListConnectionsRequest, admin_service_client::AdminServiceClient};
 use common::{
     PATIENCE,
     proxy::{Plan, Proxy},
@@ -315,20 +314,10 @@ async fn sleeps(server: &Server) -> (Receiver, u64) {
     (receiver, MESSAGES as u64)
 }
 
-/// Waits until the server has decided to end the sleeper's connection.
-async fn is_to_end(server: &Server) {
-    let admin = format!("http://{}", server.admin_addr);
-    let mut admin = AdminServiceClient::connect(admin).await.unwrap();
-    let deciding = async {
-        loop {
-            let list = admin.list_connections(ListConnectionsRequest::default()).await.unwrap().into_inner();
-            if list.connections.iter().any(|c| c.name == "sleeper" && c.ending == "slow_consumer") {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within(PATIENCE, "an end", deciding).await;
+/// Waits until the server has ended the sleeper's connection.
+async fn is_ended(server: &Server) {
+    let departure = server.departure_of("sleeper");
+    assert_eq!(within(PATIENCE, "an end", departure).await, "slow_consumer");
 }
 
 /// Hears everything up to this offset; returns why the call was lost meanwhile, with how long it took to come back.
@@ -355,7 +344,7 @@ async fn hears_all(receiver: &mut Receiver, last: u64) -> Vec<(Disconnected, Dur
 async fn a_slow_caller_is_sent_away_comes_back_in_its_time_and_misses_nothing() {
     let server = Server::start(&["--retention-bytes", "64MiB"]);
     let (mut receiver, messages) = sleeps(&server).await;
-    is_to_end(&server).await;
+    is_ended(&server).await;
     let losses = hears_all(&mut receiver, messages).await;
     let (told, away) = &losses[0];
     assert_eq!(told.why.code(), tonic::Code::ResourceExhausted, "{told:?}");

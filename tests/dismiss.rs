@@ -39,11 +39,11 @@ fn hub() -> (Hub<Number>, impl Fn() -> (Publisher<Number>, Subscription<Number>)
 
 /// The numbers of the next frames; nothing at the end.
 async fn hears(subscription: &mut Subscription<Number>) -> Option<Vec<u64>> {
-    match poll_fn(|cx| subscription.poll_next(cx)).await {
+    match poll_fn(|cx| subscription.poll_next(cx, usize::MAX)).await {
         Next::Frames(frames) => {
             Some(frames.chunks(8).map(|number| u64::from_be_bytes(number.try_into().unwrap())).collect())
         }
-        Next::Gap(_) | Next::End => None,
+        Next::Gap(_) | Next::NoRoom(_) | Next::End => None,
     }
 }
 

@@ -213,7 +213,7 @@ async fn a_full_server_says_so_and_when_to_come_back() {
 }
 
 async fn comes(server: &Server) -> Result<(), Status> {
-    let mut call = Call::opens(&mut client(server).await).await;
+    let mut call = Call::try_opens(&mut client(server).await).await?;
     call.sends(request(Request::Hello(hello("blue"))));
     match call.try_next().await? {
         Response::Welcome(_) => Ok(()),

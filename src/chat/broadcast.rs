@@ -5,12 +5,13 @@
 
 use super::reply::trailers;
 use super::status;
-use crate::hub::{Frame, Next, Subscription};
+use crate::hub::{Frame, Next, Subscription, log::FRAME_BYTES_MAX};
+use crate::transport::Chunk;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use http_body::{Body, Frame as BodyFrame};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tonic::Status;
 
 /// What a subscription hears, as the body of a gRPC response. Dropping it is leaving the room.
@@ -54,27 +55,45 @@ pub(super) fn open<B>(body: B) -> Response<B> {
     response
 }
 
+impl<M: Frame, G: Unpin> Broadcast<M, G> {
+    /// The next whole messages that fit `room` bytes, or the status.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Chunk> {
+        if self.ended {
+            return Poll::Ready(Chunk::End);
+        }
+        self.subscription.poll_next(cx, room).map(|next| match next {
+            Next::Frames(frames) => Chunk::Data(frames),
+            Next::NoRoom(needed) => Chunk::NoRoom(needed),
+            // The connection cannot receive gap events: its call ends instead.
+            Next::Gap(_) | Next::End => {
+                self.ended = true;
+                Chunk::Trailers(trailers(&self.status()))
+            }
+        })
+    }
+}
+
 impl<M: Frame, G: Unpin> Body for Broadcast<M, G> {
     type Data = Bytes;
     type Error = Status;
 
+    /// For servers that ask for data before they know how much the peer takes, such as tonic's own.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Status>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        self.subscription.poll_next(cx).map(|next| {
-            Some(Ok(match next {
-                Next::Frames(frames) => BodyFrame::data(frames),
-                // There are no gaps for who cannot be told of them: its call ends instead.
-                Next::Gap(_) | Next::End => {
-                    self.ended = true;
-                    BodyFrame::trailers(trailers(&self.status()))
+        let mut room = FRAME_BYTES_MAX;
+        loop {
+            return Poll::Ready(match ready!(self.poll_chunk(cx, room)) {
+                Chunk::Data(data) => Some(Ok(BodyFrame::data(data))),
+                Chunk::Trailers(trailers) => Some(Ok(BodyFrame::trailers(trailers))),
+                Chunk::NoRoom(needed) => {
+                    room = needed;
+                    continue;
                 }
-            }))
-        })
+                Chunk::End | Chunk::Failed => None,
+            });
+        }
     }
 
     fn is_end_stream(&self) -> bool {

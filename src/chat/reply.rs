@@ -4,9 +4,8 @@ use super::broadcast::Broadcast;
 use super::said::Said;
 use super::seat::Seat;
 use super::v1::V1Body;
-use bytes::Bytes;
+use crate::transport::{Chunk, ResponseBody};
 use http::{HeaderMap, HeaderValue};
-use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -29,30 +28,19 @@ impl From<tonic::body::Body> for Reply {
     }
 }
 
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+impl ResponseBody for Reply {
+    fn poll_chunk(self: Pin<&mut Self>, cx: &mut Context<'_>, room: usize) -> Poll<Chunk> {
         match self.project() {
-            ReplyProjection::Hello { body } => body.poll_frame(cx),
-            ReplyProjection::V1 { body } => body.poll_frame(cx),
-            ReplyProjection::Other { body } => body.poll_frame(cx),
+            ReplyProjection::Hello { body } => body.get_mut().poll_chunk(cx, room),
+            ReplyProjection::V1 { body } => body.get_mut().poll_chunk(cx, room),
+            ReplyProjection::Other { body } => body.poll_chunk(cx, room),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Hello { body } => body.is_end_stream(),
-            Self::V1 { body } => body.is_end_stream(),
-            Self::Other { body } => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Hello { .. } | Self::V1 { .. } => SizeHint::default(),
-            Self::Other { body } => body.size_hint(),
+            Self::Hello { .. } | Self::V1 { .. } => false,
+            Self::Other { body } => ResponseBody::is_end_stream(body),
         }
     }
 }

@@ -61,11 +61,11 @@ impl Abort for CallHandle {
     }
 
     fn doom(&self) {
-        self.doom_transport();
+        self.close_transport_when_idle();
     }
 
     fn retire(&self) {
-        self.retire_transport();
+        CallHandle::go_away(self);
     }
 }
 
@@ -95,7 +95,7 @@ impl Door {
         let joined = self.hub.join(self.lane, room, who, listening).map_err(|refused| {
             if let (Refused::Closing, Some(call)) = (&refused, &caller.call) {
                 // So that the client asks again elsewhere.
-                call.handle.retire_transport();
+                call.handle.go_away();
             }
             status::of_refusal(&refused)
         })?;

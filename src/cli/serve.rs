@@ -152,6 +152,15 @@ struct LimitArgs {
     /// Time for a TCP connection to open its first call
     #[arg(long, env = "CHATROOM_FIRST_STREAM_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().first_stream_deadline))]
     first_stream_deadline: humantime::Duration,
+    /// Time for a unary request, and for each message of a streaming one, to be complete
+    #[arg(long, env = "CHATROOM_REQUEST_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().request_deadline))]
+    request_deadline: humantime::Duration,
+    /// How long a client may take nothing of an answer that waits for it
+    #[arg(long, env = "CHATROOM_RESPONSE_STALL_LIMIT", value_name = "TIME", default_value_t = seconds(defaults().response_stall_limit))]
+    response_stall_limit: humantime::Duration,
+    /// How long a TCP connection may have no open call
+    #[arg(long, env = "CHATROOM_TRANSPORT_IDLE_LIMIT", value_name = "TIME", default_value_t = seconds(defaults().transport_idle_limit))]
+    transport_idle_limit: humantime::Duration,
     /// How long a TCP connection may take no byte of those that wait for it
     #[arg(long, env = "CHATROOM_WRITE_STALL_LIMIT", value_name = "TIME", default_value_t = seconds(defaults().write_stall_limit))]
     write_stall_limit: humantime::Duration,
@@ -210,6 +219,9 @@ impl ServeArgs {
                 .unwrap_or_else(|| defaults().inbox_share.min(limits.inbox_messages)),
             preface_deadline: *limits.preface_deadline,
             first_stream_deadline: *limits.first_stream_deadline,
+            request_deadline: *limits.request_deadline,
+            response_stall_limit: *limits.response_stall_limit,
+            transport_idle_limit: *limits.transport_idle_limit,
             write_stall_limit: *limits.write_stall_limit,
             keepalive_interval: *limits.keepalive_interval,
             keepalive_timeout: *limits.keepalive_timeout,

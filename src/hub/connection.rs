@@ -94,9 +94,14 @@ pub enum Next {
     Frames(Bytes),
     /// Messages that the connection does not get.
     Gap(Gap),
+    /// What comes next needs this many bytes, and less room was offered.
+    NoRoom(usize),
     /// The connection has ended; see [`Subscription::ending`].
     End,
 }
+
+/// Room that a gap event may take (bytes): none is handed out for less.
+const GAP_ROOM: usize = 256;
 
 /// What a look into the log found.
 enum Looked {
@@ -155,16 +160,26 @@ impl<M: Frame> Subscription<M> {
         self.member.ending()
     }
 
-    /// The next frames, or the end.
+    /// The next whole messages that fit `room` bytes, or the end.
     ///
-    /// A connection that ends because it left first hears its own last message; one that ends because the server
-    /// stops, also everything that was in its room's log when its end was decided.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        let mut looked = self.look();
-        if matches!(looked, Looked::Nothing) {
-            // Registered before the second look: what comes after the look wakes us.
-            self.member.reader().register(cx.waker());
-            looked = self.look();
+    /// [`Next::NoRoom`] leaves them in the log; then only the end of the connection wakes the task, so the caller
+    /// arranges for a wake when there is more room. A connection that ends because it left first receives its own last
+    /// message; one that ends because the server stops, also everything that was in its room's log when its end was
+    /// decided.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Next> {
+        let mut looked = self.look(room);
+        // Registered before the second look: what comes after the look wakes us.
+        match looked {
+            Looked::Nothing => {
+                self.member.reader().register(cx.waker());
+                looked = self.look(room);
+            }
+            Looked::Next(Next::NoRoom(_)) => {
+                // Not as a reader: every batch would wake a connection that cannot take it.
+                self.member.end_waker().register(cx.waker());
+                looked = self.look(room);
+            }
+            Looked::Next(_) | Looked::Unwanted => {}
         }
         match looked {
             Looked::Next(next) => Poll::Ready(next),
@@ -192,7 +207,7 @@ impl<M: Frame> Subscription<M> {
         }
     }
 
-    fn look(&mut self) -> Looked {
+    fn look(&mut self, room: usize) -> Looked {
         loop {
             let heard_itself = || self.member.has_heard_itself(&self.cursor);
             // Who asked for history gets it, however soon it has said all.
@@ -205,7 +220,7 @@ impl<M: Frame> Subscription<M> {
             }) {
                 return Looked::Next(Next::End);
             }
-            match self.room.log().read(&self.cursor, &mut self.lens) {
+            match self.room.log().read(&self.cursor, &mut self.lens, room) {
                 Read::Frames(frames, next, accepted) => {
                     self.count(&next, accepted, frames.len());
                     self.cursor = next;
@@ -215,7 +230,11 @@ impl<M: Frame> Subscription<M> {
                     }
                     return Looked::Next(Next::Frames(frames));
                 }
+                Read::NoRoom(needed) => return Looked::Next(Next::NoRoom(needed)),
                 Read::Lost if self.member.manner().skips || self.gaps && !self.began => {
+                    if room < GAP_ROOM {
+                        return Looked::Next(Next::NoRoom(GAP_ROOM));
+                    }
                     if let Some(gap) = self.skip() {
                         return Looked::Next(Next::Gap(gap));
                     }

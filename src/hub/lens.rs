@@ -1,6 +1,7 @@
 //! How one member sees a log: in which wire form, and which of the messages.
 
 use super::frame::{Frame, Stamp};
+use super::position::Cursor;
 use super::segment::{Entry, Place, Segment};
 use bytes::BytesMut;
 
@@ -49,16 +50,44 @@ impl<M: Frame> Lens<M> {
         segment.start.segment >= self.live_from
     }
 
-    /// Appends what the member gets of a segment from this offset on.
-    pub(crate) fn pick(&mut self, segment: &Segment<M>, from: u64, out: &mut BytesMut) {
+    /// Appends what the member gets of a segment from this offset on, as many whole messages as `out` may have within
+    /// `room` bytes, and returns where that ends; or the bytes that the first of them needs, with nothing appended.
+    ///
+    /// What has no offset of its own goes with the message that follows it.
+    pub(crate) fn pick(
+        &mut self,
+        segment: &Segment<M>,
+        from: u64,
+        room: usize,
+        out: &mut BytesMut,
+    ) -> Result<Cursor, usize> {
         let frames = segment.encoded(self.form).each();
         let was_there = self.was_there(segment);
         let shown = |entry: &Entry<M>| entry.offset >= from && (was_there || entry.place() != Place::None);
+        let begin = out.len();
+        // Where the last message that fits ends: the length of `out`, and the offset after it.
+        let mut fits: Option<(usize, u64)> = None;
         for (entry, frame) in segment.entries().iter().zip(frames).filter(|(entry, _)| shown(entry)) {
             match &mut self.select {
                 Some(select) => select.pick(entry, &segment.stamp(entry), frame, out),
                 None => out.extend_from_slice(frame),
             }
+            if out.len() > room {
+                break;
+            }
+            if entry.place() == Place::Own {
+                fits = Some((out.len(), entry.offset + 1));
+            }
         }
+        if out.len() <= room {
+            return Ok(segment.end());
+        }
+        let Some((len, next)) = fits else {
+            let needed = out.len() - begin;
+            out.truncate(begin);
+            return Err(needed);
+        };
+        out.truncate(len);
+        Ok(segment.cursor_at(next))
     }
 }

@@ -50,6 +50,8 @@ pub enum Read {
     /// Whole frames, where the next read begins, and when the oldest of the messages was accepted. There may be no bytes,
     /// when the reader wants nothing of what it went past.
     Frames(Bytes, Cursor, Instant),
+    /// The next message does not fit the room that was offered: it needs this many bytes.
+    NoRoom(usize),
     /// The cursor has fallen out of retention: what it points at is gone.
     Lost,
 }
@@ -139,12 +141,13 @@ impl<M: Frame> Log<M> {
         self.epoch
     }
 
-    /// Everything at and after `cursor` that fits one frame, as the lens shows it.
+    /// The whole messages at and after `cursor`, as the lens shows them: as many as fit `room` bytes and one frame
+    /// ([`FRAME_BYTES_MAX`]). A message longer than a frame is returned alone if it fits `room`.
     ///
-    /// One segment is handed out without a copy; several small ones are copied together, because a frame
-    /// costs more than copying a few KiB.
+    /// Most reads hand out one segment, or a slice of it, without a copy; several small segments are copied together,
+    /// because a frame costs more than copying a few KiB.
     #[must_use]
-    pub fn read(&self, cursor: &Cursor, lens: &mut Lens<M>) -> Read {
+    pub fn read(&self, cursor: &Cursor, lens: &mut Lens<M>, room: usize) -> Read {
         let tail = self.tail.load(Ordering::Acquire);
         if cursor.segment >= tail {
             return Read::Empty;
@@ -154,17 +157,29 @@ impl<M: Frame> Log<M> {
         let Some(first) = slot.as_ref().filter(|s| s.start.segment == cursor.segment) else {
             return Read::Lost;
         };
-        let (end, accepted) = (first.end(), first.accepted);
-        if cursor.offset == first.start.offset && lens.wants_all(first) {
-            let frames = &first.encoded(lens.form).frames;
-            if end.segment == tail || frames.len() >= COPY_BELOW {
-                return Read::Frames(frames.clone(), end, accepted);
+        if room == 0 {
+            return Read::NoRoom(1);
+        }
+        if lens.wants_all(first) {
+            let len = first.encoded(lens.form).frames.len();
+            let is_part = cursor.offset > first.start.offset || len > room;
+            if is_part || len >= COPY_BELOW || first.end().segment == tail {
+                return match first.slice(lens.form, cursor.offset, room) {
+                    Ok((frames, next)) => Read::Frames(frames, next, first.accepted),
+                    Err(needed) => Read::NoRoom(needed),
+                };
             }
         }
         let mut joined = Joined::default();
-        joined.take(first, cursor.offset, lens, tail);
-        let end = joined.follow(&ring, end, lens, tail);
-        Read::Frames(joined.frames(), end, accepted)
+        match joined.take(first, cursor.offset, lens, tail, room) {
+            Err(needed) => Read::NoRoom(needed),
+            // More of it is left: the next read goes on there.
+            Ok(end) if end.segment == cursor.segment => Read::Frames(joined.frames(), end, first.accepted),
+            Ok(end) => {
+                let end = joined.follow(&ring, end, lens, tail, room.min(FRAME_BYTES_MAX));
+                Read::Frames(joined.frames(), end, first.accepted)
+            }
+        }
     }
 
     /// Where the message with this offset is, or will be.
@@ -403,21 +418,37 @@ impl<M: Frame> LogWriter<M> {
 struct Joined(BytesMut);
 
 impl Joined {
-    /// Takes a segment from this offset on.
-    fn take<M: Frame>(&mut self, segment: &Segment<M>, from: u64, lens: &mut Lens<M>, tail: u64) {
+    /// Takes the messages of a segment from this offset on that fit `room`, and returns where that ends; or the bytes that
+    /// the first of them needs.
+    fn take<M: Frame>(
+        &mut self,
+        segment: &Segment<M>,
+        from: u64,
+        lens: &mut Lens<M>,
+        tail: u64,
+        room: usize,
+    ) -> Result<Cursor, usize> {
         if self.0.capacity() == 0 {
             let behind = (tail - segment.start.segment) as usize * segment.encoded(lens.form).frames.len();
-            self.0.reserve(behind.clamp(512, FRAME_BYTES_MAX));
+            self.0.reserve(behind.min(room).clamp(512, FRAME_BYTES_MAX));
         }
-        if from <= segment.start.offset && lens.wants_all(segment) {
-            self.0.extend_from_slice(&segment.encoded(lens.form).frames);
-        } else {
-            lens.pick(segment, from, &mut self.0);
+        let frames = &segment.encoded(lens.form).frames;
+        if from <= segment.start.offset && self.0.len() + frames.len() <= room && lens.wants_all(segment) {
+            self.0.extend_from_slice(frames);
+            return Ok(segment.end());
         }
+        lens.pick(segment, from, room, &mut self.0)
     }
 
-    /// Takes the segments from `end` on, as long as they are small and fit the frame; where that ends.
-    fn follow<M: Frame>(&mut self, ring: &Ring<M>, mut end: Cursor, lens: &mut Lens<M>, tail: u64) -> Cursor {
+    /// Takes the segments from `end` on, as long as they are small and fit `room`; returns where that ends.
+    fn follow<M: Frame>(
+        &mut self,
+        ring: &Ring<M>,
+        mut end: Cursor,
+        lens: &mut Lens<M>,
+        tail: u64,
+        room: usize,
+    ) -> Cursor {
         let mut passed = 0;
         while end.segment < tail && passed < PASSED_BYTES_MAX {
             let slot = ring.slot(end.segment).load();
@@ -426,12 +457,16 @@ impl Joined {
                 break;
             };
             let more = next.encoded(lens.form).frames.len();
-            if more >= COPY_BELOW || self.0.len() + more > FRAME_BYTES_MAX {
+            if more >= COPY_BELOW || self.0.len() + more > room {
                 break;
             }
             passed += more;
-            self.take(next, end.offset, lens, tail);
-            end = next.end();
+            match self.take(next, end.offset, lens, tail, room) {
+                Ok(taken) if taken.segment > end.segment => end = taken,
+                // Acknowledgements take more than their messages: the rest of the segment is for the next read.
+                Ok(taken) => return taken,
+                Err(_) => break,
+            }
         }
         end
     }

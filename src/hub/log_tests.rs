@@ -48,7 +48,7 @@ fn append(writer: &mut LogWriter<Text>, texts: &[&[u8]]) {
 }
 
 fn read(log: &Log<Text>, cursor: &Cursor) -> Read {
-    log.read(cursor, &mut Lens::whole(0))
+    log.read(cursor, &mut Lens::whole(0), usize::MAX)
 }
 
 /// Reads from `cursor` until the tail, and returns what was read and where it ended.
@@ -59,12 +59,13 @@ fn read_on(log: &Log<Text>, cursor: Cursor) -> Option<(Vec<u8>, Cursor)> {
 fn read_through(log: &Log<Text>, mut cursor: Cursor, lens: &mut Lens<Text>) -> Option<(Vec<u8>, Cursor)> {
     let mut bytes = Vec::new();
     loop {
-        match log.read(&cursor, lens) {
+        match log.read(&cursor, lens, usize::MAX) {
             Read::Frames(frames, next, _) => {
                 bytes.extend_from_slice(&frames);
                 cursor = next;
             }
             Read::Empty => return Some((bytes, cursor)),
+            Read::NoRoom(needed) => panic!("{needed} bytes do not fit"),
             Read::Lost => return None,
         }
     }
@@ -334,7 +335,7 @@ fn concurrent_readers_see_every_byte_in_order_or_are_told() {
         move || {
             let (mut cursor, mut lost) = (log.tail(), 0);
             while cursor.offset <= LAST {
-                match log.read(&cursor, &mut Lens::whole(form)) {
+                match log.read(&cursor, &mut Lens::whole(form), usize::MAX) {
                     Read::Frames(frames, next, _) => {
                         let bytes: Vec<u8> = frames.iter().step_by(form + 1).copied().collect();
                         let numbers = bytes.chunks(8).map(|b| u64::from_be_bytes(b.try_into().unwrap()));
@@ -350,6 +351,7 @@ fn concurrent_readers_see_every_byte_in_order_or_are_told() {
                         assert!(found.offset >= middle);
                         cursor = found;
                     }
+                    Read::NoRoom(needed) => panic!("{needed} bytes do not fit"),
                     Read::Empty => std::thread::yield_now(),
                 }
             }
@@ -366,5 +368,72 @@ fn concurrent_readers_see_every_byte_in_order_or_are_told() {
     }
     for reader in readers {
         reader.join().unwrap();
+    }
+}
+
+/// Wants every second message, and gets each of these twice.
+struct Evens;
+
+impl Select<Text> for Evens {
+    fn wants_all(&self, _: &[Entry<Text>]) -> bool {
+        false
+    }
+
+    fn pick(&mut self, entry: &Entry<Text>, _: &Stamp, frame: &[u8], out: &mut BytesMut) {
+        if entry.offset.is_multiple_of(2) {
+            out.extend_from_slice(frame);
+            out.extend_from_slice(frame);
+        }
+    }
+}
+
+fn append_places(writer: &mut LogWriter<Text>, messages: &[(usize, bool)]) {
+    let mut offset = writer.next_offset();
+    let entries = messages.iter().map(|(len, placed)| {
+        let place = if *placed { Place::Own } else { Place::None };
+        let entry = Entry { offset, place, message: Text(vec![offset as u8; *len]) };
+        offset += u64::from(*placed);
+        entry
+    });
+    let entries = entries.collect();
+    let now = Instant::now();
+    writer.append(entries, FIRST, now, now);
+}
+
+proptest! {
+    /// Whatever room each read is offered, the same bytes come in the same order, cut between messages only.
+    #[test]
+    fn reads_fit_their_room_and_add_up_to_the_whole(
+        segments in prop::collection::vec(prop::collection::vec((1usize..3000, prop::bool::weighted(0.8)), 1..12), 1..12),
+        rooms in prop::collection::vec(0usize..12_000, 1..40),
+        selects in any::<bool>(),
+    ) {
+        let (log, mut writer) = new(roomy());
+        for messages in &segments {
+            append_places(&mut writer, messages);
+        }
+        let lens = || if selects { Lens::selecting(0, Evens) } else { Lens::whole(0) };
+        let (all, end) = read_through(&log, Cursor::START, &mut lens()).expect("nothing is trimmed");
+        let (mut bytes, mut cursor, mut lens) = (Vec::new(), Cursor::START, lens());
+        let mut rooms = rooms.into_iter().cycle();
+        let mut room = 0;
+        while cursor != end {
+            match log.read(&cursor, &mut lens, room) {
+                Read::Frames(frames, next, _) => {
+                    prop_assert!(frames.len() <= room, "{} bytes in {room}", frames.len());
+                    prop_assert!((next.segment, next.offset) > (cursor.segment, cursor.offset), "no progress");
+                    bytes.extend_from_slice(&frames);
+                    cursor = next;
+                    room = rooms.next().unwrap_or(1);
+                }
+                Read::NoRoom(needed) => {
+                    prop_assert!(needed > room);
+                    room = needed;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        prop_assert_eq!(bytes, all);
+        prop_assert_eq!(log.read(&cursor, &mut lens, 1), Read::Empty);
     }
 }

@@ -76,6 +76,8 @@ pub struct Member {
     ticket: AtomicU64,
     /// Wakes the reader: there is something in the log, or the connection has been ended.
     reader: AtomicWaker,
+    /// Wakes a reader that has no room for what is in the log: the connection has been ended.
+    end_waker: AtomicWaker,
     seen_segment: AtomicU64,
     seen_offset: AtomicU64,
     seen_bytes: AtomicU64,
@@ -125,6 +127,7 @@ impl Member {
             joined_at: at,
             ticket: AtomicU64::new(0),
             reader: AtomicWaker::new(),
+            end_waker: AtomicWaker::new(),
             seen_segment: AtomicU64::new(at.segment),
             seen_offset: AtomicU64::new(at.offset),
             seen_bytes: AtomicU64::new(at.bytes),
@@ -218,6 +221,7 @@ impl Member {
         let first = self.ending.set(ending).is_ok();
         if first {
             self.reader.wake();
+            self.end_waker.wake();
             self.sender.wake();
         }
         first
@@ -286,6 +290,10 @@ impl Member {
 
     pub(crate) fn reader(&self) -> &AtomicWaker {
         &self.reader
+    }
+
+    pub(crate) fn end_waker(&self) -> &AtomicWaker {
+        &self.end_waker
     }
 
     pub(crate) fn saw(&self, cursor: &Cursor, now: Instant) {

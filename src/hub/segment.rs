@@ -142,6 +142,43 @@ impl<M: Frame> Segment<M> {
         self.forms[form].get_or_init(|| self.encode(form, &mut BytesMut::new()))
     }
 
+    /// The frames from this offset on in one form, as many whole messages as fit `room` bytes, without a copy; and where
+    /// that ends. Or the bytes that the first of them needs.
+    ///
+    /// What has no offset of its own goes with the message that follows it.
+    pub(crate) fn slice(&self, form: usize, from: u64, room: usize) -> Result<(Bytes, Cursor), usize> {
+        let Encoded { frames, ends } = self.encoded(form);
+        if from <= self.start.offset && frames.len() <= room {
+            return Ok((frames.clone(), self.end()));
+        }
+        let first = self.entries.partition_point(|entry| entry.offset < from);
+        let begin = first.checked_sub(1).map_or(0, |before| ends[before] as usize);
+        if frames.len() - begin <= room {
+            return Ok((frames.slice(begin..), self.end()));
+        }
+        let mut fits = None;
+        for (entry, end) in self.entries.iter().zip(ends).skip(first) {
+            let end = *end as usize;
+            if end - begin > room {
+                return match fits {
+                    Some((end, next)) => Ok((frames.slice(begin..end), self.cursor_at(next))),
+                    None => Err(self.message_end(first, ends) - begin),
+                };
+            }
+            if entry.place == Place::Own {
+                fits = Some((end, entry.offset + 1));
+            }
+        }
+        Ok((frames.slice(begin..), self.end()))
+    }
+
+    /// Where the first message at or after entry `first` ends, with what goes before it.
+    fn message_end(&self, first: usize, ends: &[u32]) -> usize {
+        let own = self.entries[first..].iter().position(|entry| entry.place == Place::Own);
+        let last = own.map_or(ends.len() - 1, |own| first + own);
+        ends[last] as usize
+    }
+
     fn encode(&self, form: usize, scratch: &mut BytesMut) -> Encoded {
         scratch.clear();
         let ends = self.entries.iter().map(|entry| {

@@ -15,13 +15,9 @@ use std::time::{Duration, Instant};
 /// How often the rooms are looked at. Bounds are met up to this much late.
 const TEND_EVERY: Duration = Duration::from_millis(250);
 
-/// How long a connection whose end is decided may take to hand out what it holds and end politely, before its
-/// call is aborted: then its client learns no more than that the call was reset. Longer than a busy peer needs,
-/// shorter than an operator waits.
-const ENDING_GRACE: Duration = Duration::from_millis(800);
-
-/// The same for a slow connection: it is behind, but may still come to read why it is ended.
-const SLOW_ENDING_GRACE: Duration = Duration::from_secs(3);
+/// How long a connection whose end is decided may take to receive what it is owed, before its call is aborted: then its
+/// client learns no more than that the call was reset. A status that nothing is owed before is sent at once.
+const ENDING_GRACE: Duration = Duration::from_secs(2);
 
 impl<M: Frame> Hub<M> {
     /// Tends the rooms, for ever: run it as one task, best on a thread that serves no connections.
@@ -58,13 +54,9 @@ impl<M: Frame> Hub<M> {
 
     fn tend_member(&self, room: &Room<M>, member: &Arc<Member>, now: Instant) {
         if let Some(ending) = member.ending() {
-            let grace = match ending.departure {
-                Departure::SlowConsumer => SLOW_ENDING_GRACE,
-                // It is owed much, perhaps, and who stops the server knows until when.
-                Departure::Shutdown => return,
-                _ => ENDING_GRACE,
-            };
-            if now.saturating_duration_since(ending.at) > grace {
+            // Who stops the server bounds how long that may take.
+            let is_bounded = ending.departure != Departure::Shutdown;
+            if is_bounded && now.saturating_duration_since(ending.at) > ENDING_GRACE {
                 member.abort();
             }
             return;

@@ -8,7 +8,7 @@ use crate::drain::Drain;
 use crate::hub::{Departure, Hub};
 use crate::metrics::Exposition;
 use crate::telemetry::LogControl;
-use crate::transport::{Refusal, Rpcs, TransportCensus};
+use crate::transport::{Methods, Refusal, TransportCensus};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -17,7 +17,7 @@ pub(super) struct Observed {
     pub(super) hub: Hub<Said>,
     pub(super) transports: Arc<TransportCensus>,
     pub(super) transports_limit: usize,
-    pub(super) rpcs: Arc<Rpcs>,
+    pub(super) methods: Arc<Methods>,
     pub(super) drain: Drain,
     pub(super) log: LogControl,
 }
@@ -42,7 +42,7 @@ impl Observed {
             ("rustc", env!("CHATROOM_RUSTC")),
         ];
         to.gauge("chatroom_build_info", "Always 1; the labels say what runs.", &build, 1.0);
-        self.rpcs.expose(&mut to);
+        self.methods.expose(&mut to);
         to.process();
         to.text()
     }
@@ -85,6 +85,12 @@ impl Observed {
             let refused = self.transports.refused_total(*refusal);
             to.counter("chatroom_transports_refused_total", help, &labels, refused);
         }
+        let help = "Calls of any kind that are open on the chat listener now.";
+        to.gauge("chatroom_calls", help, &[], self.transports.calls() as f64);
+        let help = "Calls that were refused because the chat listener had all it may have of their kind, unary or streaming.";
+        to.counter("chatroom_calls_refused_total", help, &[], self.transports.calls_refused_total());
+        let help = "Bytes of answers that wait for clients to take them, on the chat listener now.";
+        to.gauge("chatroom_unread_answer_bytes", help, &[], self.transports.unread_answer_bytes() as f64);
     }
 
     fn messages(&self, to: &mut Exposition) {

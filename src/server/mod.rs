@@ -12,11 +12,14 @@ use crate::http::Endpoints;
 use crate::hub::{self, Hub, LaneTask};
 use crate::rpc::page::Tokens;
 use crate::telemetry::LogControl;
-use crate::transport::{self, Acceptor, ListenError, Listener, Rpcs, TransportCensus, Worker, WorkerHandle};
+use crate::transport::{
+    self, Acceptor, ListenError, Listener, Methods, TransportCensus, Worker, WorkerHandle,
+};
 use crate::wire;
 use crate::wire::admin::admin_service_server;
 use ending::Ending;
 use exposition::Observed;
+use futures_util::future::{self, BoxFuture, FutureExt as _};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,15 +27,18 @@ use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-/// The server could not start.
+/// The server could not start, or go on.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum ServeError {
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A thread or a runtime.
     #[error("cannot start a worker: {0}")]
     Worker(#[from] io::Error),
+    /// A worker ended by itself; the log says why. The process is to end, so that its supervisor starts it again.
+    #[error("a worker failed")]
+    WorkerFailed,
 }
 
 /// Services on the chat and on the admin listener, as health and reflection know them.
@@ -52,18 +58,19 @@ pub struct Server {
     chat: Listener,
     admin: Listener,
     metrics: Listener,
+    critical: Option<BoxFuture<'static, ()>>,
 }
 
 impl Server {
     /// Binds the listeners; nothing is served yet. Operators change the log filter through `log`.
     ///
     /// # Errors
-    /// [`StartError::Listen`] with the address and the cause.
-    pub fn bind(config: Config, log: LogControl) -> Result<Self, StartError> {
+    /// [`ServeError::Listen`] with the address and the cause.
+    pub fn bind(config: Config, log: LogControl) -> Result<Self, ServeError> {
         let chat = Listener::bind(config.listen)?;
         let admin = Listener::bind(config.admin_listen)?;
         let metrics = Listener::bind(config.metrics_listen)?;
-        Ok(Self { config, log, chat, admin, metrics })
+        Ok(Self { config, log, chat, admin, metrics, critical: None })
     }
 
     /// Each listener's name and bound address.
@@ -73,6 +80,12 @@ impl Server {
         listeners.map(|(name, listener)| (name, listener.address())).to_vec()
     }
 
+    /// Runs `task` on the first worker's thread as a part of its shard: if it ends or panics, so does the server.
+    #[must_use]
+    pub fn with_critical_task(self, task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { critical: Some(Box::pin(task)), ..self }
+    }
+
     /// Serves until `drain` is started, and drains: says so, ends every connection, then every transport, and returns
     /// by the drain's deadline. The last thing it does, while operators and probes are still answered, is `finally`.
     ///
@@ -80,20 +93,21 @@ impl Server {
     /// tends, and answers operators, while connections live on worker threads of their own.
     ///
     /// # Errors
-    /// When a worker cannot be started, or a listener fails as a whole.
-    pub async fn run(self, drain: Drain, finally: impl Future<Output = ()>) -> Result<(), StartError> {
+    /// When a worker cannot be started or fails, or a listener fails as a whole.
+    pub async fn run(self, drain: Drain, finally: impl Future<Output = ()>) -> Result<(), ServeError> {
         let addresses = self.addresses();
-        let Self { config, log, chat, admin, metrics } = self;
+        let Self { config, log, chat, admin, metrics, mut critical } = self;
         let health = health::Reporter::not_serving();
         let (hub, lanes) = Hub::new(hub::Limits::of(&config), config.workers);
         let plane = Plane {
             health: health.clone(),
-            rpcs: rpcs(),
-            limits: transport_limits(&config),
+            methods: methods(config.max_message_bytes),
+            limits: Arc::new(transport_limits(&config)),
+            failed: CancellationToken::new(),
             tokens: Arc::default(),
         };
         let census = Arc::new(TransportCensus::default());
-        let start = |lane| start_worker(&config, &hub, &plane, &census, lane);
+        let start = |lane| start_worker(&config, &hub, &plane, lane, critical.take());
         let workers = lanes.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
         let stopping = CancellationToken::new();
         let about = About {
@@ -110,7 +124,7 @@ impl Server {
             hub: hub.clone(),
             transports: Arc::clone(&census),
             transports_limit: config.max_transports,
-            rpcs: Arc::clone(&plane.rpcs),
+            methods: Arc::clone(&plane.methods),
             drain: drain.clone(),
             log,
         };
@@ -119,7 +133,7 @@ impl Server {
             metrics: Arc::new(move || observed.text()),
             ready: Arc::new(move || ready.is_serving()),
         };
-        let acceptor = Acceptor { transports_max: config.max_transports, census: Arc::clone(&census) };
+        let acceptor = Acceptor::new(config.max_transports, Arc::clone(&census));
         tracing::info!(address = %chat.address(), workers = workers.len(), "serving");
         let serve = async {
             let workers = workers;
@@ -162,6 +176,7 @@ impl Server {
             failed = serve_operators(&plane, operators, admin) => failed,
             failed = endpoints.serve(metrics) => failed,
             () = hub.tend() => Ok(()),
+            () = plane.failed.cancelled() => return Err(ServeError::WorkerFailed),
         };
         Ok(done?)
     }
@@ -170,8 +185,10 @@ impl Server {
 /// What all gRPC listeners share.
 struct Plane {
     health: health::Reporter,
-    rpcs: Arc<Rpcs>,
-    limits: transport::Limits,
+    methods: Arc<Methods>,
+    limits: Arc<transport::Limits>,
+    /// Cancelled when a worker has failed.
+    failed: CancellationToken,
     tokens: Arc<Tokens>,
 }
 
@@ -186,8 +203,8 @@ fn start_worker(
     config: &Config,
     hub: &Hub<Said>,
     plane: &Plane,
-    census: &Arc<TransportCensus>,
     lane: LaneTask<Said>,
+    beside: Option<BoxFuture<'static, ()>>,
 ) -> io::Result<WorkerHandle> {
     let number = lane.number();
     let worker = Worker {
@@ -198,11 +215,14 @@ fn start_worker(
             Arc::clone(&plane.tokens),
             plane.common_services(CHAT_SERVICES),
         ),
-        limits: plane.limits.clone(),
-        census: Arc::clone(census),
-        rpcs: Arc::clone(&plane.rpcs),
+        limits: Arc::clone(&plane.limits),
+        methods: Arc::clone(&plane.methods),
+        failed: plane.failed.clone(),
     };
-    worker.start(number, lane.run())
+    match beside {
+        None => worker.start(number, lane.run()),
+        Some(beside) => worker.start(number, future::select(Box::pin(lane.run()), beside).map(drop)),
+    }
 }
 
 /// Serves the admin listener on this very thread, until the future is dropped.
@@ -211,19 +231,31 @@ async fn serve_operators(plane: &Plane, admin: Admin<Said>, listener: Listener) 
     let admin = admin_service_server::AdminServiceServer::new(admin);
     let worker = Worker {
         services: plane.common_services(ADMIN_SERVICES).add_service(admin),
-        limits: plane.limits.clone(),
-        census: Arc::clone(&census),
-        rpcs: Arc::clone(&plane.rpcs),
+        limits: Arc::clone(&plane.limits),
+        methods: Arc::clone(&plane.methods),
+        failed: plane.failed.clone(),
     };
-    let acceptor = Acceptor { transports_max: ADMIN_TRANSPORTS_MAX, census };
+    let acceptor = Acceptor::new(ADMIN_TRANSPORTS_MAX, census);
     acceptor.run(listener, &[worker.start_here()]).await
 }
 
-/// Counts for the methods of all services, ours and the common ones.
-fn rpcs() -> Arc<Rpcs> {
+/// Bytes that a request to health or reflection may have: they ask for a name.
+const COMMON_REQUEST_BYTES: usize = 4 * 1024;
+
+/// Bytes that a request to the admin service may have: a kick names up to 10,000 connections.
+const ADMIN_REQUEST_BYTES: usize = 1024 * 1024;
+
+/// The methods of all services, ours and the common ones.
+fn methods(max_message_bytes: usize) -> Arc<Methods> {
     let reflection =
         [tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET];
-    Rpcs::of(&[wire::DESCRIPTORS, reflection[0], reflection[1]]).expect(BUILT_IN)
+    let request_bytes = |service: &str| match service {
+        "grpc.health.v1.Health" => COMMON_REQUEST_BYTES,
+        reflection if reflection.starts_with("grpc.reflection.") => COMMON_REQUEST_BYTES,
+        admin_service_server::SERVICE_NAME => ADMIN_REQUEST_BYTES,
+        _ => max_message_bytes,
+    };
+    Methods::of(&[wire::DESCRIPTORS, reflection[0], reflection[1]], request_bytes).expect(BUILT_IN)
 }
 
 const BUILT_IN: &str = "the descriptors are compiled in, and a test reflects on them";
@@ -254,9 +286,14 @@ fn report(hub: &Hub<Said>, transports: &TransportCensus) {
 fn transport_limits(config: &Config) -> transport::Limits {
     transport::Limits {
         streams: config.max_streams,
+        calls: config.max_connections,
+        message_bytes: config.max_message_bytes,
         preface_deadline: config.preface_deadline,
         first_stream_deadline: config.first_stream_deadline,
+        request_deadline: config.request_deadline,
+        response_stall: config.response_stall_limit,
         write_stall: config.write_stall_limit,
+        idle: config.transport_idle_limit,
         keepalive_interval: config.keepalive_interval,
         keepalive_timeout: config.keepalive_timeout,
     }

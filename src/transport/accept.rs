@@ -1,113 +1,34 @@
 //! The accept loop: takes connections from listeners and spreads them over the workers.
 
 use super::listener::{Listener, prepare};
+use super::stats::{Refusal, TransportCensus};
 use super::worker::WorkerHandle;
+use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 /// How long to leave the queue alone after the system had no descriptor or memory for a connection. Without it
 /// the loop spins: the connection stays at the head of the queue, and the listener stays readable.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
-/// Why a transport was closed before it carried a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The server had all it may have.
-    Limit,
-    /// It did not begin to speak HTTP/2 in time.
-    NoPreface,
-    /// It opened no call in time.
-    NoCall,
-    /// It spoke something else: HTTP/1, TLS, noise.
-    NotHttp2,
-}
-
-impl Refusal {
-    /// All of them.
-    pub const ALL: &[Self] = &[Self::Limit, Self::NoPreface, Self::NoCall, Self::NotHttp2];
-
-    /// The word that metrics use.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Limit => "limit",
-            Self::NoPreface => "no_preface",
-            Self::NoCall => "no_call",
-            Self::NotHttp2 => "not_http2",
-        }
-    }
-}
-
-/// Transports, counted.
-#[derive(Debug, Default)]
-pub struct TransportCensus {
-    opened: AtomicU64,
-    refused: [AtomicU64; Refusal::ALL.len()],
-    present: AtomicUsize,
-}
-
-impl TransportCensus {
-    /// Transports that are open now.
-    #[must_use]
-    pub fn present(&self) -> usize {
-        self.present.load(Ordering::Acquire)
-    }
-
-    /// Transports that were ever accepted and served.
-    #[must_use]
-    pub fn opened_total(&self) -> u64 {
-        self.opened.load(Ordering::Relaxed)
-    }
-
-    /// Transports that were refused for this reason.
-    #[must_use]
-    pub fn refused_total(&self, refusal: Refusal) -> u64 {
-        self.refused[refusal as usize].load(Ordering::Relaxed)
-    }
-
-    pub(super) fn refused(&self, refusal: Refusal) {
-        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts one more transport, until the claim is dropped.
-    fn open(&self, max: usize) -> Option<Claim<'_>> {
-        let more = |here| (here < max).then_some(here + 1);
-        let opened = self.present.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok();
-        if opened {
-            self.opened.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.refused(Refusal::Limit);
-        }
-        opened.then(|| Claim(self))
-    }
-
-    pub(super) fn closed(&self) {
-        self.present.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A counted transport that no worker has yet.
-struct Claim<'a>(&'a TransportCensus);
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.0.closed();
-    }
-}
-
 /// Accepts for the workers.
 pub struct Acceptor {
-    /// Most transports at a time; more are closed at once, so that they learn it rather than wait.
-    pub transports_max: usize,
-    /// Where transports are counted.
-    pub census: Arc<TransportCensus>,
+    transports_max: usize,
+    census: Arc<TransportCensus>,
+    refusal_logged: Mutex<Option<Instant>>,
 }
 
 impl Acceptor {
+    /// Accepts up to `transports_max` transports at a time, which are counted in `census`. More are closed at once, so that
+    /// they learn it rather than wait.
+    #[must_use]
+    pub fn new(transports_max: usize, census: Arc<TransportCensus>) -> Self {
+        Self { transports_max, census, refusal_logged: Mutex::default() }
+    }
+
     /// Accepts until the future is dropped, which closes the listener.
     ///
     /// # Errors
@@ -124,22 +45,26 @@ impl Acceptor {
     }
 
     async fn admit(&self, socket: TcpStream, peer: SocketAddr, workers: &[WorkerHandle]) {
-        let Some(claim) = self.census.open(self.transports_max) else {
-            tracing::warn!(%peer, max = self.transports_max, "transport refused: the limit is met");
+        let Some(counted) = self.census.open(self.transports_max) else {
+            self.log_refusal(peer);
             return;
         };
         // The worker with the fewest; the first of several.
         let worker = workers.iter().min_by_key(|worker| worker.load());
-        // Out of this thread's runtime: it lives in the worker's.
-        let prepared = prepare(&socket).and_then(|()| socket.into_std());
-        let served = match (prepared, worker) {
-            (Ok(socket), Some(worker)) => worker.take(socket, peer).await,
-            // The peer is gone already.
-            (Err(_), _) | (_, None) => false,
-        };
-        if served {
-            // The worker's now.
-            std::mem::forget(claim);
+        // Out of this thread's runtime: it lives in the worker's. An error means that the peer is gone already.
+        if let (Ok(socket), Some(worker)) = (prepare(&socket).and_then(|()| socket.into_std()), worker) {
+            worker.take(socket, peer, counted).await;
+        }
+    }
+
+    /// One line a second at most: whoever meets the limit may try again and again.
+    fn log_refusal(&self, peer: SocketAddr) {
+        let now = Instant::now();
+        let mut last = self.refusal_logged.lock();
+        if last.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1)) {
+            *last = Some(now);
+            let refused = self.census.refused_total(Refusal::Limit);
+            tracing::warn!(%peer, max = self.transports_max, refused, "transport refused: the limit is met");
         }
     }
 

@@ -1,17 +1,21 @@
 //! Calls: what a transport tells the services about each, and how a call is ended by force.
 
-use super::io::Flow;
-use super::unwritten::InFlight;
-use futures_util::task::AtomicWaker;
-use hyper::rt::Executor;
-use pin_project_lite::pin_project;
+use super::in_flight::InFlightData;
+use super::socket::Flow;
+use super::stats::TransportCensus;
+use super::waker::{Part, Parts};
+use super::windows::StreamWindow;
+use bytes::Bytes;
+use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
-use tokio::task::AbortHandle;
+use std::task::Waker;
+
+/// Bytes of answers that a peer may leave unread on one transport; beyond it, calls that are answered in one piece wait. One
+/// answer may exceed it.
+const UNREAD_ANSWERS_MAX: usize = 1024 * 1024;
 
 /// A transport's number: counted from 1 since the server began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,9 +26,7 @@ impl TransportId {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
-}
 
-impl TransportId {
     /// The bare number.
     #[must_use]
     pub fn number(self) -> u64 {
@@ -49,85 +51,129 @@ pub struct Call {
     pub handle: CallHandle,
 }
 
+impl Call {
+    pub(super) fn new(state: &Arc<CallState>) -> Self {
+        let transport = &state.transport;
+        Self { peer: transport.peer, transport: transport.id, handle: CallHandle(Arc::clone(state)) }
+    }
+
+    /// Bytes of answers, on all transports of this listener, that their peers have not taken.
+    #[must_use]
+    pub fn unread_answer_bytes(&self) -> usize {
+        self.handle.0.transport.census.unread_answer_bytes()
+    }
+}
+
 /// Ends a call by force: its stream is reset, and its transport closed once no call is left on it, whatever the
 /// peer still has to read.
 #[derive(Clone)]
-pub struct CallHandle(Arc<State>);
-
-/// What a call's task, its response and those that may end it share.
-pub(super) struct State {
-    pub(super) transport: Arc<Shared>,
-    task: OnceLock<AbortHandle>,
-    pub(super) in_flight: InFlight,
-}
+pub struct CallHandle(Arc<CallState>);
 
 impl CallHandle {
     /// Ends the call now. May be called more than once, from any thread.
     pub fn abort(&self) {
-        if let Some(task) = self.0.task.get() {
-            task.abort();
-        }
-        self.0.transport.doom();
+        self.0.aborted.store(true, Ordering::Release);
+        self.0.wake();
+        self.0.transport.close_when_idle();
     }
 
-    /// Has the transport closed once no call is left on it.
-    pub fn doom_transport(&self) {
-        self.0.transport.doom();
+    /// Closes the transport once no call is left on it.
+    pub fn close_transport_when_idle(&self) {
+        self.0.transport.close_when_idle();
     }
 
     /// Tells the peer to open no more calls on the transport, which is closed once none is left on it.
-    pub fn retire_transport(&self) {
+    pub fn go_away(&self) {
         self.0.transport.go_away();
     }
+}
 
-    pub(super) fn state(&self) -> &Arc<State> {
-        &self.0
+/// What a call's stream, the transport's windows and those that may end the call share.
+pub(super) struct CallState {
+    pub(super) transport: Arc<Transport>,
+    pub(super) window: StreamWindow,
+    /// Wakes the stream; the same for all its life.
+    waker: OnceLock<Waker>,
+    aborted: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl CallState {
+    pub(super) fn new(transport: &Arc<Transport>) -> Arc<Self> {
+        Arc::new(Self {
+            transport: Arc::clone(transport),
+            window: StreamWindow::default(),
+            waker: OnceLock::new(),
+            aborted: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Notes how the stream is woken.
+    pub(super) fn register(&self, waker: &Waker) {
+        if self.waker.get().is_none() {
+            // Only the stream registers, and its waker does not change.
+            let _ = self.waker.set(waker.clone());
+        }
+    }
+
+    /// Has the stream look at its state.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Acquire)
+    }
+
+    /// Nothing will be sent any more.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn in_flight(&self, data: Bytes) -> InFlightData {
+        InFlightData::new(data, &self.transport)
     }
 }
 
 /// What a transport's task shares with its calls and with the server.
-pub(super) struct Shared {
+pub(super) struct Transport {
     pub(super) id: TransportId,
     pub(super) peer: SocketAddr,
     pub(super) flow: Arc<Flow>,
+    pub(super) parts: Arc<Parts>,
+    pub(super) census: Arc<TransportCensus>,
     calls_opened: AtomicU64,
     calls_open: AtomicUsize,
-    /// Frames that responses have handed over and that are not written.
-    unwritten: AtomicUsize,
-    /// Where the executor, which runs right after the service on the same thread, leaves the task it spawned.
-    spawning: parking_lot::Mutex<Option<Arc<State>>>,
+    /// Bytes of answers that wait for the peer's windows.
+    unread_answer_bytes: AtomicUsize,
+    /// Calls that begin when enough of these have been taken.
+    waiting: Mutex<Vec<Arc<CallState>>>,
     going_away: AtomicBool,
-    doomed: AtomicBool,
-    /// One of the above has changed.
-    attention: AtomicBool,
-    task: AtomicWaker,
+    closes_when_idle: AtomicBool,
 }
 
-impl Shared {
-    pub(super) fn new(id: TransportId, peer: SocketAddr) -> Self {
+impl Transport {
+    pub(super) fn new(id: TransportId, peer: SocketAddr, census: Arc<TransportCensus>) -> Self {
         Self {
             id,
             peer,
             flow: Arc::default(),
+            parts: Arc::default(),
+            census,
             calls_opened: AtomicU64::new(0),
             calls_open: AtomicUsize::new(0),
-            unwritten: AtomicUsize::new(0),
-            spawning: parking_lot::Mutex::new(None),
+            unread_answer_bytes: AtomicUsize::new(0),
+            waiting: Mutex::default(),
             going_away: AtomicBool::new(false),
-            doomed: AtomicBool::new(false),
-            attention: AtomicBool::new(true),
-            task: AtomicWaker::new(),
+            closes_when_idle: AtomicBool::new(false),
         }
-    }
-
-    /// A new call; the next task that the executor spawns is its.
-    pub(super) fn open_call(self: &Arc<Self>) -> Call {
-        self.calls_opened.fetch_add(1, Ordering::Relaxed);
-        let transport = Arc::clone(self);
-        let state = State { transport, task: OnceLock::new(), in_flight: InFlight::default() };
-        let handle = CallHandle(Arc::new(state));
-        *self.spawning.lock() = Some(Arc::clone(&handle.0));
-        Call { peer: self.peer, transport: self.id, handle }
     }
 
     pub(super) fn has_had_calls(&self) -> bool {
@@ -138,104 +184,121 @@ impl Shared {
         self.calls_open.load(Ordering::Acquire) == 0
     }
 
-    pub(super) fn has_more_to_write(&self) {
-        self.unwritten.fetch_add(1, Ordering::Relaxed);
+    /// Bytes of answers that wait for the peer's windows.
+    pub(super) fn unread_answer_bytes(&self) -> usize {
+        self.unread_answer_bytes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn has_less_to_write(&self) {
-        if self.unwritten.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_to_go() {
-            self.call_attention();
+    /// Whether a call may begin whose answer comes in one piece. Otherwise it is woken when it may.
+    pub(super) fn may_answer(&self, call: &Arc<CallState>) -> bool {
+        if self.unread_answer_bytes() < UNREAD_ANSWERS_MAX {
+            return true;
         }
+        self.waiting.lock().push(Arc::clone(call));
+        false
     }
 
     /// Whether something is on its way to the peer.
     pub(super) fn is_writing(&self) -> bool {
-        self.unwritten.load(Ordering::Acquire) > 0 || self.flow.is_blocked()
+        self.unread_answer_bytes() > 0 || self.flow.is_blocked()
     }
 
-    /// Whether the transport may be closed once it has said goodbye: no call is left, and what was said has been written.
-    /// One that is doomed is not waited for.
-    pub(super) fn is_done(&self) -> bool {
-        self.has_no_call() && (self.doomed.load(Ordering::Acquire) || !self.is_writing())
+    /// Whether the transport is closed as soon as it has no call.
+    pub(super) fn closes_when_idle(&self) -> bool {
+        self.closes_when_idle.load(Ordering::Acquire)
     }
 
     /// Whether the peer is to be told to open no more calls.
-    pub(super) fn is_to_go(&self) -> bool {
-        self.going_away.load(Ordering::Acquire) || (self.doomed.load(Ordering::Acquire) && self.has_no_call())
+    pub(super) fn is_going_away(&self) -> bool {
+        self.going_away.load(Ordering::Acquire) || (self.closes_when_idle() && self.has_no_call())
     }
 
-    /// Has the transport tell its peer to open no more calls, and close when the open ones have ended.
+    /// Tells the peer to open no more calls; the transport closes when the open ones have ended.
     pub(super) fn go_away(&self) {
         if !self.going_away.swap(true, Ordering::AcqRel) {
-            self.call_attention();
+            self.parts.wake(Part::Life);
         }
     }
 
-    fn doom(&self) {
-        self.doomed.store(true, Ordering::Release);
-        self.call_attention();
-    }
-
-    /// Has the transport's task look at its state.
-    pub(super) fn call_attention(&self) {
-        self.attention.store(true, Ordering::Release);
-        self.task.wake();
-    }
-
-    /// Whether something has changed since the last time; the task is woken at the next change.
-    pub(super) fn take_attention(&self, cx: &mut Context<'_>) -> bool {
-        // The usual answer, on every write of every transport: one relaxed load.
-        if !self.attention.load(Ordering::Relaxed) {
-            return false;
+    fn close_when_idle(&self) {
+        if !self.closes_when_idle.swap(true, Ordering::AcqRel) {
+            self.parts.wake(Part::Life);
         }
-        self.task.register(cx.waker());
-        self.attention.swap(false, Ordering::AcqRel)
+    }
+
+    /// HTTP/2 has dropped so many bytes unsent.
+    pub(super) fn returns_unsent(&self, bytes: usize) {
+        self.flow.windows.give_back(bytes);
+        self.parts.wake(Part::Http2);
     }
 }
 
-/// Spawns a transport's streams on the worker's own runtime, where they stay.
-#[derive(Clone)]
-pub(super) struct StreamExecutor(pub(super) Arc<Shared>);
+/// An open call, counted until this is dropped.
+pub(super) struct OpenCall(Arc<Transport>);
 
-impl<F> Executor<F> for StreamExecutor
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, stream: F) {
-        self.0.calls_open.fetch_add(1, Ordering::AcqRel);
-        let open = OpenCall(Arc::clone(&self.0));
-        let task = tokio::spawn(StreamTask { stream, open });
-        if let Some(call) = self.0.spawning.lock().take() {
-            // Nobody else sets it: the call was made for this very task.
-            let _ = call.task.set(task.abort_handle());
-        }
+impl OpenCall {
+    pub(super) fn new(transport: &Arc<Transport>) -> Self {
+        transport.calls_opened.fetch_add(1, Ordering::Relaxed);
+        transport.calls_open.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(transport))
     }
 }
-
-struct OpenCall(Arc<Shared>);
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        let last = self.0.calls_open.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last && self.0.is_to_go() {
-            self.0.call_attention();
+        if self.0.calls_open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // It may close now, or begin to be idle.
+            self.0.parts.wake(Part::Life);
         }
     }
 }
 
-pin_project! {
-    struct StreamTask<F> {
-        #[pin]
-        stream: F,
-        open: OpenCall,
+/// Data that a response has handed over and that waits for the peer's windows, counted.
+pub(super) struct Rest {
+    data: Bytes,
+    transport: Arc<Transport>,
+}
+
+impl Rest {
+    pub(super) fn new(transport: &Arc<Transport>) -> Self {
+        Self { data: Bytes::new(), transport: Arc::clone(transport) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    pub(super) fn set(&mut self, data: Bytes) {
+        self.count_off(self.data.len());
+        let len = data.len();
+        self.data = data;
+        self.transport.unread_answer_bytes.fetch_add(len, Ordering::Relaxed);
+        self.transport.census.answers_unread(len);
+    }
+
+    pub(super) fn split_to(&mut self, len: usize) -> Bytes {
+        self.count_off(len);
+        self.data.split_to(len)
+    }
+
+    fn count_off(&self, len: usize) {
+        if len > 0 {
+            let before = self.transport.unread_answer_bytes.fetch_sub(len, Ordering::Relaxed);
+            self.transport.census.answers_read(len);
+            if before >= UNREAD_ANSWERS_MAX && before - len < UNREAD_ANSWERS_MAX {
+                let waiting = std::mem::take(&mut *self.transport.waiting.lock());
+                waiting.iter().for_each(|call| call.wake());
+            }
+        }
     }
 }
 
-impl<F: Future> Future for StreamTask<F> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.project().stream.poll(cx).map(drop)
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.count_off(self.data.len());
     }
 }

@@ -1,217 +1,314 @@
-//! One transport's life: HTTP/2 on a socket, with the deadlines around it.
+//! One transport's life: HTTP/2 on a socket, its calls, and the deadlines around both.
 
-use super::call::{Shared, StreamExecutor};
+use super::call::{Call, CallState, OpenCall, Transport};
 use super::gate;
-use super::io::Socket;
-use super::linger::{Exchange, Said};
-use super::rpcs::{Counted, Counting, Rpcs};
-use bytes::Bytes;
-use futures_util::future::{Either, Ready, ready};
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use pin_project_lite::pin_project;
+use super::in_flight::InFlightData;
+use super::life::{Due, Life};
+use super::methods::Methods;
+use super::request::Request;
+use super::response::ResponseBody;
+use super::socket::Socket;
+use super::stats::CallKind;
+use super::stream::{NewCall, Stream};
+use super::waker::{Part, PartWaker, Woken};
+use crate::rpc::{refused, retry_after};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use h2::RecvStream;
+use h2::server::{self, Handshake, SendResponse};
+use http::Response;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep};
+use tonic::Code;
 use tonic::body::Body;
 use tower::Service;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A transport's bounds. Defaults and their reasons are in [`crate::config`].
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Calls at a time on one transport.
     pub streams: u32,
+    /// Calls of each kind, unary and streaming, on all transports of a listener.
+    pub calls: usize,
+    /// Bytes of the longest message that a response has, with its prefix.
+    pub message_bytes: usize,
     /// Time for the HTTP/2 preface.
     pub preface_deadline: Duration,
     /// Time for the first call.
     pub first_stream_deadline: Duration,
+    /// Time for a unary request, and for each message of a streaming one, to be complete.
+    pub request_deadline: Duration,
+    /// Time in which the peer takes something of an answer that waits for it.
+    pub response_stall: Duration,
     /// Time that bytes may wait for the socket.
     pub write_stall: Duration,
+    /// Time without an open call.
+    pub idle: Duration,
     /// HTTP/2 ping interval.
     pub keepalive_interval: Duration,
     /// Time for the answer to a ping.
     pub keepalive_timeout: Duration,
 }
 
-/// Bytes of unread input that one stream, and one transport, may send ahead. The second is large because h2
-/// closes connections whose many small unread frames exceed half of it.
+/// Bytes of unread input that one stream, and one transport, may send ahead.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const TRANSPORT_WINDOW: u32 = 1024 * 1024;
-/// Bytes that one stream may have waiting to be written.
-const SEND_BUFFER: usize = 64 * 1024;
+/// h2 closes transports with many small unread frames. Ours are read in every turn, and few of them come in one; but h2
+/// also counts, for ever, those that come for a stream that has just ended.
+const DATA_FRAME_BUDGET: usize = u32::MAX as usize;
 const FRAME_MAX: u32 = 16 * 1024;
 const HEADERS_MAX: u32 = 16 * 1024;
 const HEADER_TABLE: u32 = 4 * 1024;
 /// Streams reset for the peer's errors before it is sent away: the class of attack known as "`MadeYouReset`".
 const ERROR_RESETS_MAX: usize = 1024;
-/// After its goodbye, how long a transport may wait for its peer to close it once no call is left on it and everything
-/// has been written.
-const GOODBYE_PATIENCE: Duration = Duration::from_millis(500);
-
-type Http2<S> = http2::Connection<TokioIo<Socket>, Gated<S>, StreamExecutor>;
+/// Rounds over the parts of a transport in one poll of its task.
+const ROUNDS: usize = 8;
 
 /// The services that calls go to; a clone for each transport.
 pub trait Services:
-    Service<Request<Body>, Response = Response<Self::Reply>, Error = Infallible, Future: Send>
+    Service<http::Request<Body>, Response = Response<Self::Reply>, Error = Infallible, Future: Send>
     + Clone
     + Send
     + 'static
 {
     /// The body of its responses.
-    type Reply: http_body::Body<Data = Bytes, Error: Into<BoxError>> + From<Body> + Send + 'static;
+    type Reply: ResponseBody + From<Body>;
 }
 
 impl<S, B> Services for S
 where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send>
+    S: Service<http::Request<Body>, Response = Response<B>, Error = Infallible, Future: Send>
         + Clone
         + Send
         + 'static,
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + From<Body> + Send + 'static,
+    B: ResponseBody + From<Body>,
 {
     type Reply = B;
 }
 
-/// Why a transport was closed by us, rather than by its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a transport ended.
+#[derive(Debug)]
 pub(super) enum Closed {
     /// The peer closed, or both sides were done.
     Done,
+    /// It did not begin to speak HTTP/2 in time.
     NoPreface,
+    /// It opened no call in time.
     NoCall,
+    /// It did not answer a ping.
+    NoPong,
     /// It was told to go, has no call left, and its peer does not close it.
-    AfterGoodbye,
+    AfterGoAway,
+    /// Its socket, or what came over it.
+    Failed(h2::Error),
 }
 
-pin_project! {
-    /// The future of one transport. It ends when the transport is closed.
-    pub(super) struct Connection<S: Services> {
-        #[pin]
-        http2: Http2<S>,
-        shared: Arc<Shared>,
-        // The preface's deadline, then the first call's, then none.
-        deadline: Option<Pin<Box<Sleep>>>,
-        after_preface: Duration,
-        said_goodbye: bool,
-    }
+enum Http2 {
+    Handshake(Handshake<Socket, InFlightData>),
+    Serving(server::Connection<Socket, InFlightData>),
+}
+
+/// The future of one transport. It ends when the transport is closed.
+pub(super) struct Connection<S: Services> {
+    transport: Arc<Transport>,
+    http2: Http2,
+    /// Behind pointers: the set has room for one more, which is never used.
+    calls: FuturesUnordered<Pin<Box<Stream<S>>>>,
+    by_id: HashMap<u32, Arc<CallState>>,
+    /// Calls were opened that have not been polled.
+    has_new_calls: bool,
+    services: S,
+    methods: Arc<Methods>,
+    limits: Arc<Limits>,
+    life: Life,
+    wakers: Wakers,
+}
+
+struct Wakers {
+    calls: Waker,
+    http2: Waker,
+    life: Waker,
 }
 
 impl<S: Services> Connection<S> {
     pub(super) fn new(
         socket: TcpStream,
-        shared: Arc<Shared>,
+        transport: Arc<Transport>,
         services: S,
-        rpcs: Arc<Rpcs>,
-        limits: &Limits,
+        methods: Arc<Methods>,
+        limits: Arc<Limits>,
     ) -> Self {
-        let socket = Socket::new(socket, Arc::clone(&shared.flow), limits.write_stall);
-        let mut builder = http2::Builder::new(StreamExecutor(Arc::clone(&shared)));
-        builder
-            .timer(TokioTimer::new())
+        let socket = Socket::new(socket, Arc::clone(&transport.flow), limits.write_stall);
+        let handshake = server::Builder::new()
             .max_concurrent_streams(limits.streams)
-            .max_local_error_reset_streams(ERROR_RESETS_MAX)
+            .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
             // Calls that are dropped before we look at them ("rapid reset"). h2's 20 closes the transport of a client
             // that opens and drops calls in a loop, and with it its neighbours' calls there.
             .max_pending_accept_reset_streams(limits.streams as usize)
-            .keep_alive_interval(limits.keepalive_interval)
-            .keep_alive_timeout(limits.keepalive_timeout)
-            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(TRANSPORT_WINDOW)
+            .data_frame_budget(DATA_FRAME_BUDGET)
             .max_frame_size(FRAME_MAX)
             .max_header_list_size(HEADERS_MAX)
             .header_table_size(HEADER_TABLE)
-            .max_send_buf_size(SEND_BUFFER);
-        let service = Gated { services, shared: Arc::clone(&shared), rpcs };
-        let after_preface = limits.first_stream_deadline;
+            // What a stream hands over is within its windows, and is never more than this.
+            .max_send_buffer_size(limits.message_bytes + FRAME_MAX as usize)
+            .handshake(socket);
+        let waker = |part| PartWaker::new(part, &transport.parts);
+        let wakers = Wakers { calls: waker(Part::Calls), http2: waker(Part::Http2), life: waker(Part::Life) };
+        let life = Life::new(Arc::clone(&transport), Arc::clone(&limits));
         Self {
-            http2: builder.serve_connection(TokioIo::new(socket), service),
-            shared,
-            deadline: Some(Box::pin(sleep(limits.preface_deadline))),
-            after_preface: after_preface.saturating_sub(limits.preface_deadline),
-            said_goodbye: false,
+            transport,
+            http2: Http2::Handshake(handshake),
+            calls: FuturesUnordered::new(),
+            by_id: HashMap::new(),
+            has_new_calls: false,
+            services,
+            methods,
+            limits,
+            life,
+            wakers,
         }
     }
+
+    /// Polls what was woken, until nothing is.
+    fn rounds(&mut self, task: &Waker) -> Poll<Closed> {
+        let parts = Arc::clone(&self.transport.parts);
+        for _ in 0..ROUNDS {
+            let Some(woken) = parts.next() else { return Poll::Pending };
+            if woken.has(Part::Calls) {
+                self.poll_calls();
+                if std::mem::take(&mut self.has_new_calls) {
+                    // Whatever a call has set in motion on this thread, such as a join, is done before its response goes out.
+                    parts.yield_now(woken.without(Part::Calls), task);
+                    return Poll::Pending;
+                }
+            }
+            // What the calls have handed over wakes HTTP/2, which is polled now anyway.
+            if parts.take(Part::Http2) || woken.has(Part::Http2) {
+                if let Poll::Ready(closed) = self.poll_http2() {
+                    return Poll::Ready(closed);
+                }
+                let Transport { flow, .. } = &*self.transport;
+                flow.windows.apply(&self.by_id);
+                if flow.begin_turn() {
+                    // The calls take what has come, then others have their turn, and then the rest is read.
+                    self.poll_calls();
+                    parts.yield_now(woken.without(Part::Calls).with(Part::Http2), task);
+                    return Poll::Pending;
+                }
+            }
+            self.transport.flow.windows.advance(self.transport.flow.is_blocked());
+            if woken.has(Part::Life)
+                && let Poll::Ready(closed) = self.poll_life()
+            {
+                return Poll::Ready(closed);
+            }
+        }
+        parts.yield_now(Woken::NONE, task);
+        Poll::Pending
+    }
+
+    fn poll_calls(&mut self) {
+        let mut cx = Context::from_waker(&self.wakers.calls);
+        while let Poll::Ready(Some(id)) = self.calls.poll_next_unpin(&mut cx) {
+            self.by_id.remove(&id);
+        }
+    }
+
+    fn poll_http2(&mut self) -> Poll<Closed> {
+        loop {
+            let mut cx = Context::from_waker(&self.wakers.http2);
+            let accepted = match &mut self.http2 {
+                Http2::Handshake(handshake) => match Pin::new(handshake).poll(&mut cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Closed::Failed(error)),
+                    Poll::Ready(Ok(mut connection)) => {
+                        self.life.serves(connection.ping_pong());
+                        self.http2 = Http2::Serving(connection);
+                        continue;
+                    }
+                },
+                Http2::Serving(connection) => match connection.poll_accept(&mut cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(None) => return Poll::Ready(Closed::Done),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Closed::Failed(error)),
+                    Poll::Ready(Some(Ok(accepted))) => accepted,
+                },
+            };
+            let (request, respond) = accepted;
+            self.open_call(request, respond);
+        }
+    }
+
+    fn open_call(&mut self, request: http::Request<RecvStream>, mut respond: SendResponse<InFlightData>) {
+        if let Some(answer) = gate::refuse(&request) {
+            // An error means that the stream is gone already.
+            let _ = respond.send_response(answer, true);
+            return;
+        }
+        let mut rpc = self.methods.start(request.uri().path());
+        let Some(counted) = self.transport.census.open_call(rpc.kind(), self.limits.calls) else {
+            let (head, _) = too_many_calls(rpc.kind(), self.limits.calls).into_http::<Body>().into_parts();
+            rpc.read(&head.headers);
+            let _ = respond.send_response(Response::from_parts(head, ()), true);
+            return;
+        };
+        let id = respond.stream_id().as_u32();
+        let state = CallState::new(&self.transport);
+        let (head, incoming) = request.into_parts();
+        let (incoming, body) = Request::new(incoming, rpc.request_bytes());
+        let mut request = http::Request::from_parts(head, Body::new(body));
+        request.extensions_mut().insert(Call::new(&state));
+        self.by_id.insert(id, Arc::clone(&state));
+        let open = (OpenCall::new(&self.transport), counted);
+        let call = NewCall { id, state, request: incoming, respond, open };
+        let stream = Stream::new(self.services.clone(), call, request, rpc, &self.limits);
+        self.calls.push(Box::pin(stream));
+        self.has_new_calls = true;
+        self.transport.parts.wake(Part::Calls);
+    }
+
+    fn poll_life(&mut self) -> Poll<Closed> {
+        loop {
+            let mut cx = Context::from_waker(&self.wakers.life);
+            match self.life.poll(&mut cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Due::Close(closed)) => return Poll::Ready(closed),
+                Poll::Ready(Due::GoAway) => match &mut self.http2 {
+                    Http2::Serving(connection) => {
+                        connection.graceful_shutdown();
+                        self.transport.parts.wake(Part::Http2);
+                    }
+                    // It has not even begun.
+                    Http2::Handshake(_) => return Poll::Ready(Closed::AfterGoAway),
+                },
+            }
+        }
+    }
+}
+
+fn too_many_calls(kind: CallKind, max: usize) -> tonic::Status {
+    let (what, reason) = match kind {
+        CallKind::Unary => ("unary calls", "TOO_MANY_CALLS"),
+        CallKind::Stream => ("connections", "TOO_MANY_CONNECTIONS"),
+    };
+    let words = format!("the server has all the {max} {what} it may have");
+    refused(Code::ResourceExhausted, words, reason, &[], Some(retry_after()))
 }
 
 impl<S: Services> Future for Connection<S> {
-    type Output = Result<Closed, hyper::Error>;
+    type Output = Closed;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            if let Poll::Ready(end) = this.http2.as_mut().poll(cx) {
-                return Poll::Ready(end.map(|()| Closed::Done));
-            }
-            if this.shared.take_attention(cx) && this.shared.is_to_go() && !*this.said_goodbye {
-                *this.said_goodbye = true;
-                this.http2.as_mut().graceful_shutdown();
-                *this.deadline = None;
-                this.shared.call_attention();
-                continue;
-            }
-            if *this.said_goodbye {
-                if !this.shared.is_done() {
-                    *this.deadline = None;
-                    return Poll::Pending;
-                }
-                let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(GOODBYE_PATIENCE)));
-                return deadline.as_mut().poll(cx).map(|()| Ok(Closed::AfterGoodbye));
-            }
-            let Some(deadline) = this.deadline else {
-                return Poll::Pending;
-            };
-            if this.shared.has_had_calls() {
-                *this.deadline = None;
-                return Poll::Pending;
-            }
-            if deadline.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if !this.shared.flow.has_preface() {
-                return Poll::Ready(Ok(Closed::NoPreface));
-            }
-            match std::mem::take(this.after_preface) {
-                Duration::ZERO => return Poll::Ready(Ok(Closed::NoCall)),
-                rest => deadline.as_mut().reset(Instant::now() + rest),
-            }
-        }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
+        self.transport.parts.begin(cx.waker());
+        self.rounds(cx.waker())
     }
 }
 
-/// The services behind the gate, told of each request which call it is.
-struct Gated<S> {
-    services: S,
-    shared: Arc<Shared>,
-    rpcs: Arc<Rpcs>,
-}
-
-type Answer<B> = Result<Response<Counted<B>>, Infallible>;
-
-impl<S: Services> hyper::service::Service<Request<Incoming>> for Gated<S> {
-    type Response = Response<Counted<S::Reply>>;
-    type Error = Infallible;
-    type Future = Either<Ready<Answer<S::Reply>>, Counting<S::Future>>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let call = self.shared.open_call();
-        let state = Arc::clone(call.handle.state());
-        if let Some(answer) = gate::refuse(&request) {
-            let answer = answer.map(|body| Counted::of_none(S::Reply::from(body), state));
-            return Either::Left(ready(Ok(answer)));
-        }
-        let exchange = Exchange::default();
-        let rpc = self.rpcs.start(request.uri().path(), exchange.clone());
-        request.extensions_mut().insert(call);
-        // Ours are always ready, as tonic's `Routes` are: they clone the service they find for each call.
-        let response = self.services.clone().call(request.map(|body| Body::new(Said::new(body, exchange))));
-        Either::Right(Counting::new(response, rpc, state))
-    }
-}
+// Nothing in it is pinned in place: the calls are behind pointers.
+impl<S: Services> Unpin for Connection<S> {}

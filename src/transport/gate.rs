@@ -2,10 +2,9 @@
 
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use tonic::body::Body;
 
 /// The answer to a request that is not gRPC; `None` lets it in.
-pub(super) fn refuse<B>(request: &Request<B>) -> Option<Response<Body>> {
+pub(super) fn refuse<B>(request: &Request<B>) -> Option<Response<()>> {
     if request.method() != Method::POST {
         let mut answer = empty(StatusCode::METHOD_NOT_ALLOWED);
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
@@ -25,8 +24,8 @@ fn is_grpc(content_type: &[u8]) -> bool {
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-fn empty(status: StatusCode) -> Response<Body> {
-    let mut answer = Response::new(Body::empty());
+fn empty(status: StatusCode) -> Response<()> {
+    let mut answer = Response::new(());
     *answer.status_mut() = status;
     answer
 }

@@ -72,8 +72,12 @@ impl Listener {
     }
 }
 
-/// Prepares an accepted socket: small frames leave at once, and the kernel's share is bounded.
-pub(super) fn prepare(socket: &tokio::net::TcpStream) -> io::Result<()> {
+/// Prepares an accepted socket: small frames leave at once, the kernel's share is bounded, and a peer that does not read is
+/// given up.
+///
+/// # Errors
+/// When the peer is gone already.
+pub fn prepare(socket: &tokio::net::TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = socket2::SockRef::from(socket);
     socket.set_send_buffer_size(SEND_BUFFER)?;

@@ -163,10 +163,15 @@ pub struct Call {
 impl Call {
     /// Opens a Join that says nothing yet.
     pub async fn opens(client: &mut Client) -> Self {
+        Self::try_opens(client).await.unwrap()
+    }
+
+    /// The same, unless it is refused at once.
+    pub async fn try_opens(client: &mut Client) -> Result<Self, Status> {
         let (said, requests) = mpsc::unbounded_channel();
         let joining = client.join(UnboundedReceiverStream::new(requests));
-        let responses = within(PATIENCE, "response headers", joining).await.unwrap().into_inner();
-        Self { said: Some(said), responses: Responses::Join(responses) }
+        let responses = within(PATIENCE, "response headers", joining).await?.into_inner();
+        Ok(Self { said: Some(said), responses: Responses::Join(responses) })
     }
 
     pub fn sends(&self, request: JoinRequest) {
@@ -323,9 +328,13 @@ impl Guest {
 
 /// What would be refused: hello, then how the call ends, if it never gets a welcome.
 pub async fn refusal(server: &Server, hello: Hello) -> Status {
-    let mut call = Call::opens(&mut client(server).await).await;
-    call.sends(request(Request::Hello(hello)));
-    call.is_over().await
+    match Call::try_opens(&mut client(server).await).await {
+        Err(status) => status,
+        Ok(mut call) => {
+            call.sends(request(Request::Hello(hello)));
+            call.is_over().await
+        }
+    }
 }
 
 impl Deref for Guest {

@@ -5,12 +5,12 @@ use crate::chat::said::Said;
 use crate::chat::said::position;
 use crate::chat::seat::Seat;
 use crate::chat::status;
-use crate::hub::{Departure, Gap, Missing, Next, Subscription};
+use crate::hub::{Departure, Gap, Missing, Next, Position, Subscription};
 use crate::rpc::with_reason;
+use crate::transport::Chunk;
 use crate::wire::v1::{self as api, join_response::Response};
 use crate::wire::{self};
 use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -49,7 +49,8 @@ struct In {
     _seat: Seat,
     subscription: Subscription<Said>,
     fault: Arc<OnceLock<Status>>,
-    first: Option<Bytes>,
+    /// The welcome, and the gap event that goes with it, until they are sent.
+    first: Option<(Bytes, Option<Gap>)>,
 }
 
 /// The task that reads what the client says; it ends with the body.
@@ -74,7 +75,8 @@ impl V1Body {
         Self { stage: Stage::Waiting(Task(Some(task.abort_handle())), told) }
     }
 
-    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+    /// The next whole messages that fit `room` bytes, or the status.
+    pub(in crate::chat) fn poll_chunk(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Chunk> {
         loop {
             match &mut self.stage {
                 Stage::Waiting(task, told) => {
@@ -86,22 +88,34 @@ impl V1Body {
                         Err(status) => Stage::Leaving(status),
                     };
                 }
-                Stage::In(seated) => {
-                    let (frames, status) = ready!(seated.next(cx));
-                    if let Some(status) = status {
+                Stage::In(seated) => match ready!(seated.poll_next(cx, room)) {
+                    Sent::Data(data) => return Poll::Ready(Chunk::Data(data)),
+                    Sent::NoRoom(needed) => return Poll::Ready(Chunk::NoRoom(needed)),
+                    Sent::End(goodbye, status) => {
                         self.stage = Stage::Leaving(status);
+                        if goodbye.len() <= room {
+                            return Poll::Ready(Chunk::Data(goodbye));
+                        }
+                        // The status alone says the same.
                     }
-                    return Poll::Ready(Some(Frame::data(frames)));
-                }
+                },
                 Stage::Leaving(status) => {
                     let trailers = trailers(status);
                     self.stage = Stage::Ended;
-                    return Poll::Ready(Some(Frame::trailers(trailers)));
+                    return Poll::Ready(Chunk::Trailers(trailers));
                 }
-                Stage::Ended => return Poll::Ready(None),
+                Stage::Ended => return Poll::Ready(Chunk::End),
             }
         }
     }
+}
+
+/// What a connection has for its client next.
+enum Sent {
+    Data(Bytes),
+    NoRoom(usize),
+    /// The goodbye as a frame, and the status.
+    End(Bytes, Status),
 }
 
 impl In {
@@ -116,35 +130,51 @@ impl In {
         };
         let mut first = BytesMut::new();
         say(Response::Welcome(welcome), &mut first);
-        if let Some(gap) = gap {
-            say(of_gap(&gap), &mut first);
+        if let Some(gap) = &gap {
+            say(of_gap(gap), &mut first);
         }
-        Self { _seat: seat, subscription, fault, first: Some(first.freeze()) }
+        Self { _seat: seat, subscription, fault, first: Some((first.freeze(), gap)) }
     }
 
-    /// The next frames, and the status if these are the last.
-    fn next(&mut self, cx: &mut Context<'_>) -> Poll<(Bytes, Option<Status>)> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready((first, None));
+    fn poll_next(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Sent> {
+        if let Some((first, _)) = self.first.take_if(|(first, _)| first.len() <= room) {
+            return Poll::Ready(Sent::Data(first));
         }
-        self.subscription.poll_next(cx).map(|next| match next {
-            Next::Frames(frames) => (frames, None),
-            Next::Gap(gap) => {
-                let mut out = BytesMut::new();
-                say(of_gap(&gap), &mut out);
-                (out.freeze(), None)
-            }
-            Next::End => {
+        // Before the welcome nothing else is sent but the status.
+        let rest_of_room = if self.first.is_some() { 0 } else { room };
+        let next = match (self.subscription.poll_next(cx, rest_of_room), &self.first) {
+            (Poll::Ready(next), _) => next,
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some((first, _))) => return Poll::Ready(Sent::NoRoom(first.len())),
+        };
+        Poll::Ready(match (next, &self.first) {
+            (Next::End, _) => {
                 let (goodbye, status) = self.last_words();
                 let mut out = BytesMut::new();
                 say(Response::Goodbye(goodbye), &mut out);
-                (out.freeze(), Some(status))
+                Sent::End(out.freeze(), status)
+            }
+            (_, Some((first, _))) => Sent::NoRoom(first.len()),
+            (Next::Frames(frames), None) => Sent::Data(frames),
+            (Next::NoRoom(needed), None) => Sent::NoRoom(needed),
+            (Next::Gap(gap), None) => {
+                let mut out = BytesMut::new();
+                say(of_gap(&gap), &mut out);
+                Sent::Data(out.freeze())
             }
         })
     }
 
+    /// Up to where the client has received everything, or has been told what it does not get.
+    fn delivered(&self) -> Position {
+        match &self.first {
+            Some((_, Some(gap))) => Position { offset: gap.from.offset.saturating_sub(1), ..gap.from },
+            _ => self.subscription.delivered(),
+        }
+    }
+
     fn last_words(&self) -> (api::Goodbye, Status) {
-        let delivered = self.subscription.delivered();
+        let delivered = self.delivered();
         let Some(ending) = self.subscription.ending() else {
             return (api::Goodbye::default(), Status::ok(""));
         };
@@ -188,20 +218,4 @@ pub(super) fn gap(gap: &Gap) -> api::Gap {
 
 fn of_gap(missing: &Gap) -> Response {
     Response::Gap(gap(missing))
-}
-
-impl Body for V1Body {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.next(cx).map(|frame| frame.map(Ok))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self.stage, Stage::Ended)
-    }
 }

@@ -3,19 +3,12 @@
 //! Methods are learnt from the compiled-in descriptors, so that a client cannot add a label by calling a method that
 //! does not exist: those are counted together.
 
-use super::call::State;
-use super::linger::Exchange;
-use super::unwritten::Unwritten;
+use super::stats::CallKind;
 use crate::metrics::{Counter, Distribution, Exposition, Histogram};
-use bytes::Bytes;
-use http::{HeaderMap, Response};
-use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
+use http::HeaderMap;
 use prost::Message as _;
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tonic::Code;
 
@@ -57,17 +50,19 @@ struct Method {
     service: String,
     name: String,
     kind: &'static str,
+    request_bytes: usize,
     started: Counter,
     handled: [Counter; CODES.len()],
     seconds: Histogram,
 }
 
 impl Method {
-    fn new(service: &str, name: &str, kind: &'static str) -> Self {
+    fn new(service: &str, name: &str, kind: &'static str, request_bytes: usize) -> Self {
         Self {
             service: service.to_owned(),
             name: name.to_owned(),
             kind,
+            request_bytes,
             started: Counter::default(),
             handled: std::array::from_fn(|_| Counter::default()),
             seconds: Histogram::new(HANDLING),
@@ -75,24 +70,29 @@ impl Method {
     }
 }
 
-/// The counts of all methods of a server.
-pub struct Rpcs {
+/// All methods of a server: how they are called, and their counts.
+pub struct Methods {
     methods: Vec<Method>,
     by_path: HashMap<String, usize>,
 }
 
-impl Rpcs {
-    /// Knows the methods in these encoded `FileDescriptorSet`s, and one more for all unknown ones.
+impl Methods {
+    /// Knows the methods in these encoded `FileDescriptorSet`s, and one more for all unknown ones. Each message of a request
+    /// to a service may have as many bytes as `request_bytes` says.
     ///
     /// # Errors
     /// When one of them is no `FileDescriptorSet`.
-    pub fn of(descriptors: &[&[u8]]) -> Result<Arc<Self>, prost::DecodeError> {
-        let mut methods = vec![Method::new("unknown", "unknown", "unary")];
+    pub fn of(
+        descriptors: &[&[u8]],
+        request_bytes: impl Fn(&str) -> usize,
+    ) -> Result<Arc<Self>, prost::DecodeError> {
+        let mut methods = vec![Method::new("unknown", "unknown", "unary", request_bytes(""))];
         let mut by_path = HashMap::new();
         for set in descriptors {
             for file in prost_types::FileDescriptorSet::decode(*set)?.file {
                 for service in &file.service {
                     let name = format!("{}.{}", file.package(), service.name());
+                    let request_bytes = request_bytes(&name);
                     for method in &service.method {
                         let kind = match (method.client_streaming(), method.server_streaming()) {
                             (false, false) => "unary",
@@ -101,7 +101,7 @@ impl Rpcs {
                             (true, true) => "bidi_stream",
                         };
                         by_path.entry(format!("/{name}/{}", method.name())).or_insert(methods.len());
-                        methods.push(Method::new(&name, method.name(), kind));
+                        methods.push(Method::new(&name, method.name(), kind, request_bytes));
                     }
                 }
             }
@@ -110,10 +110,10 @@ impl Rpcs {
     }
 
     /// A call to `path` begins.
-    pub(super) fn start(self: &Arc<Self>, path: &str, exchange: Exchange) -> Rpc {
+    pub(super) fn start(self: &Arc<Self>, path: &str) -> Rpc {
         let method = self.by_path.get(path).copied().unwrap_or_default();
         self.methods[method].started.add(1);
-        Rpc { rpcs: Arc::clone(self), method, began: Instant::now(), handled: false, exchange }
+        Rpc { methods: Arc::clone(self), method, began: Instant::now(), handled: false }
     }
 
     /// Adds the three metrics, with a series for each method (and code) from the start: a rate over a series that
@@ -145,28 +145,40 @@ fn labels(method: &Method) -> [(&'static str, &str); 3] {
 
 /// One call that is under way; counted as handled once, when its status is known or it is dropped.
 pub(super) struct Rpc {
-    rpcs: Arc<Rpcs>,
+    methods: Arc<Methods>,
     method: usize,
     began: Instant,
     handled: bool,
-    exchange: Exchange,
 }
 
 impl Rpc {
+    fn method(&self) -> &Method {
+        &self.methods.methods[self.method]
+    }
+
+    pub(super) fn kind(&self) -> CallKind {
+        if self.method().kind == "unary" { CallKind::Unary } else { CallKind::Stream }
+    }
+
+    /// Bytes that each message of the request may have.
+    pub(super) fn request_bytes(&self) -> usize {
+        self.method().request_bytes
+    }
+
     fn ends(&mut self, code: Code) {
         if std::mem::replace(&mut self.handled, true) {
             return;
         }
-        let method = &self.rpcs.methods[self.method];
+        let method = self.method();
         method.handled[code as usize].add(1);
         let took = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         method.seconds.observe(took, 1);
     }
 
-    fn reads(&mut self, headers: &HeaderMap) {
+    /// Reads the status, if it is in these headers.
+    pub(super) fn read(&mut self, headers: &HeaderMap) {
         if let Some(code) = headers.get("grpc-status") {
             self.ends(Code::from_bytes(code.as_bytes()));
-            self.exchange.answered();
         }
     }
 }
@@ -174,86 +186,5 @@ impl Rpc {
 impl Drop for Rpc {
     fn drop(&mut self) {
         self.ends(Code::Cancelled);
-    }
-}
-
-pin_project! {
-    /// A response to be, whose status will be read.
-    pub(super) struct Counting<F> {
-        #[pin]
-        response: F,
-        rpc: Option<Rpc>,
-        call: Arc<State>,
-    }
-}
-
-impl<F> Counting<F> {
-    pub(super) fn new(response: F, rpc: Rpc, call: Arc<State>) -> Self {
-        Self { response, rpc: Some(rpc), call }
-    }
-}
-
-impl<F, B, E> Future for Counting<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-{
-    type Output = Result<Response<Counted<B>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = ready!(this.response.poll(cx))?;
-        let mut rpc = this.rpc.take();
-        if let Some(rpc) = &mut rpc {
-            rpc.reads(response.headers());
-        }
-        let call = Arc::clone(this.call);
-        Poll::Ready(Ok(response.map(|body| Counted { body, rpc, call })))
-    }
-}
-
-pin_project! {
-    /// A response's body, whose trailers are read as they pass, and whose data is marked until it is written: no more is
-    /// asked of it while much is on its way.
-    pub(super) struct Counted<B> {
-        #[pin]
-        body: B,
-        rpc: Option<Rpc>,
-        call: Arc<State>,
-    }
-}
-
-impl<B> Counted<B> {
-    /// A body that belongs to no RPC.
-    pub(super) fn of_none(body: B, call: Arc<State>) -> Self {
-        Self { body, rpc: None, call }
-    }
-}
-
-impl<B: Body<Data = Bytes>> Body for Counted<B> {
-    type Data = Unwritten;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Unwritten>, B::Error>>> {
-        let this = self.project();
-        ready!(this.call.in_flight.poll_next(cx));
-        let frame = ready!(this.body.poll_frame(cx));
-        if let (Some(Ok(frame)), Some(rpc)) = (&frame, this.rpc)
-            && let Some(trailers) = frame.trailers_ref()
-        {
-            rpc.reads(trailers);
-        }
-        let mark = |data| Unwritten::new(data, this.call);
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(mark))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -1,0 +1,243 @@
+//! The frames that a peer sends, counted by their headers beneath HTTP/2.
+//!
+//! h2 has no hook for frames and reads all that a socket has before its streams are looked at. So the bytes are scanned
+//! before h2 gets them, for three things: how many frames one turn of the transport takes, what frames cost that carry no
+//! message, and how far the peer's flow-control windows are open. Reference: RFC 9113, sections 4.1 and 6.
+
+/// Length of the bytes that every HTTP/2 connection begins with (RFC 9113, section 3.4).
+pub(super) const PREFACE_LEN: usize = 24;
+
+const HEADER_LEN: usize = 9;
+const DATA: u8 = 0;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+const ACK: u8 = 1;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+/// Bytes of one setting: its identifier and its value.
+const SETTING_LEN: usize = 6;
+
+/// What a frame without a message costs, in units of [`super::pace::Pace`].
+const COST: u32 = 1;
+/// A reset comes with the stream that it ends, which costs hundred times as much as a bare frame; and a change of settings
+/// visits every open stream.
+const COST_OF_RESET_OR_SETTINGS: u32 = 100;
+
+/// What frames change.
+pub(super) trait Observer {
+    /// The peer takes more on one stream, or on all (stream 0).
+    fn window_update(&mut self, stream: u32, increment: u32);
+    /// The peer takes this much on every stream, before what it has taken and given since.
+    fn initial_window(&mut self, bytes: u32);
+}
+
+/// Follows the frames in a stream of bytes, however these are cut.
+pub(super) struct FrameScanner {
+    /// Bytes to pass by: of the preface, or of a payload that says nothing.
+    skip: usize,
+    header: [u8; HEADER_LEN],
+    /// Bytes of the header, or of the value, that are there.
+    have: usize,
+    /// What is left of a payload that is read in values.
+    values: usize,
+    value: [u8; SETTING_LEN],
+    in_values: bool,
+}
+
+impl FrameScanner {
+    /// At the beginning of a connection.
+    pub(super) fn new() -> Self {
+        Self {
+            skip: PREFACE_LEN,
+            header: [0; HEADER_LEN],
+            have: 0,
+            values: 0,
+            value: [0; SETTING_LEN],
+            in_values: false,
+        }
+    }
+
+    /// Scans until `frames` have ended, which it counts down, or the bytes have. Returns how many bytes that takes, and
+    /// what the frames cost that began there.
+    pub(super) fn scan(&mut self, bytes: &[u8], frames: &mut u32, to: &mut impl Observer) -> (usize, u32) {
+        let mut at = 0;
+        let mut cost = 0;
+        while at < bytes.len() && *frames > 0 {
+            let rest = &bytes[at..];
+            at += if self.skip > 0 {
+                let skipped = self.skip.min(rest.len());
+                self.skip -= skipped;
+                if self.skip == 0 && self.have == HEADER_LEN {
+                    self.frame_ends(frames);
+                }
+                skipped
+            } else if self.in_values {
+                self.read_value(rest, frames, to)
+            } else {
+                let read = fill(&mut self.header, &mut self.have, rest, HEADER_LEN);
+                if self.have == HEADER_LEN {
+                    cost += self.frame_begins(frames);
+                }
+                read
+            };
+        }
+        (at, cost)
+    }
+
+    fn frame_begins(&mut self, frames: &mut u32) -> u32 {
+        let [a, b, c, kind, flags, ..] = self.header;
+        let len = u32::from_be_bytes([0, a, b, c]) as usize;
+        self.in_values = match kind {
+            WINDOW_UPDATE => len == 4,
+            SETTINGS => flags & ACK == 0 && len > 0 && len.is_multiple_of(SETTING_LEN),
+            _ => false,
+        };
+        if self.in_values {
+            self.have = 0;
+            self.values = len;
+        } else {
+            self.skip = len;
+            if len == 0 {
+                self.frame_ends(frames);
+            }
+        }
+        match kind {
+            // Flow control bounds them, and what they say is bounded by its room.
+            DATA if len > 0 => 0,
+            RST_STREAM => COST_OF_RESET_OR_SETTINGS,
+            SETTINGS if flags & ACK == 0 => COST_OF_RESET_OR_SETTINGS,
+            _ => COST,
+        }
+    }
+
+    fn read_value(&mut self, rest: &[u8], frames: &mut u32, to: &mut impl Observer) -> usize {
+        let is_window = self.header[3] == WINDOW_UPDATE;
+        let len = if is_window { 4 } else { SETTING_LEN };
+        let read = fill(&mut self.value, &mut self.have, rest, len);
+        if self.have < len {
+            return read;
+        }
+        self.have = 0;
+        self.values -= len;
+        let [a, b, c, d, e, f] = self.value;
+        if is_window {
+            let [.., s0, s1, s2, s3] = self.header;
+            // The first bit of both is reserved.
+            let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
+            to.window_update(stream, u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff);
+        } else if u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE {
+            to.initial_window(u32::from_be_bytes([c, d, e, f]));
+        }
+        if self.values == 0 {
+            self.in_values = false;
+            self.frame_ends(frames);
+        }
+        read
+    }
+
+    fn frame_ends(&mut self, frames: &mut u32) {
+        self.have = 0;
+        *frames -= 1;
+    }
+}
+
+/// Fills `into` up to `len` from `bytes`; returns how many of them that takes.
+fn fill(into: &mut [u8], have: &mut usize, bytes: &[u8], len: usize) -> usize {
+    let read = (len - *have).min(bytes.len());
+    into[*have..*have + read].copy_from_slice(&bytes[..read]);
+    *have += read;
+    read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Seen(Vec<(u32, u32)>);
+
+    impl Observer for Seen {
+        fn window_update(&mut self, stream: u32, increment: u32) {
+            self.0.push((stream, increment));
+        }
+
+        fn initial_window(&mut self, bytes: u32) {
+            self.0.push((u32::MAX, bytes));
+        }
+    }
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        frame.extend([kind, flags]);
+        frame.extend(stream.to_be_bytes());
+        frame.extend(payload);
+        frame
+    }
+
+    fn connection() -> Vec<u8> {
+        let settings = [[0, 3, 0, 0, 0, 100], [0, 4, 0, 1, 0, 0]].concat();
+        [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            frame(SETTINGS, 0, 0, &settings),
+            frame(SETTINGS, ACK, 0, &[]),
+            frame(WINDOW_UPDATE, 0, 0, &[0x80, 0, 0, 5]),
+            frame(1, 4, 1, &[7; 300]),
+            frame(DATA, 0, 1, &[0; 70]),
+            frame(DATA, 1, 1, &[]),
+            frame(WINDOW_UPDATE, 0, 1, &7u32.to_be_bytes()),
+            frame(RST_STREAM, 0, 1, &[0; 4]),
+        ]
+        .concat()
+    }
+
+    fn changes() -> Seen {
+        Seen(vec![(u32::MAX, 65_536), (0, 5), (1, 7)])
+    }
+
+    #[test]
+    fn windows_and_costs_are_read_from_the_headers() {
+        let mut seen = Seen::default();
+        let mut frames = 100;
+        let bytes = connection();
+        let scanned = FrameScanner::new().scan(&bytes, &mut frames, &mut seen);
+        // Settings and reset; the acknowledgement, two window updates, headers, and data without data.
+        assert_eq!((scanned, frames), ((bytes.len(), 205), 92));
+        assert_eq!(seen, changes());
+    }
+
+    #[test]
+    fn a_scan_ends_where_its_last_frame_does() {
+        let bytes = connection();
+        let mut scanner = FrameScanner::new();
+        let mut seen = Seen::default();
+        let mut at = 0;
+        for _ in 0..8 {
+            let mut frames = 1;
+            at += scanner.scan(&bytes[at..], &mut frames, &mut seen).0;
+            assert_eq!(frames, 0);
+        }
+        assert_eq!((at, seen), (bytes.len(), changes()));
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_how_the_bytes_are_cut(cuts in prop::collection::vec(1usize..40, 1..200)) {
+            let bytes = connection();
+            let mut scanner = FrameScanner::new();
+            let mut seen = Seen::default();
+            let (mut rest, mut frames, mut total) = (&bytes[..], 100, 0);
+            for cut in cuts.into_iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (now, later) = rest.split_at(cut.min(rest.len()));
+                let (used, cost) = scanner.scan(now, &mut frames, &mut seen);
+                prop_assert_eq!(used, now.len());
+                total += cost;
+                rest = later;
+            }
+            prop_assert_eq!((seen, frames, total), (changes(), 92, 205));
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! One call from its request to its last byte.
+//!
+//! ```text
+//! Waiting ──► Answering ──► Sending ──► Holding ──► end
+//!    │            │            │
+//!    └────────────┴────────────┴──► end: reset by the peer, aborted, or stalled
+//! ```
+//!
+//! *Waiting*: the answers before it on this transport have not been taken. *Answering*: the service has the request.
+//! *Sending*: the response goes out, chunk by chunk, as the peer's windows allow. *Holding*: the response is complete and
+//! the peer has not ended its request. HTTP/2 has the server reset such a stream (RFC 9113, section 8.1), balancers make a
+//! CANCEL of that for their own client (`HAProxy` before 3.0), and gRPC's C core then reports CANCELLED instead of the
+//! status; so the peer gets a moment to end it by itself.
+
+use super::call::{CallState, OpenCall, Rest};
+use super::in_flight::InFlightData;
+use super::methods::Rpc;
+use super::request::{Progress, Request};
+use super::response::{Chunk, ResponseBody};
+use super::stats::{CallKind, CountedCall};
+use super::timeout;
+use super::windows::Grant;
+use super::{Limits, Services};
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, SendStream};
+use http::{HeaderMap, Response};
+use pin_project_lite::pin_project;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Status;
+use tonic::body::Body;
+
+/// How long a peer may take to end its request once it has the whole response.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// Bytes of one DATA frame's worth of messages, and of what a stream hands to HTTP/2 before others have their turn.
+const TURN_BYTES: usize = 64 * 1024;
+
+pin_project! {
+    /// The future of one call; it returns the number of its stream.
+    pub(super) struct Stream<S: Services> {
+        #[pin]
+        stage: Stage<S>,
+        exchange: Exchange,
+    }
+}
+
+pin_project! {
+    #[project = StageProjection]
+    enum Stage<S: Services> {
+        // Behind pointers what most of a call's life does not need.
+        Waiting { waiting: Option<Box<(http::Request<Body>, S)>> },
+        Answering { response: Pin<Box<S::Future>> },
+        Sending { #[pin] body: S::Reply },
+        Holding,
+    }
+}
+
+/// What the stages of a call have in common.
+struct Exchange {
+    id: u32,
+    state: Arc<CallState>,
+    request: Request,
+    output: Output,
+    rest: Rest,
+    rpc: Option<Rpc>,
+    deadlines: Deadlines,
+    /// Both until the response is complete.
+    open: Option<(OpenCall, CountedCall)>,
+}
+
+enum Output {
+    Head(SendResponse<InFlightData>),
+    Body(SendStream<InFlightData>),
+}
+
+/// How a poll of a stage ends.
+enum Step {
+    /// To the next stage.
+    Next,
+    /// The response is complete.
+    Sent,
+    /// The call is over, however it ended.
+    Over,
+}
+
+impl<S: Services> Stream<S> {
+    pub(super) fn new(
+        services: S,
+        call: NewCall,
+        request: http::Request<Body>,
+        rpc: Rpc,
+        limits: &Arc<Limits>,
+    ) -> Self {
+        let NewCall { id, state, request: incoming, respond, open } = call;
+        let rest = Rest::new(&state.transport);
+        let deadlines = Deadlines::new(rpc.kind(), &incoming, &request, limits);
+        let output = Output::Head(respond);
+        let rpc = Some(rpc);
+        let exchange =
+            Exchange { id, state, request: incoming, output, rest, rpc, deadlines, open: Some(open) };
+        Self { stage: Stage::Waiting { waiting: Some(Box::new((request, services))) }, exchange }
+    }
+}
+
+/// A call as the transport hands it over.
+pub(super) struct NewCall {
+    pub(super) id: u32,
+    pub(super) state: Arc<CallState>,
+    pub(super) request: Request,
+    pub(super) respond: SendResponse<InFlightData>,
+    pub(super) open: (OpenCall, CountedCall),
+}
+
+impl<S: Services> Future for Stream<S> {
+    type Output = u32;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u32> {
+        let mut this = self.project();
+        let exchange = this.exchange;
+        exchange.state.register(cx.waker());
+        if exchange.state.is_aborted() {
+            exchange.reset(Reason::CANCEL);
+            return exchange.is_over();
+        }
+        let progress = exchange.request.poll(cx);
+        if progress == Progress::Gone {
+            return exchange.is_over();
+        }
+        exchange.deadlines.request_is(progress);
+        loop {
+            let step = match this.stage.as_mut().project() {
+                StageProjection::Waiting { waiting } => match waiting.take_if(|_| exchange.may_begin()) {
+                    None => Poll::Pending,
+                    Some(begins) => {
+                        let (request, mut services) = *begins;
+                        let response = Box::pin(services.call(request));
+                        this.stage.set(Stage::Answering { response });
+                        Poll::Ready(Step::Next)
+                    }
+                },
+                StageProjection::Answering { response } => match response.as_mut().poll(cx) {
+                    Poll::Ready(Ok(response)) => {
+                        let (head, body) = response.into_parts();
+                        let ends = body.is_end_stream();
+                        let step = exchange.send_head(Response::from_parts(head, ()), ends);
+                        this.stage.set(Stage::Sending { body });
+                        Poll::Ready(step)
+                    }
+                    Poll::Ready(Err(never)) => match never {},
+                    Poll::Pending => exchange.poll_reset(cx),
+                },
+                StageProjection::Sending { body } => exchange.poll_send(body, cx),
+                StageProjection::Holding if exchange.request.has_ended() => Poll::Ready(Step::Over),
+                StageProjection::Holding => Poll::Pending,
+            };
+            match step {
+                Poll::Ready(Step::Next) => {}
+                Poll::Ready(Step::Sent) => {
+                    // Drops the response, and with it whatever it held.
+                    this.stage.set(Stage::Holding);
+                    exchange.hold();
+                }
+                Poll::Ready(Step::Over) => return exchange.is_over(),
+                Poll::Pending => match ready!(exchange.deadlines.poll(cx)) {
+                    Late::Request => exchange.request_is_late(),
+                    Late::Call => {
+                        let status = Status::deadline_exceeded("the deadline of the call has passed");
+                        if matches!(exchange.refuse(&status), Step::Over) {
+                            return exchange.is_over();
+                        }
+                        this.stage.set(Stage::Holding);
+                        exchange.hold();
+                    }
+                    Late::Peer => {
+                        tracing::debug!(stream = exchange.id, "stream reset: the peer takes nothing");
+                        exchange.reset(Reason::CANCEL);
+                        return exchange.is_over();
+                    }
+                    Late::Hold => return exchange.is_over(),
+                },
+            }
+        }
+    }
+}
+
+impl Exchange {
+    fn is_over(&self) -> Poll<u32> {
+        self.state.close();
+        Poll::Ready(self.id)
+    }
+
+    fn reset(&mut self, reason: Reason) {
+        match &mut self.output {
+            Output::Head(head) => head.send_reset(reason),
+            Output::Body(body) => body.send_reset(reason),
+        }
+    }
+
+    /// The response is complete: the call is no longer open, but the request may be.
+    fn hold(&mut self) {
+        self.state.close();
+        self.rpc = None;
+        self.open = None;
+        self.request.hold();
+        self.deadlines.hold();
+    }
+
+    /// Whether the service may have the call now; if not, the call is woken when it may.
+    fn may_begin(&self) -> bool {
+        let is_unary = self.rpc.as_ref().is_some_and(|rpc| rpc.kind() == CallKind::Unary);
+        !is_unary || self.state.transport.may_answer(&self.state)
+    }
+
+    fn request_is_late(&mut self) {
+        let request_time = self.deadlines.limits.request_deadline;
+        if !self.deadlines.whole && self.request.waits_for_service() {
+            // The service has not granted the rest: it is not the peer that is late.
+            self.deadlines.request = Some(Instant::now() + request_time);
+        } else {
+            self.request.fail_late(request_time);
+        }
+    }
+
+    /// Whether the peer has given up a call whose request has ended.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let reset = match &mut self.output {
+            Output::Head(head) => head.poll_reset(cx),
+            Output::Body(body) => body.poll_reset(cx),
+        };
+        reset.map(|_| Step::Over)
+    }
+
+    fn send_head(&mut self, head: Response<()>, ends: bool) -> Step {
+        if let Some(rpc) = &mut self.rpc {
+            rpc.read(head.headers());
+        }
+        let Output::Head(respond) = &mut self.output else { return Step::Over };
+        match respond.send_response(head, ends) {
+            Err(_) => Step::Over,
+            Ok(_) if ends => Step::Sent,
+            Ok(body) => {
+                self.output = Output::Body(body);
+                Step::Next
+            }
+        }
+    }
+
+    /// Ends the call with a status of our own.
+    fn refuse(&mut self, status: &Status) -> Step {
+        if let Output::Head(_) = &self.output {
+            let (head, _) = status.clone().into_http::<Body>().into_parts();
+            return self.send_head(Response::from_parts(head, ()), true);
+        }
+        if !self.rest.is_empty() {
+            // Trailers would come in the middle of a message.
+            self.reset(Reason::CANCEL);
+            return Step::Over;
+        }
+        let mut trailers = HeaderMap::new();
+        // It has no words that could not be a header.
+        let _ = status.add_header(&mut trailers);
+        self.send_trailers(trailers)
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Step {
+        if let Some(rpc) = &mut self.rpc {
+            rpc.read(&trailers);
+        }
+        let Output::Body(body) = &mut self.output else { return Step::Over };
+        if body.send_trailers(trailers).is_ok() { Step::Sent } else { Step::Over }
+    }
+
+    /// Hands `data` over, which the windows take at once.
+    fn send_data(&mut self, data: Bytes) -> Result<(), h2::Error> {
+        let Output::Body(body) = &mut self.output else { return Ok(()) };
+        self.state.transport.flow.windows.take(&self.state.window, data.len());
+        body.send_data(self.state.in_flight(data), false)
+    }
+
+    /// Sends what the response has and the windows take.
+    fn poll_send<B: ResponseBody>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Step> {
+        let state = Arc::clone(&self.state);
+        let (windows, flow) = (&state.transport.flow.windows, &state.transport.flow);
+        let mut sent = 0;
+        loop {
+            let blocked = flow.is_blocked();
+            let open = windows.room(&state.window, blocked);
+            if !self.rest.is_empty() {
+                let needed = self.rest.len();
+                let now =
+                    if open > 0 { Grant::Now(open) } else { windows.ask_for_rest(&state, needed, blocked) };
+                let Grant::Now(open) = now else { return self.poll_reset(cx) };
+                if sent >= TURN_BYTES {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                let part = self.rest.split_to(self.rest.len().min(open).min(TURN_BYTES));
+                sent += part.len();
+                if self.send_data(part).is_err() {
+                    return Poll::Ready(Step::Over);
+                }
+                self.deadlines.peer_moves(!self.rest.is_empty());
+                continue;
+            }
+            let room = open.min(TURN_BYTES - sent);
+            let needed = match body.as_mut().poll_chunk(cx, room) {
+                Poll::Pending if sent > 0 => return Poll::Pending,
+                Poll::Pending => return self.poll_reset(cx),
+                Poll::Ready(Chunk::Data(data)) if data.len() <= room => {
+                    sent += data.len();
+                    if self.send_data(data).is_err() {
+                        return Poll::Ready(Step::Over);
+                    }
+                    continue;
+                }
+                Poll::Ready(Chunk::Data(data)) => {
+                    self.keep(data);
+                    continue;
+                }
+                Poll::Ready(Chunk::NoRoom(needed)) => needed,
+                Poll::Ready(Chunk::Trailers(trailers)) => return Poll::Ready(self.send_trailers(trailers)),
+                Poll::Ready(Chunk::End) => return Poll::Ready(self.end()),
+                Poll::Ready(Chunk::Failed) => {
+                    self.reset(Reason::INTERNAL_ERROR);
+                    return Poll::Ready(Step::Over);
+                }
+            };
+            if sent > 0 && needed <= open {
+                // It fits, but others have their turn first.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if needed > open && windows.ask(&state, needed, blocked) == Grant::Later {
+                return if sent > 0 { Poll::Pending } else { self.poll_reset(cx) };
+            }
+            // As long as one frame's worth, or it goes out in parts.
+            match body.as_mut().poll_chunk(cx, needed) {
+                Poll::Ready(Chunk::Data(data)) => self.keep(data),
+                Poll::Ready(Chunk::Trailers(trailers)) => return Poll::Ready(self.send_trailers(trailers)),
+                // It needs more than it said: ask again for that.
+                Poll::Ready(_) | Poll::Pending => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Keeps data that is sent in parts.
+    fn keep(&mut self, data: Bytes) {
+        self.rest.set(data);
+        self.deadlines.peer_moves(true);
+    }
+
+    /// Ends the response without trailers.
+    fn end(&mut self) -> Step {
+        let nothing = self.state.in_flight(Bytes::new());
+        let Output::Body(body) = &mut self.output else { return Step::Over };
+        if body.send_data(nothing, true).is_ok() { Step::Sent } else { Step::Over }
+    }
+}
+
+/// What was not done in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    /// The peer has not completed its request, or a message of it.
+    Request,
+    /// The call has not ended before the deadline that its client gave.
+    Call,
+    /// The peer has taken nothing of what waits for it.
+    Peer,
+    /// The peer has not ended its request although it has the response.
+    Hold,
+}
+
+/// The deadlines of a call. Most calls wait for none of them: then there is no timer.
+struct Deadlines {
+    limits: Arc<Limits>,
+    /// The whole request is to come in time, not only each message.
+    whole: bool,
+    /// The message that is to be complete at `request`.
+    message: u64,
+    request: Option<Instant>,
+    call: Option<Instant>,
+    peer: Option<Instant>,
+    hold: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadlines {
+    fn new(kind: CallKind, incoming: &Request, request: &http::Request<Body>, limits: &Arc<Limits>) -> Self {
+        let whole = kind == CallKind::Unary;
+        let request_time = limits.request_deadline;
+        let at = |after| Instant::now() + after;
+        Self {
+            limits: Arc::clone(limits),
+            whole,
+            message: 0,
+            request: (whole && !incoming.has_ended()).then(|| at(request_time)),
+            call: timeout::of(request.headers()).map(at),
+            peer: None,
+            hold: None,
+            timer: None,
+        }
+    }
+
+    fn request_is(&mut self, progress: Progress) {
+        match progress {
+            Progress::Complete | Progress::Gone => self.request = None,
+            Progress::Open if !self.whole => self.request = None,
+            Progress::WithinMessage(message)
+                if !self.whole && (self.request.is_none() || message != self.message) =>
+            {
+                self.message = message;
+                self.request = Some(Instant::now() + self.limits.request_deadline);
+            }
+            Progress::Open | Progress::WithinMessage(_) => {}
+        }
+    }
+
+    /// The peer has taken something, and whether more waits for it.
+    fn peer_moves(&mut self, more: bool) {
+        self.peer = more.then(|| Instant::now() + self.limits.response_stall);
+    }
+
+    /// Only the end of the request is waited for.
+    fn hold(&mut self) {
+        (self.request, self.call, self.peer) = (None, None, None);
+        self.hold = Some(Instant::now() + HOLD);
+    }
+
+    /// Ready with what is late, once for each deadline.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
+        let all = [
+            (&mut self.request, Late::Request),
+            (&mut self.call, Late::Call),
+            (&mut self.peer, Late::Peer),
+            (&mut self.hold, Late::Hold),
+        ];
+        let set = all.into_iter().filter_map(|(at, late)| at.map(|time| (time, at, late)));
+        let Some((time, at, late)) = set.min_by_key(|(time, ..)| *time) else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(time)));
+        if timer.deadline() != time {
+            timer.as_mut().reset(time);
+        }
+        ready!(timer.as_mut().poll(cx));
+        *at = None;
+        Poll::Ready(late)
+    }
+}
