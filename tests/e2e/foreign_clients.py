@@ -16,6 +16,7 @@ import facts
 import health
 import prometheus
 import readme
+import slow_consumers
 import traces
 import v1
 from facts import exit_code, ok
@@ -244,6 +245,7 @@ SCENARIOS = [
     *traces.SCENARIOS,
     *balancer.SCENARIOS,
     *v1.SCENARIOS,
+    *slow_consumers.SCENARIOS,
 ]
 
 
