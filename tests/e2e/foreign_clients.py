@@ -13,6 +13,7 @@ import traceback
 import balancer
 import dashboards
 import facts
+import fast_senders
 import health
 import prometheus
 import readme
@@ -246,6 +247,7 @@ SCENARIOS = [
     *balancer.SCENARIOS,
     *v1.SCENARIOS,
     *slow_consumers.SCENARIOS,
+    *fast_senders.SCENARIOS,
 ]
 
 
