@@ -14,6 +14,7 @@ import balancer
 import dashboards
 import facts
 import fast_senders
+import h2spec
 import health
 import prometheus
 import readme
@@ -248,6 +249,7 @@ SCENARIOS = [
     *v1.SCENARIOS,
     *slow_consumers.SCENARIOS,
     *fast_senders.SCENARIOS,
+    *h2spec.SCENARIOS,
 ]
 
 
