@@ -6,6 +6,7 @@ Does not know: chat, gRPC, the server.
 
 import codecs
 import os
+import pathlib
 import signal
 import subprocess
 import threading
@@ -70,6 +71,14 @@ class Process:
         if self.exit_code is None:
             os.killpg(self._child.pid, signal.SIGKILL)
             wait_until(f"{self.name} is dead", lambda: self.exit_code is not None)
+
+    def resident(self):
+        """Bytes of memory that it has, 0 once it has ended."""
+        try:
+            status = pathlib.Path(f"/proc/{self._child.pid}/status").read_text()
+        except OSError:
+            return 0
+        return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
     def report(self):
         """The end of what it wrote, for the reader of a failure."""
