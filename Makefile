@@ -17,7 +17,7 @@ check: ## Check format and lints, and the arithmetic of the benchmarks
 	cargo clippy --all-targets -- --deny warnings
 	python3 -B -m unittest discover --quiet --start-directory benches/side_by_side/tests --top-level-directory benches
 
-e2e: ## Check with foreign clients, HAProxy and Prometheus (installs them below target/)
+e2e: ## Check with foreign clients, HAProxy and Prometheus, and attack the limits (installs them below target/)
 	bash tests/e2e/run
 
 FUZZ_SECONDS ?= 120
