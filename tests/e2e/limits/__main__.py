@@ -21,7 +21,7 @@ sys.path.append(os.environ["PYTHONPATH"])
 
 import report  # noqa: E402
 
-MODULES = ("canary", "transports", "requests", "responses", "rooms", "memory", "lists", "cheap_frames")
+MODULES = ("canary", "transports", "requests", "responses", "rooms", "memory", "lists", "cheap_frames", "idle")
 
 
 def main():
