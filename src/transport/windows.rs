@@ -64,8 +64,6 @@ impl Observer for &Windows {
 pub(super) struct StreamWindow {
     /// What the peer has given beyond the initial window, less what was sent.
     delta: AtomicI64,
-    /// The most that has been.
-    delta_max: AtomicI64,
     /// It waits for an update of its own window.
     waits: AtomicBool,
     /// It is in the transport's queue, and needs so many bytes there.
@@ -84,14 +82,15 @@ pub(super) enum Grant {
     Later,
 }
 
-/// The window of a stream from which on a message of `needed` bytes is begun, given the widest that the window has been.
-/// Usually it is all the message needs. But a peer that has read everything may hold back updates until half a window is
-/// used up (most implementations do), and would never open it further: then the message is sent in parts.
+/// The window of a stream from which on a message of `needed` bytes is begun, given the one it began with. Usually it is
+/// all the message needs. But a peer that has read everything may hold back updates until a part of the window is used up
+/// (a quarter with grpc-go, half with nghttp2, netty and h2), and would never open it further: then the message is sent in
+/// parts.
 ///
 /// Of the transport's window any part will do, for whoever is first in the queue: streams that are not read hold on to much
 /// of it, and what the peer holds back of the rest may be less than it takes to send an update.
-fn threshold(needed: usize, widest: i64) -> i64 {
-    (needed as i64).min((widest + 1) / 2).max(1)
+fn threshold(needed: usize, initial: i64) -> i64 {
+    (needed as i64).min((initial + 1) / 2).max(1)
 }
 
 impl Windows {
@@ -101,10 +100,6 @@ impl Windows {
 
     fn stream(&self, stream: &StreamWindow) -> i64 {
         self.initial.load(Ordering::Relaxed) + stream.delta.load(Ordering::Relaxed)
-    }
-
-    fn stream_max(&self, stream: &StreamWindow) -> i64 {
-        self.initial.load(Ordering::Relaxed) + stream.delta_max.load(Ordering::Relaxed)
     }
 
     /// Bytes that a stream may send now; 0 while others wait before it, or the socket is `blocked`.
@@ -119,7 +114,7 @@ impl Windows {
 
     /// Asks for room to begin a message of `needed` bytes, which is more than [`Windows::room`].
     pub(super) fn ask(&self, call: &Arc<CallState>, needed: usize, blocked: bool) -> Grant {
-        self.ask_from(call, needed, threshold(needed, self.stream_max(&call.window)), blocked)
+        self.ask_from(call, needed, threshold(needed, self.initial.load(Ordering::Relaxed)), blocked)
     }
 
     /// Asks for room to go on with a message that is sent in parts, before others begin theirs.
@@ -180,8 +175,7 @@ impl Windows {
         for (id, increment) in self.updates.lock().drain(..) {
             // A stream that has ended needs none.
             let Some(call) = calls.get(&id) else { continue };
-            let delta = call.window.delta.fetch_add(i64::from(increment), Ordering::Relaxed);
-            call.window.delta_max.fetch_max(delta + i64::from(increment), Ordering::Relaxed);
+            call.window.delta.fetch_add(i64::from(increment), Ordering::Relaxed);
             wake_if_waiting(call);
         }
     }
