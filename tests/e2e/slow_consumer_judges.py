@@ -48,14 +48,12 @@ def sequence_fault(legs, further, drops_unread=False):
     return "it did not resume"
 
 
-def steady_fault(legs, last, may_be_late=False):
-    """What is wrong with what one received that kept up, or nothing. Those that may be late must have resumed."""
+def steady_fault(legs, last):
+    """What is wrong with what one received that kept up, or was late and resumed; or nothing."""
     if not legs or not legs[-1]["ranges"]:
         return "it received nothing"
-    if not may_be_late and legs[0]["code"]:
-        return f"its call ended with {legs[0]['code']}: {legs[0]['message']}"
     if legs[0]["code"]:
-        return sequence_fault(legs, last, drops_unread=True) or last_fault(legs, last)
+        return leg_fault(legs[0]) or sequence_fault(legs, last, drops_unread=True) or last_fault(legs, last)
     return run_fault(legs[0], 1) or last_fault(legs, last)
 
 
@@ -115,9 +113,10 @@ def planted_faults():
     yield "a double at the seam", "twice", judged(slow, done | {"ranges": [[50, 150]]})
     yield "one that never comes back", "it did not resume", judged(slow)
     yield "one that is never disconnected", "it was not disconnected", judged(done | {"ranges": [[1, 1000]]})
-    yield "a steady one that was cut", "its call ended", steady_fault([slow], 1000)
+    yield "a steady one that was cut", "it ended with CANCELLED", steady_fault([slow | {"code": "CANCELLED"}], 1000)
+    yield "… and that never came back", "it did not resume", steady_fault([slow], 1000)
     rest = done | {"ranges": [[51, 1000]], "end": True}
-    yield "… and may be", "", steady_fault([slow, rest], 1000, may_be_late=True)
+    yield "… and that resumed", "", steady_fault([slow, rest], 1000)
     lossy = rest | {"ranges": [[52, 1000]]}
-    yield "… and lost something", "it lost messages", steady_fault([slow, lossy], 1000, may_be_late=True)
+    yield "… and lost something", "it lost messages", steady_fault([slow, lossy], 1000)
     yield "a steady one that lacks the last", "not receive all", steady_fault([done | {"ranges": [[1, 999]]}], 1000)

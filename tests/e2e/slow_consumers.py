@@ -31,6 +31,7 @@ SECONDS = {"slow": (10, 10), "pausing": (4, 14), "steady": (0, 0)}
 RATE, BYTES, MOST = 2000, 1000, 7500
 # How much a reader reads after it has resumed.
 FURTHER, ALL = 500, 10 * MOST
+LATE_MOST = 2
 
 
 def the_slow_consumer_judges_find_planted_faults(_):
@@ -40,18 +41,19 @@ def the_slow_consumer_judges_find_planted_faults(_):
 
 
 def slow_consumers_get_their_position_and_resume(stage):
-    """First the slow, and while they read what was published until then, those that pause."""
+    """One publisher at a time; while the next one publishes, the readers before read what was published for them."""
     stage.serve()
     river = River(stage)
-    for pace in PACES:
-        river.flows(pace)
+    for pace, language in itertools.product(PACES, PROGRAMS):
+        river.flows(language, pace)
     river.ends()
+    late = 0
     for (language, api, _), legs, last in river.readers("steady"):
-        # On a busy machine a reader can be late without a fault of anyone; grpc-go is the fastest of the three.
-        may_be_late = language != "grpc-go"
-        fault = judges.steady_fault(legs, last, may_be_late)
-        resumed = f", having resumed {len(legs) - 1} times" if len(legs) > 1 else ""
-        ok(f"{language}, {api}: one that keeps up receives all {last} messages in order{resumed}", not fault, fault)
+        fault = judges.steady_fault(legs, last)
+        ok(f"{language}, {api}: one that keeps up receives all {last} messages in order", not fault, fault)
+        late += len(legs) > 1
+    # A machine that is busy with other work makes readers late without a fault of anyone; but not many of them.
+    ok(f"{late} of those that keep up were late and had to resume", late <= LATE_MOST)
     judge_slow({kind: [legs for _, legs, _ in readers]
                 for kind, readers in itertools.groupby(river.readers(*PACES), key=lambda reader: reader[0])})
     ok("the server logged no error", not stage.server.complaints(), f"{stage.server.complaints()}")
@@ -81,22 +83,17 @@ class River:
         self._stage, self._random = stage, random.Random(1)
         self._kinds, self._rooms, self._processes, self._published = {}, {}, [], {}
 
-    def flows(self, pace):
-        """Returns when all have been disconnected, or never will be."""
-        crowds = {language: self._crowds(language, pace) for language in PROGRAMS}
-        wait_until("all readers are in", lambda: all(map(self._is_open, itertools.chain(*crowds.values()))))
-        for language in PROGRAMS:
-            room = f"{language}-{pace}"
-            self._published[room] = self._stage.process(f"publisher in {room}", TOOLS / "bin/numbers",
-                                                        self._stage.server.address(), room, RATE, BYTES, MOST)
-        for language in PROGRAMS:
-            room = f"{language}-{pace}"
-            publisher = self._published[room]
-            wait_until(f"{room} has no slow reader any more, or is full",
-                       lambda: publisher.exit_code is not None or self._disconnected(room) >= RUNS * len(APIS))
-            publisher.close_stdin()
-        for language in PROGRAMS:
-            self._published[f"{language}-{pace}"].ends(0)
+    def flows(self, language, pace):
+        """Returns when all in that room have been disconnected, or never will be."""
+        room, crowds = f"{language}-{pace}", self._crowds(language, pace)
+        wait_until(f"all readers are in {room}", lambda: all(map(self._is_open, crowds)))
+        publisher = self._stage.process(f"publisher in {room}", TOOLS / "bin/numbers", self._stage.server.address(), room,
+                                        RATE, BYTES, MOST)
+        self._published[room] = publisher
+        wait_until(f"all that are {pace} are disconnected, or {MOST} messages are out",
+                   lambda: publisher.exit_code is not None or self._disconnected(room) >= RUNS * len(APIS))
+        publisher.close_stdin()
+        publisher.ends(0)
 
     def ends(self):
         for process in self._processes:
