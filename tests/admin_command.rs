@@ -211,6 +211,32 @@ async fn a_ban_keeps_the_kicked_out_by_name() {
 }
 
 #[tokio::test]
+async fn bans_are_listed_and_removed() {
+    let server = Server::start(&[]);
+    assert_eq!(told(&server, &["bans"]).await, "0 bans\n");
+    let ban = ["--ban", "10m", "--ban-name", "--reason", "be nice"];
+    for name in ["bob", "Ann"] {
+        told(&server, &[&["kick", "--name", name], &ban[..]].concat()).await;
+    }
+    told(&server, &["kick", "--peer", "10.0.0.7", "--ban", "10m", "--ban-address"]).await;
+    let listed = json(&server, &["bans"]).await;
+    assert_eq!(field(&listed["bans"], "reason"), ["", "be nice", "be nice"]);
+    assert_eq!(
+        (&listed["bans"][0]["address"], &listed["bans"][1]["name"]),
+        (&"10.0.0.7".into(), &"Ann".into())
+    );
+    let table = told(&server, &["bans", "--limit", "2"]).await;
+    assert!(table.starts_with("BY ") && table.contains("\nname     Ann "), "{table}");
+    assert!(table.ends_with(" be nice\n2 of 3 bans\n"), "{table}");
+    let removed = told(&server, &["unban", "--name", "aNN"]).await;
+    assert!(removed.contains("\nname  Ann ") && removed.ends_with("\nremoved 1 ban\n"), "{removed}");
+    let addr = server.admin_addr.to_string();
+    assert_eq!(refused(&addr, &["unban", "--name", "ann"]).await, "NotFound: no ban \"ann\"\n");
+    assert_eq!(json(&server, &["unban", "--address", "10.0.0.7"]).await["ban"]["address"], "10.0.0.7");
+    assert_eq!(json(&server, &["bans"]).await["totalSize"], 1);
+}
+
+#[tokio::test]
 async fn rooms_come_in_order_of_name() {
     let server = Server::start(&[]);
     let _members = everyone(&server, &[("red", "ann"), ("blue", "bob"), ("red", "cleo")]).await;

@@ -5,12 +5,13 @@
 mod common;
 
 use chatroom::wire::admin::{
-    Ban, ConnectionFilter, KickConnectionsRequest, KickConnectionsResponse,
-    admin_service_client::AdminServiceClient,
+    Ban, ConnectionFilter, KickConnectionsRequest, KickConnectionsResponse, ListBansRequest,
+    RemoveBanRequest, active_ban, admin_service_client::AdminServiceClient, remove_ban_request,
 };
 use common::{
     Elsewhere, PATIENCE,
     client::{Member, Transport, Windows, chat},
+    metrics::Scrape,
     server::Server,
     within,
 };
@@ -132,4 +133,83 @@ async fn who_comes_back_at_once_is_kept_out_too() {
     over.send(()).unwrap();
     others.done().await;
     assert_eq!(came_in, 0, "of {RETURNERS} who were banned came in again");
+}
+
+async fn mallory_is_banned_by_name(server: &Server) {
+    let duration = Duration::from_secs(600).try_into().ok();
+    let ban = Some(Ban { duration, by_address: false, by_name: true });
+    let filter = Some(ConnectionFilter { name: "mallory".to_owned(), ..Default::default() });
+    let reason = "be nice".to_owned();
+    let request = KickConnectionsRequest { filter, ban, reason, ..Default::default() };
+    let mut admin = AdminServiceClient::connect(format!("http://{}", server.admin_addr)).await.unwrap();
+    admin.kick_connections(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ban_by_name_holds_in_any_case_and_each_refused_attempt_is_counted_and_logged() {
+    let server = Server::start(&[]);
+    mallory_is_banned_by_name(&server).await;
+    for name in ["mallory", "MALLORY", "Mallory"] {
+        let refused = comes_from(HERE, server.addr, name).await.map(drop);
+        assert_eq!(refused, Err(Some(Code::PermissionDenied)), "{name}");
+        let line = server.logs("refused: banned", |line| line["name"] == name).await;
+        assert_eq!((&line["banned"], &line["reason"]), (&"name \"mallory\"".into(), &"be nice".into()));
+        assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+    }
+    assert!(comes_from(HERE, server.addr, "malory").await.is_ok());
+    let scrape = Scrape::of(server.metrics_addr).await;
+    for (series, value) in [
+        ("chatroom_bans{by=\"name\"}", 1.0),
+        ("chatroom_bans{by=\"address\"}", 0.0),
+        ("chatroom_ban_refusals_total{by=\"name\"}", 3.0),
+        ("chatroom_ban_refusals_total{by=\"address\"}", 0.0),
+    ] {
+        assert!((scrape.value(series) - value).abs() < 0.5, "{series} is {}", scrape.value(series));
+    }
+}
+
+#[tokio::test]
+async fn a_ban_is_listed_and_can_be_removed_and_both_are_audited() {
+    let server = Server::start(&[]);
+    mallory_is_banned_by_name(&server).await;
+    let line = server.logs("audit", |line| line["action"] == "kick").await;
+    assert_eq!((&line["reason"], &line["duration"]), (&"be nice".into(), &"10m".into()), "{line}");
+    let _ = comes_from(HERE, server.addr, "Mallory").await;
+
+    let mut admin = AdminServiceClient::connect(format!("http://{}", server.admin_addr)).await.unwrap();
+    let listed = admin.list_bans(ListBansRequest::default()).await.unwrap().into_inner();
+    assert_eq!((listed.bans.len(), listed.total_size, &*listed.next_page_token), (1, 1, ""));
+    let ban = &listed.bans[0];
+    assert_eq!(ban.target, Some(active_ban::Target::Name("mallory".to_owned())));
+    assert_eq!((&*ban.reason, ban.refused_attempts), ("be nice", 1));
+    let time = |at: Option<prost_types::Timestamp>| std::time::SystemTime::try_from(at.unwrap()).unwrap();
+    assert_eq!(time(ban.until).duration_since(time(ban.since)).unwrap(), Duration::from_secs(600));
+
+    let target = Some(remove_ban_request::Target::Name("MALLORY".to_owned()));
+    let removed = admin.remove_ban(RemoveBanRequest { target }).await.unwrap().into_inner();
+    assert_eq!(removed.ban.as_ref(), Some(ban));
+    let line = server.logs("audit", |line| line["action"] == "remove ban").await;
+    assert_eq!((&line["whom"], &line["reason"]), (&"name=MALLORY".into(), &"be nice".into()), "{line}");
+    assert!(line["duration"].as_str().is_some_and(|left| left.starts_with("9m ")), "{line}");
+    assert!(comes_from(HERE, server.addr, "mallory").await.is_ok());
+    assert!(admin.list_bans(ListBansRequest::default()).await.unwrap().into_inner().bans.is_empty());
+}
+
+#[tokio::test]
+async fn bans_come_in_pages() {
+    let server = Server::start(&[]);
+    let mut admin = AdminServiceClient::connect(format!("http://{}", server.admin_addr)).await.unwrap();
+    for name in ["cleo", "ann", "bob"] {
+        bans(&server, name, Ban { duration: BAN.try_into().ok(), by_address: false, by_name: true }).await;
+    }
+    let (mut names, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let page = admin.list_bans(ListBansRequest { page_size: 2, page_token }).await.unwrap().into_inner();
+        names.extend(page.bans.into_iter().map(|ban| ban.target.unwrap()));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(names, ["ann", "bob", "cleo"].map(|name| active_ban::Target::Name(name.to_owned())));
 }

@@ -60,6 +60,8 @@ const CONTRACT: &str = "
     chatroom_log_messages gauge
     chatroom_log_lines_dropped_total counter
     chatroom_kicks_total counter
+    chatroom_bans gauge
+    chatroom_ban_refusals_total counter
     chatroom_build_info gauge
     grpc_server_started_total counter
     grpc_server_handled_total counter

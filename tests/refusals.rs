@@ -6,8 +6,8 @@ mod common;
 
 use chatroom::wire::admin::{
     AnnounceRequest, Ban, ConnectionFilter, ConnectionOrder, GetConnectionRequest, KickConnectionsRequest,
-    ListConnectionsRequest, ListRoomsRequest, SetLogFilterRequest, WatchConnectionsRequest,
-    admin_service_client::AdminServiceClient,
+    ListBansRequest, ListConnectionsRequest, ListRoomsRequest, RemoveBanRequest, SetLogFilterRequest,
+    WatchConnectionsRequest, admin_service_client::AdminServiceClient, remove_ban_request::Target,
 };
 use common::{PATIENCE, client::Member, server::Server, within};
 use std::time::Duration;
@@ -222,5 +222,28 @@ async fn announcements_and_log_filters_have_limits() {
     ] {
         is_invalid(admin.set_log_filter(request).await, field);
     }
+    all_are_still_there(members).await;
+}
+
+#[tokio::test]
+async fn remove_ban_needs_a_ban_in_force() {
+    let (_server, mut admin, members) = begins().await;
+    let removing = |target| RemoveBanRequest { target };
+    for (target, field) in [
+        (None, "target"),
+        (Some(Target::Address("10.0.0.7:40112".to_owned())), "address"),
+        (Some(Target::Address("nowhere".to_owned())), "address"),
+        (Some(Target::Name(String::new())), "name"),
+    ] {
+        is_invalid(admin.remove_ban(removing(target)).await, field);
+    }
+    for target in [Target::Address("10.0.0.7".to_owned()), Target::Name("nobody".to_owned())] {
+        let status = admin.remove_ban(removing(Some(target))).await.unwrap_err();
+        let reason = status.get_details_error_info().unwrap().reason;
+        assert_eq!((status.code(), &*reason), (Code::NotFound, "BAN_NOT_FOUND"));
+    }
+    let forged = ListBansRequest { page_token: "forged".to_owned(), ..Default::default() };
+    is_invalid(admin.list_bans(forged).await, "page_token");
+    is_invalid(admin.list_bans(ListBansRequest { page_size: -1, ..Default::default() }).await, "page_size");
     all_are_still_there(members).await;
 }

@@ -181,7 +181,10 @@ async fn who_is_banned_may_neither_join_nor_publish() {
     let publishing = client.publish(publish).await.unwrap_err();
     for status in [joining, publishing] {
         assert_eq!((status.code(), &*reason_of(&status).reason), (Code::PermissionDenied, "BANNED"));
-        assert!(status.get_details_retry_info().is_none());
+        let retry = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+        assert!((Duration::from_secs(500)..=Duration::from_secs(600)).contains(&retry), "{retry:?}");
+        assert!(status.message().starts_with("banned by an operator for another "), "{status:?}");
+        assert!(reason_of(&status).metadata["until"].ends_with('Z'), "{status:?}");
     }
     Guest::joins(&server, hello_of("blue", "bob")).await.is_heard("not me").await;
 }

@@ -7,7 +7,7 @@ use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic::Status;
 
 const REASON_MAX: usize = 256;
@@ -28,7 +28,7 @@ pub(super) fn kick<M: Frame>(
     let mut bans = 0;
     if !request.dry_run {
         // Banned first: who is ended may come back before the last of them is.
-        bans = ban.map_or(Ok(0), |ban| ban.impose(hub, &targets))?;
+        bans = ban.map_or(Ok(0), |ban| ban.impose(hub, &targets, &request.reason))?;
         // Who went meanwhile was not ended by this.
         targets.retain(|target| hub.kick(target, &request.reason));
     }
@@ -83,7 +83,7 @@ fn by_ids<M: Frame>(hub: &Hub<M>, ids: &[String]) -> Result<(Vec<Sight>, Vec<Str
 }
 
 struct Ban {
-    until: Instant,
+    duration: Duration,
     /// What the filter names, whether or not anybody of that name or address is here now.
     named: Vec<Banned>,
     by_address: bool,
@@ -102,27 +102,26 @@ impl Ban {
         if let Some(filter) = filter {
             let socket = filter.peer.parse::<SocketAddr>().map(|socket| socket.ip());
             let address = socket.or_else(|_| filter.peer.parse()).ok().filter(|_| ban.by_address);
-            named.extend(address.map(Banned::Address));
+            named.extend(address.map(Banned::address));
             let name = Some(&*filter.name).filter(|name| ban.by_name && !name.is_empty());
-            named.extend(name.map(|name| Banned::Name(name.into())));
+            named.extend(name.map(Banned::name));
         }
-        let until = Instant::now() + duration;
-        Ok(Self { until, named, by_address: ban.by_address, by_name: ban.by_name })
+        Ok(Self { duration, named, by_address: ban.by_address, by_name: ban.by_name })
     }
 
     /// How many addresses and names are banned by it.
-    fn impose<M: Frame>(&self, hub: &Hub<M>, targets: &[Sight]) -> Result<u32, Status> {
-        let address = |sight: &Sight| sight.member.peer().map(|peer| Banned::Address(peer.ip()));
+    fn impose<M: Frame>(&self, hub: &Hub<M>, targets: &[Sight], reason: &str) -> Result<u32, Status> {
+        let address = |sight: &Sight| sight.member.peer().map(|peer| Banned::address(peer.ip()));
         let name = |sight: &Sight| {
             let name = sight.member.name().as_str();
-            (!name.is_empty()).then(|| Banned::Name(name.into()))
+            (!name.is_empty()).then(|| Banned::name(name))
         };
         let addresses = targets.iter().filter(|_| self.by_address).filter_map(address);
         let names = targets.iter().filter(|_| self.by_name).filter_map(name);
         let by_filter = self.named.iter().cloned();
         let banned: HashSet<Banned> = addresses.chain(names).chain(by_filter).collect();
         let count = banned.len();
-        if !banned.into_iter().all(|banned| hub.ban(banned, self.until)) {
+        if !banned.into_iter().all(|banned| hub.ban(banned, self.duration, reason)) {
             return Err(Status::resource_exhausted("nobody was ended: there are too many bans to add these"));
         }
         Ok(u32::try_from(count).unwrap_or(u32::MAX))

@@ -4,6 +4,8 @@
 //! thread. What changes something leaves an audit line: who, what, whom, result.
 //! Knows nothing of sockets; the server tells it where it listens.
 
+mod audit;
+mod bans;
 mod connections;
 mod drain;
 mod kick;

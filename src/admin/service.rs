@@ -1,12 +1,13 @@
 //! The service itself: each RPC, and its audit line.
 
-use super::{connections, drain, kick, rooms, show, watch};
+use super::audit::{AuditRecord, describe, who};
+use super::{bans, connections, drain, kick, rooms, show, watch};
 use crate::drain::{Cause, Drain};
 use crate::hub::{Departure, Frame, Hub, RoomName};
 use crate::rpc::page::Tokens;
 use crate::rpc::{invalid, not_found};
 use crate::telemetry::LogControl;
-use crate::transport::{Call, TransportCensus};
+use crate::transport::TransportCensus;
 use crate::wire::PREFIX_LEN;
 use crate::wire::admin as api;
 use crate::wire::admin::admin_service_server::AdminService;
@@ -137,39 +138,6 @@ fn room_name(name: &str) -> Result<Option<RoomName>, Status> {
     given.map(RoomName::new).transpose().map_err(|error| invalid("room", error.to_string()))
 }
 
-/// Who asks.
-fn who<T>(request: &Request<T>) -> String {
-    let call = request.extensions().get::<Call>();
-    call.map_or_else(|| "unknown".to_owned(), |call| call.peer.to_string())
-}
-
-/// A filter in few words.
-fn describe(filter: &api::ConnectionFilter) -> String {
-    let lag = Some(filter.min_lag_messages).filter(|lag| *lag > 0).map(|lag| lag.to_string());
-    let lag = lag.unwrap_or_default();
-    let api = api::Api::try_from(filter.api).unwrap_or_default();
-    let api = if api == api::Api::Unspecified { "" } else { api.as_str_name() };
-    let room = ("room", &*filter.room);
-    let given = [room, ("peer", &filter.peer), ("name", &filter.name), ("api", api), ("min_lag", &lag)];
-    let given = given.iter().filter(|(_, value)| !value.is_empty());
-    given.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
-}
-
-/// The audit line of an action that changes something.
-fn audit<T>(
-    who: &str,
-    action: &'static str,
-    whom: &str,
-    done: &Result<T, Status>,
-    result: impl FnOnce(&T) -> String,
-) {
-    let result = match done {
-        Ok(done) => result(done),
-        Err(status) => format!("{:?}: {}", status.code(), status.message()),
-    };
-    tracing::info!(who, action, whom, result, "audit");
-}
-
 #[tonic::async_trait]
 impl<M: Frame> AdminService for Admin<M> {
     async fn list_connections(
@@ -198,8 +166,11 @@ impl<M: Frame> AdminService for Admin<M> {
             Some(filter) => describe(filter),
             None => request.ids.iter().take(10).cloned().collect::<Vec<_>>().join(", "),
         };
+        let reason = request.reason.clone();
+        // The duration of the ban that comes with it.
+        let duration = request.ban.and_then(|ban| Duration::try_from(ban.duration?).ok());
         let done = kick::kick(&self.hub, request);
-        audit(&who, action, &whom, &done, |kicked| {
+        AuditRecord { who, action, whom: &whom, reason: &reason, duration }.log(&done, |kicked| {
             format!(
                 "kicked {}, not found {}, bans {}",
                 kicked.kicked_count,
@@ -208,6 +179,29 @@ impl<M: Frame> AdminService for Admin<M> {
             )
         });
         done.map(Response::new)
+    }
+
+    async fn list_bans(
+        &self,
+        request: Request<api::ListBansRequest>,
+    ) -> Result<Response<api::ListBansResponse>, Status> {
+        bans::list(&self.hub, &self.tokens, request.get_ref()).map(Response::new)
+    }
+
+    async fn remove_ban(
+        &self,
+        request: Request<api::RemoveBanRequest>,
+    ) -> Result<Response<api::RemoveBanResponse>, Status> {
+        let (who, request) = (who(&request), request.into_inner());
+        let done = bans::remove(&self.hub, &request);
+        let whom = bans::describe(&request);
+        let reason = done.as_ref().map_or("", |ban| &ban.reason);
+        // The time by which the ban is cut short.
+        let duration = done.as_ref().ok().map(|ban| Duration::from_secs(ban.remaining().as_secs()));
+        AuditRecord { who, action: "remove ban", whom: &whom, reason, duration }.log(&done, |ban| {
+            format!("removed the ban of {}, which had refused {} attempts", ban.banned, ban.refused_attempts)
+        });
+        done.map(|ban| Response::new(api::RemoveBanResponse { ban: Some(show::ban(&ban)) }))
     }
 
     async fn list_rooms(
@@ -235,7 +229,8 @@ impl<M: Frame> AdminService for Admin<M> {
         let (who, request) = (who(&request), request.into_inner());
         let done = self.say(&request);
         let whom = if request.room.is_empty() { "all rooms" } else { &request.room };
-        audit(&who, "announce", whom, &done, |rooms| format!("said in {rooms} rooms"));
+        let record = AuditRecord { who, action: "announce", whom, ..AuditRecord::default() };
+        record.log(&done, |rooms| format!("said in {rooms} rooms"));
         done.map(|rooms| Response::new(api::AnnounceResponse { rooms }))
     }
 
@@ -246,7 +241,8 @@ impl<M: Frame> AdminService for Admin<M> {
         self.drain.start(Cause::Operator);
         let (who, drain) = (who(&request), self.drain());
         let left = |drain: &api::Drain| format!("{:?}, {} connections", drain.phase(), drain.connections);
-        audit(&who, "start drain", "the server", &Ok(&drain), |drain| left(drain));
+        let record = AuditRecord { who, action: "start drain", whom: "the server", ..AuditRecord::default() };
+        record.log(&Ok(&drain), |drain| left(drain));
         Ok(Response::new(api::StartDrainResponse { drain: Some(drain) }))
     }
 
@@ -262,7 +258,10 @@ impl<M: Frame> AdminService for Admin<M> {
         request: Request<api::CancelDrainRequest>,
     ) -> Result<Response<api::CancelDrainResponse>, Status> {
         let done = self.drain.cancel().map_err(drain::of_refusal);
-        audit(&who(&request), "cancel drain", "the server", &done, |_| "serving again".to_owned());
+        let who = who(&request);
+        let record =
+            AuditRecord { who, action: "cancel drain", whom: "the server", ..AuditRecord::default() };
+        record.log(&done, |_| "serving again".to_owned());
         done.map(|_| Response::new(api::CancelDrainResponse { drain: Some(self.drain()) }))
     }
 
@@ -279,7 +278,10 @@ impl<M: Frame> AdminService for Admin<M> {
     ) -> Result<Response<api::SetLogFilterResponse>, Status> {
         let (who, request) = (who(&request), request.into_inner());
         let done = self.set_log_filter(&request);
-        audit(&who, "set log filter", &request.filter, &done, |now| format!("in force: {}", now.filter));
+        let duration = request.expiry.and_then(|expiry| Duration::try_from(expiry).ok());
+        let record =
+            AuditRecord { who, action: "set log filter", whom: &request.filter, reason: "", duration };
+        record.log(&done, |now| format!("in force: {}", now.filter));
         done.map(Response::new)
     }
 }

@@ -1,6 +1,6 @@
 //! The hub's things as messages of the admin API.
 
-use crate::hub::{Frame, Lag, Room, Sight};
+use crate::hub::{Ban, Banned, Frame, Lag, Room, Sight};
 use crate::wire::admin as api;
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +43,21 @@ pub(super) fn connection(sight: &Sight) -> api::Connection {
         bytes_out,
         last_activity: Some(time(member.last_activity())),
         ending: member.ending().map(|ending| ending.departure.to_string()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn ban(ban: &Ban) -> api::ActiveBan {
+    use api::active_ban::Target;
+    let target = match &ban.banned {
+        Banned::Address(address) => Target::Address(address.to_string()),
+        Banned::Name(name) => Target::Name(name.as_str().to_owned()),
+    };
+    api::ActiveBan {
+        target: Some(target),
+        since: Some(time(ban.since)),
+        until: Some(time(ban.until)),
+        reason: ban.reason.clone(),
+        refused_attempts: ban.refused_attempts,
     }
 }
 

@@ -79,9 +79,10 @@ pub(super) struct Admitted {
 }
 
 impl Door {
-    /// Whether the caller is banned, by its address: who only looks has no name.
-    pub(super) fn keeps_out(&self, caller: &Caller) -> bool {
-        self.hub.is_banned(&caller.introduction(DisplayName::default()))
+    /// Refuses a caller that is banned by its address: a call that only reads has no name.
+    pub(super) fn check_ban(&self, caller: &Caller) -> Result<(), Status> {
+        let checked = self.hub.check_ban(&caller.introduction(DisplayName::default()));
+        checked.map_err(|refused| status::of_refusal(&refused))
     }
 
     /// Lets a client into a room.

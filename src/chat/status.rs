@@ -43,7 +43,10 @@ pub(super) fn of_refusal(refusal: &Refused) -> Status {
     let mut metadata = Vec::new();
     let (code, reason, retry) = match refusal {
         Refused::Closing => (Code::Unavailable, "SHUTDOWN", true),
-        Refused::Banned => (Code::PermissionDenied, "BANNED", false),
+        Refused::Banned { until, .. } => {
+            metadata.push(("until", humantime::format_rfc3339_seconds(*until).to_string()));
+            (Code::PermissionDenied, "BANNED", false)
+        }
         Refused::Connections(_) => (Code::ResourceExhausted, "TOO_MANY_CONNECTIONS", true),
         Refused::Rooms(_) => (Code::ResourceExhausted, "TOO_MANY_ROOMS", true),
         Refused::Start(NoStart::Beyond(last)) => {
@@ -57,5 +60,10 @@ pub(super) fn of_refusal(refusal: &Refused) -> Status {
             (Code::OutOfRange, "START_NOT_RETAINED", false)
         }
     };
-    refused(code, refusal.to_string(), reason, &metadata, retry.then(retry_after))
+    let retry = match refusal {
+        // Before that, no attempt succeeds.
+        Refused::Banned { remaining, .. } => Some(*remaining),
+        _ => retry.then(retry_after),
+    };
+    refused(code, refusal.to_string(), reason, &metadata, retry)
 }

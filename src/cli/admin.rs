@@ -1,6 +1,9 @@
 //! The flags of `chatroom admin`, onto the messages of `chatroom.admin.v1`.
 
-use crate::wire::admin::{Api, Ban, ConnectionFilter, ConnectionOrder, KickConnectionsRequest};
+use crate::wire::admin::remove_ban_request::Target;
+use crate::wire::admin::{
+    Api, Ban, ConnectionFilter, ConnectionOrder, KickConnectionsRequest, RemoveBanRequest,
+};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use std::time::Duration;
 
@@ -39,6 +42,14 @@ pub enum AdminCommand {
     },
     /// End connections, by id or by filter; says whom.
     Kick(KickArgs),
+    /// List the bans in force: of addresses, then of names.
+    Bans {
+        /// At most this many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// End a ban before its time.
+    Unban(UnbanArgs),
     /// List rooms, in order of name.
     Rooms {
         /// At most this many
@@ -176,7 +187,7 @@ pub struct KickArgs {
     /// The ban is for the addresses of the kicked
     #[arg(long, requires = "ban", group = "ban_by")]
     ban_address: bool,
-    /// The ban is for the display names of the kicked
+    /// The ban is for the display names of the kicked, in any case
     #[arg(long, requires = "ban", group = "ban_by")]
     ban_name: bool,
 }
@@ -208,6 +219,26 @@ impl KickArgs {
             reason: self.reason.clone().unwrap_or_default(),
             ban: self.ban.map(ban).transpose()?,
         })
+    }
+}
+
+/// `chatroom admin unban`.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct UnbanArgs {
+    /// The ban of this address
+    #[arg(long, value_name = "ADDR")]
+    address: Option<String>,
+    /// The ban of this display name, in any case
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl UnbanArgs {
+    /// The request.
+    pub fn request(&self) -> RemoveBanRequest {
+        let address = self.address.clone().map(Target::Address);
+        RemoveBanRequest { target: address.or_else(|| self.name.clone().map(Target::Name)) }
     }
 }
 
@@ -297,6 +328,18 @@ mod tests {
         for half in ["a --ban 10m", "a --ban-address", "a --ban-name", "a --ban soon --ban-name"] {
             assert!(kick(half).is_err(), "{half}");
         }
+    }
+
+    #[test]
+    fn an_unban_names_an_address_or_a_name() {
+        let unban = |line: &str| match parse(&format!("unban {line}"))?.command {
+            AdminCommand::Unban(args) => Ok(args.request().target),
+            _ => panic!("unban"),
+        };
+        let address = Some(Target::Address("10.0.0.7".to_owned()));
+        assert_eq!(unban("--address 10.0.0.7").unwrap_or_else(|e: clap::Error| panic!("{e}")), address);
+        assert_eq!(unban("--name ann").unwrap(), Some(Target::Name("ann".to_owned())));
+        assert!(unban("").is_err() && unban("--name ann --address 10.0.0.7").is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod health;
 mod serve;
 
 pub use admin::{
-    AdminArgs, AdminCommand, DrainCommand, KickArgs, ListArgs, TopArgs, api_word, wire_duration,
+    AdminArgs, AdminCommand, DrainCommand, KickArgs, ListArgs, TopArgs, UnbanArgs, api_word, wire_duration,
 };
 pub use bench::{BenchArgs, ProtocolArg};
 pub use chat::ChatArgs;

@@ -35,7 +35,7 @@ mod tally;
 mod tend;
 mod turn;
 
-pub use bans::Banned;
+pub use bans::{Ban, BanTotals, Banned, BannedName};
 pub use census::{Census, OfForm};
 pub use connection::{Ended, Next, Publisher, Subscription};
 pub use departure::{Departure, Ending};
@@ -60,7 +60,7 @@ use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 /// The hub's bounds. Defaults and their reasons are in [`crate::config`].
@@ -125,8 +125,15 @@ pub enum Refused {
     #[error("the server is stopping")]
     Closing,
     /// An operator has banned its address or name.
-    #[error("banned by an operator")]
-    Banned,
+    #[error("banned by an operator for another {}{}", in_seconds(*.remaining), introduced(.reason))]
+    Banned {
+        /// How long the ban is still in force.
+        remaining: Duration,
+        /// When it ends, by the wall clock.
+        until: SystemTime,
+        /// The operator's words for the client; may be empty.
+        reason: String,
+    },
     /// [`Limits::connections`] is met.
     #[error("the server has all the {0} connections it may have")]
     Connections(usize),
@@ -136,6 +143,16 @@ pub enum Refused {
     /// It cannot begin where it wants to.
     #[error("cannot begin there: {0}")]
     Start(NoStart),
+}
+
+/// "9m 58s": in whole seconds, rounded up, so that a client that waits this long finds the ban over.
+fn in_seconds(time: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0)))
+}
+
+/// A reason behind what it explains, if there is one.
+fn introduced(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
 /// How a connection wants to hear.
@@ -231,9 +248,7 @@ impl<M: Frame> Hub<M> {
         listening: Listening<M>,
     ) -> Result<Joined<M>, Refused> {
         let Shared { limits, census, .. } = &*self.shared;
-        if self.shared.bans.has(&who) {
-            return Err(Refused::Banned);
-        }
+        self.shared.bans.check(&who)?;
         if !census.claim(limits.connections) {
             return Err(Refused::Connections(limits.connections));
         }
@@ -305,9 +320,7 @@ impl<M: Frame> Hub<M> {
     /// # Errors
     /// [`Refused`], with the limit that is met.
     pub fn visit(&self, room: &RoomName, who: &Introduction) -> Result<Visit<M>, Refused> {
-        if self.shared.bans.has(who) {
-            return Err(Refused::Banned);
-        }
+        self.shared.bans.check(who)?;
         self.enter(room).map(|room| Visit { room })
     }
 
@@ -356,15 +369,34 @@ impl<M: Frame> Hub<M> {
         member.depart(Departure::Kicked, words)
     }
 
-    /// Whether an operator keeps it out.
-    #[must_use]
-    pub fn is_banned(&self, who: &Introduction) -> bool {
-        self.shared.bans.has(who)
+    /// Whether a client may come in, or is banned; a refused attempt is counted and logged.
+    ///
+    /// # Errors
+    /// [`Refused::Banned`].
+    pub fn check_ban(&self, who: &Introduction) -> Result<(), Refused> {
+        self.shared.bans.check(who)
     }
 
-    /// Refuses whoever it names until then. False when there are too many bans already.
-    pub fn ban(&self, banned: Banned, until: Instant) -> bool {
-        self.shared.bans.add(banned, until)
+    /// Refuses clients that this names, for this long; the reason is text for them. False if there are too many bans.
+    pub fn ban(&self, banned: Banned, duration: Duration, reason: &str) -> bool {
+        self.shared.bans.add(banned, duration, reason)
+    }
+
+    /// Ends a ban before its time. None if there is no such ban in force.
+    pub fn unban(&self, banned: &Banned) -> Option<Ban> {
+        self.shared.bans.remove(banned)
+    }
+
+    /// The bans in force, in no order.
+    #[must_use]
+    pub fn bans(&self) -> Vec<Ban> {
+        self.shared.bans.list()
+    }
+
+    /// How many bans there are, and how many attempts they refused.
+    #[must_use]
+    pub fn ban_totals(&self) -> BanTotals {
+        self.shared.bans.totals()
     }
 
     /// Says something in a room that nobody there said. False when the room's inbox is full.

@@ -68,6 +68,15 @@ impl Observed {
         }
         let help = "Connections ended by an operator. Equals closed_total with reason kicked.";
         to.counter("chatroom_kicks_total", help, &[], census.departed_total(Departure::Kicked));
+        let bans = self.hub.ban_totals();
+        for (by, in_force) in [("address", bans.addresses), ("name", bans.names)] {
+            let help = "Bans in force now, by what they refuse.";
+            to.gauge("chatroom_bans", help, &[("by", by)], in_force as f64);
+        }
+        for (by, refusals) in [("address", bans.refused_by_address), ("name", bans.refused_by_name)] {
+            let help = "Attempts to join, publish or list that a ban refused, by what it refuses.";
+            to.counter("chatroom_ban_refusals_total", help, &[("by", by)], refusals);
+        }
         let help = "Slow connections, by what was done about them, counted when it is done.";
         let slow = census.departed_total(Departure::SlowConsumer);
         to.counter("chatroom_slow_consumers_total", help, &[("action", "disconnect")], slow);

@@ -315,6 +315,28 @@ def kicks(tour, command):
     tour.leaves_an_audit("kick")
 
 
+def lists_bans(tour, command):
+    bans = tour.answers(command)["bans"]
+    ok("ListBans shows mallory's, with its reason and the one attempt that it refused",
+       [(ban["name"], ban["refusedAttempts"]) for ban in bans] == [("mallory", "1")] and bans[0]["reason"], f"{bans}")
+    same = json.loads(tour.does(CHATROOM, "admin", "--addr", tour.server.address("admin"), "bans", "--json"))
+    ok("… and chatroom admin bans --json shows the same", same["bans"][0]["name"] == "mallory", f"{same}")
+
+
+def removes_a_ban(tour, command):
+    name = command.data["name"]
+    answer = tour.answers(command)
+    ok(f"RemoveBan ends the ban of {name}", answer["ban"]["name"] == name, f"{answer}")
+    back = tour.stage.client("python", name=name)
+    back.says(f"{name} is back")
+    tour.everyone_hears(f"{name} is back")
+    back.hangs_up()
+    back.ends(0)
+    ok(f"… and {name} may come in again")
+    tour.settles()
+    tour.leaves_an_audit("remove ban")
+
+
 def lists_rooms(tour, command):
     rooms = tour.answers(command)["rooms"]
     expected = [("lobby", str(len(tour.present)), str(len(tour.said)))]
@@ -427,6 +449,8 @@ JUDGES = {
     "grpcurl describe": describes_methods,
     f"grpcurl {ADMIN}/ListConnections": lists_connections,
     f"grpcurl {ADMIN}/KickConnections": kicks,
+    f"grpcurl {ADMIN}/ListBans": lists_bans,
+    f"grpcurl {ADMIN}/RemoveBan": removes_a_ban,
     f"grpcurl {ADMIN}/ListRooms": lists_rooms,
     f"grpcurl {ADMIN}/Announce": announces,
     f"grpcurl {ADMIN}/GetServerInfo": tells_what_it_is,

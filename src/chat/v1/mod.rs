@@ -15,8 +15,6 @@ use super::broadcast::open;
 use super::codec;
 use super::reply::Reply;
 use super::seat::{Caller, Door};
-use super::status::of_refusal;
-use crate::hub::Refused;
 use crate::rpc::no_such_method;
 use crate::rpc::page::Tokens;
 use crate::wire::v1::{self as api, chat_service_server};
@@ -65,7 +63,7 @@ impl ChatService {
     }
 
     pub(super) fn call(&self, request: Request<Body>) -> Answer {
-        let Self { door, tokens } = self.clone();
+        let door = self.door.clone();
         match request.uri().path() {
             JOIN => Answer::Now(Box::new(self.join(request))),
             SUBSCRIBE => Answer::Now(Box::new(self.subscribe(request))),
@@ -73,19 +71,26 @@ impl ChatService {
                 let peer = Caller::of("chatroom.v1.ChatService/Publish", &request);
                 self.unary(request, |publish| async move { talk::publish(&door, &peer, publish).await })
             }
-            LIST_EVENTS | LIST_MEMBERS | LIST_ROOMS if door.keeps_out(&Caller::of("", &request)) => {
-                Answer::refuse(of_refusal(&Refused::Banned))
-            }
+            LIST_EVENTS | LIST_MEMBERS | LIST_ROOMS => match door.check_ban(&Caller::of("", &request)) {
+                Ok(()) => self.list(request),
+                Err(banned) => Answer::refuse(banned),
+            },
+            _ => Answer::refuse(no_such_method("chatroom.v1.ChatService has no such method")),
+        }
+    }
+
+    fn list(&self, request: Request<Body>) -> Answer {
+        let Self { door, tokens } = self.clone();
+        match request.uri().path() {
             LIST_EVENTS => self.unary(request, move |list: api::ListEventsRequest| {
                 std::future::ready(lists::events(&door.hub, &tokens, &list))
             }),
             LIST_MEMBERS => self.unary(request, move |list: api::ListMembersRequest| {
                 std::future::ready(lists::members(&door.hub, &tokens, &list))
             }),
-            LIST_ROOMS => self.unary(request, move |list: api::ListRoomsRequest| {
+            _ => self.unary(request, move |list: api::ListRoomsRequest| {
                 std::future::ready(lists::rooms(&door.hub, &tokens, &list))
             }),
-            _ => Answer::refuse(no_such_method("chatroom.v1.ChatService has no such method")),
         }
     }
 

@@ -8,9 +8,10 @@ use crate::wire::admin::admin_service_client::AdminServiceClient;
 use crate::wire::admin::{
     AnnounceRequest, AnnounceResponse, CancelDrainRequest, ConnectionFilter, ConnectionOrder, Drain,
     GetConnectionRequest, GetConnectionResponse, GetDrainRequest, GetServerInfoRequest,
-    GetServerInfoResponse, KickConnectionsRequest, KickConnectionsResponse, ListConnectionsRequest,
-    ListConnectionsResponse, ListRoomsRequest, ListRoomsResponse, SetLogFilterRequest, SetLogFilterResponse,
-    StartDrainRequest, WatchConnectionsRequest, WatchConnectionsResponse,
+    GetServerInfoResponse, KickConnectionsRequest, KickConnectionsResponse, ListBansRequest,
+    ListBansResponse, ListConnectionsRequest, ListConnectionsResponse, ListRoomsRequest, ListRoomsResponse,
+    RemoveBanRequest, RemoveBanResponse, SetLogFilterRequest, SetLogFilterResponse, StartDrainRequest,
+    WatchConnectionsRequest, WatchConnectionsResponse,
 };
 use anyhow::{Context as _, anyhow};
 use std::time::Duration;
@@ -97,6 +98,31 @@ impl Admin {
                 return Ok(all);
             }
         }
+    }
+
+    /// All pages as one, or as much of them as `limit` allows.
+    pub(super) async fn list_bans(&mut self, limit: Option<u64>) -> anyhow::Result<ListBansResponse> {
+        let mut all = ListBansResponse::default();
+        loop {
+            let request = ListBansRequest {
+                page_size: page_size(limit, all.bans.len()),
+                page_token: std::mem::take(&mut all.next_page_token),
+            };
+            let page = answer(&self.address, self.service.list_bans(request)).await?;
+            all.bans.extend(page.bans);
+            all.total_size = page.total_size;
+            all.next_page_token = page.next_page_token;
+            if all.next_page_token.is_empty() || reached(limit, all.bans.len()) {
+                return Ok(all);
+            }
+        }
+    }
+
+    pub(super) async fn remove_ban(
+        &mut self,
+        request: RemoveBanRequest,
+    ) -> anyhow::Result<RemoveBanResponse> {
+        answer(&self.address, self.service.remove_ban(request)).await
     }
 
     pub(super) async fn get_connection(&mut self, id: String) -> anyhow::Result<GetConnectionResponse> {

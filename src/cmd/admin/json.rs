@@ -25,7 +25,7 @@ macro_rules! named {
 named! {
     Connection Room ListConnectionsResponse GetConnectionResponse KickConnectionsResponse ListRoomsResponse
     WatchConnectionsResponse AnnounceResponse GetServerInfoResponse SetLogFilterResponse
-    Drain
+    Drain ListBansResponse RemoveBanResponse
 }
 
 /// The message in JSON.
@@ -97,6 +97,8 @@ mod tests {
         written::<admin::AnnounceResponse>();
         written::<admin::GetServerInfoResponse>();
         written::<admin::SetLogFilterResponse>();
+        written::<admin::ListBansResponse>();
+        written::<admin::RemoveBanResponse>();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A convenience: it does nothing that grpcurl could not. Tables for people, JSON for scripts; whatever a client chose
 //! (its name, its room) is shown so that it cannot steer the terminal.
 
+mod bans;
 mod client;
 mod json;
 mod table;
@@ -53,6 +54,14 @@ async fn act(args: &AdminArgs) -> anyhow::Result<()> {
             let request = kick.request()?;
             let answer = admin.kick(request.clone()).await?;
             tell(args, &answer, |now| view::kicked(&request, &answer, now))
+        }
+        AdminCommand::Bans { limit } => {
+            let answer = admin.list_bans(*limit).await?;
+            tell(args, &answer, |now| bans::list(&answer, now))
+        }
+        AdminCommand::Unban(unban) => {
+            let answer = admin.remove_ban(unban.request()).await?;
+            tell(args, &answer, |now| bans::removed(&answer, now))
         }
         AdminCommand::Rooms { limit } => {
             let answer = admin.list_rooms(*limit).await?;

@@ -197,13 +197,13 @@ fn moment(time: Option<Timestamp>, now: SystemTime) -> String {
     time.map_or_else(String::new, |at| format!("{} ({} ago)", to_the_second(at), ago(time, now)))
 }
 
+/// How long until then; zero if it has passed.
+pub(super) fn time_to(time: Timestamp, now: SystemTime) -> Duration {
+    time_of(Some(time)).and_then(|time| time.duration_since(now).ok()).unwrap_or_default()
+}
+
 fn moment_to_come(time: Timestamp, now: SystemTime) -> String {
-    match time_of(Some(time)) {
-        Some(end) => {
-            format!("{} (in {})", to_the_second(time), span(end.duration_since(now).unwrap_or_default()))
-        }
-        None => time.to_string(),
-    }
+    format!("{} (in {})", to_the_second(time), span(time_to(time, now)))
 }
 
 /// The time as a log line has it, without the fraction.
@@ -211,12 +211,13 @@ pub(super) fn to_the_second(time: Timestamp) -> String {
     Timestamp { nanos: 0, ..time }.to_string()
 }
 
-fn counted(shown: u64, total: u64, noun: &str) -> String {
+/// "2 of 3 rooms", or "3 rooms" if all are shown.
+pub(super) fn counted(shown: u64, total: u64, noun: &str) -> String {
     if shown < total { format!("{shown} of {}", plural(total, noun)) } else { plural(shown, noun) }
 }
 
 /// The table, if it has rows, above the words.
-fn with_table<T, D: fmt::Display>(rows: &[T], table: impl Fn(&[T]) -> D, words: &str) -> String {
+pub(super) fn with_table<T, D: fmt::Display>(rows: &[T], table: impl Fn(&[T]) -> D, words: &str) -> String {
     let table = if rows.is_empty() { String::new() } else { table(rows).to_string() };
     format!("{table}{words}\n")
 }

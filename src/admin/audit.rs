@@ -1,0 +1,53 @@
+//! The audit line of every action that changes something: who did what to whom, with which result.
+
+use crate::transport::Call;
+use crate::wire::admin as api;
+use std::time::Duration;
+use tonic::{Request, Status};
+
+/// What the line says of an action, beside its result.
+#[derive(Default)]
+pub(super) struct AuditRecord<'a> {
+    /// The operator's address.
+    pub(super) who: String,
+    /// The action, as a verb.
+    pub(super) action: &'static str,
+    /// Whom or what it is done to.
+    pub(super) whom: &'a str,
+    /// The operator's reason, where there is one.
+    pub(super) reason: &'a str,
+    /// For how long, where it is for a time.
+    pub(super) duration: Option<Duration>,
+}
+
+impl AuditRecord<'_> {
+    /// Writes the line; `result` describes what was done.
+    pub(super) fn log<T>(&self, done: &Result<T, Status>, result: impl FnOnce(&T) -> String) {
+        let result = match done {
+            Ok(done) => result(done),
+            Err(status) => format!("{:?}: {}", status.code(), status.message()),
+        };
+        let Self { who, action, whom, .. } = self;
+        let reason = Some(self.reason).filter(|reason| !reason.is_empty());
+        let duration = self.duration.map(|duration| humantime::format_duration(duration).to_string());
+        tracing::info!(who, action, whom, reason, duration, result, "audit");
+    }
+}
+
+/// The address of the operator who sends this request.
+pub(super) fn who<T>(request: &Request<T>) -> String {
+    let call = request.extensions().get::<Call>();
+    call.map_or_else(|| "unknown".to_owned(), |call| call.peer.to_string())
+}
+
+/// A filter in few words.
+pub(super) fn describe(filter: &api::ConnectionFilter) -> String {
+    let lag = Some(filter.min_lag_messages).filter(|lag| *lag > 0).map(|lag| lag.to_string());
+    let lag = lag.unwrap_or_default();
+    let api = api::Api::try_from(filter.api).unwrap_or_default();
+    let api = if api == api::Api::Unspecified { "" } else { api.as_str_name() };
+    let room = ("room", &*filter.room);
+    let given = [room, ("peer", &filter.peer), ("name", &filter.name), ("api", api), ("min_lag", &lag)];
+    let given = given.iter().filter(|(_, value)| !value.is_empty());
+    given.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
