@@ -1,7 +1,7 @@
 //! The staged way out: in which stage a server is, who sent it there, and until when.
 //!
 //! ```text
-//! Serving ──start──▶ Notice ──its time is over──▶ Ending ──everyone was told──▶ Closing
+//! Serving ──start──▶ Notice ──its time is over, or it is skipped──▶ Ending ──everyone was told──▶ Closing
 //!    ▲──────cancel─────┘
 //! ```
 //!
@@ -49,6 +49,8 @@ impl Phase {
 pub enum Cause {
     /// Whoever supervises the process: it waits for the exit, and kills if there is none.
     Signal,
+    /// A person at the terminal that the process was started from: as a signal, but there may be no balancer.
+    Interrupt,
     /// An operator, who may think again.
     Operator,
 }
@@ -69,6 +71,8 @@ pub struct Started {
     pub at: SystemTime,
     began: Instant,
     cause: Cause,
+    /// How long the notice takes: its stage's time, or none.
+    notice: Duration,
 }
 
 /// Why a drain could not be cancelled.
@@ -117,18 +121,31 @@ impl Drain {
     pub fn start(&self, cause: Cause) -> Status {
         self.status.send_if_modified(|status| match &mut status.started {
             None => {
-                let started = Started { at: SystemTime::now(), began: Instant::now(), cause };
+                let (at, began, notice) = (SystemTime::now(), Instant::now(), self.stages.notice);
+                let started = Started { at, began, cause, notice };
                 *status = Status { phase: Phase::Notice, started: Some(started) };
                 true
             }
             Some(started) => {
-                if cause == Cause::Signal {
+                let takes_over = cause != Cause::Operator && started.cause == Cause::Operator;
+                if takes_over {
                     started.cause = cause;
                 }
-                false
+                takes_over
             }
         });
         self.status()
+    }
+
+    /// Ends the notice now if a person at the terminal started the drain or took it over; else changes nothing. For a
+    /// server without connections: then the notice would only make that person wait.
+    pub fn skip_notice(&self) {
+        self.status.send_if_modified(|status| match &mut status.started {
+            Some(started) if started.cause == Cause::Interrupt && status.phase == Phase::Notice => {
+                !std::mem::replace(&mut started.notice, Duration::ZERO).is_zero()
+            }
+            _ => false,
+        });
     }
 
     /// Goes back to serving, as long as nobody has been ended.
@@ -141,7 +158,7 @@ impl Drain {
             refused = match (status.phase, status.started.map(|started| started.cause)) {
                 (Phase::Serving, _) => Some(NotCancelled::NotDraining),
                 (Phase::Notice, Some(Cause::Operator) | None) => None,
-                (Phase::Notice, Some(Cause::Signal)) => Some(NotCancelled::Signalled),
+                (Phase::Notice, Some(Cause::Signal | Cause::Interrupt)) => Some(NotCancelled::Signalled),
                 (Phase::Ending | Phase::Closing, _) => Some(NotCancelled::TooLate),
             };
             if refused.is_none() {
@@ -155,8 +172,8 @@ impl Drain {
     /// When the spread of the ends is over, and when whatever is left is closed.
     #[must_use]
     pub fn times(&self, started: &Started) -> (Instant, Instant) {
-        let Stages { notice, spread, deadline } = self.stages;
-        (started.began + notice + spread, started.began + deadline)
+        let Stages { spread, deadline, .. } = self.stages;
+        (started.began + started.notice + spread, started.began + deadline)
     }
 
     /// How long until the deadline, if there is a drain.
@@ -182,7 +199,7 @@ impl Drain {
                 continue;
             };
             tokio::select! {
-                () = sleep_until(started.began + self.stages.notice) => {}
+                () = sleep_until(started.began + started.notice) => {}
                 _ = changes.changed() => continue,
             }
             // Not one that was cancelled and started anew meanwhile.
@@ -214,7 +231,7 @@ impl Drain {
         let _ = changes.wait_for(|status| status.phase >= phase).await;
     }
 
-    /// Calls back with the phase now, and with each that comes, for ever.
+    /// Calls back with the phase now, and at each change of phase or cause, for ever.
     pub async fn follow<T>(&self, mut tell: impl FnMut(Phase)) -> T {
         let mut changes = self.status.subscribe();
         loop {
@@ -258,6 +275,32 @@ mod tests {
         let signalled = drain.start(Cause::Signal);
         assert_eq!(signalled.started.map(|s| s.at), first.started.map(|s| s.at));
         assert_eq!(drain.cancel(), Err(NotCancelled::Signalled));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_drain_from_the_terminal_skips_its_notice() {
+        for (causes, skips) in [
+            (vec![Cause::Interrupt], true),
+            (vec![Cause::Operator, Cause::Interrupt], true),
+            (vec![Cause::Signal], false),
+            (vec![Cause::Operator], false),
+            (vec![Cause::Signal, Cause::Interrupt], false),
+        ] {
+            let (drain, began) = (drain(), Instant::now());
+            // Without a drain there is no notice to skip.
+            drain.skip_notice();
+            for cause in &causes {
+                drain.start(*cause);
+            }
+            let waiting = tokio::spawn({
+                let drain = drain.clone();
+                async move { drain.noticed().await }
+            });
+            tokio::task::yield_now().await;
+            drain.skip_notice();
+            waiting.await.unwrap();
+            assert_eq!(began.elapsed() < SECOND, skips, "{causes:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

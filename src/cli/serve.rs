@@ -174,7 +174,7 @@ struct LimitArgs {
 
 /// How `chatroom serve` goes.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Drain (on SIGTERM, SIGINT or StartDrain)")]
+#[command(next_help_heading = "Drain (on SIGTERM, SIGINT or StartDrain; on SIGHUP if stdin is a terminal)")]
 struct DrainArgs {
     /// How long to go on while health says "not serving": more than a balancer needs to see it
     #[arg(long = "drain-notice", env = "CHATROOM_DRAIN_NOTICE", value_name = "TIME", default_value_t = seconds(defaults().drain_notice))]

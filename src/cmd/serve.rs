@@ -5,7 +5,7 @@ use crate::drain::{Cause, Drain, Phase, Stages};
 use crate::server::Server;
 use crate::{telemetry, transport};
 use anyhow::Context as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::thread;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,7 +23,9 @@ const BACKSTOP: Duration = Duration::from_secs(4);
 /// Time for one more log line to be written.
 const LAST_LINE: Duration = Duration::from_millis(50);
 
-/// Runs the server until SIGTERM, SIGINT or an operator has it drain; a second signal ends it at once.
+/// Runs the server until a signal or an operator has it drain; a second signal ends it at once. SIGTERM and SIGINT drain;
+/// SIGHUP does if stdin is a terminal at the start, which then hung up, and is ignored otherwise. A SIGINT from a terminal
+/// skips the drain's notice if there is no connection.
 ///
 /// # Errors
 /// What keeps the server from starting or going on, in one line that names the setting or address.
@@ -65,30 +67,46 @@ fn supervise(drain: Drain) -> io::Result<()> {
     Ok(())
 }
 
+/// The signals that the process takes.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
+    /// Whether stdin was a terminal at the start: then a person sends SIGINT, and SIGHUP means that they are gone.
+    on_terminal: bool,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { terminate, interrupt })
+        let hang_up = signal(SignalKind::hangup())?;
+        Ok(Self { terminate, interrupt, hang_up, on_terminal: io::stdin().is_terminal() })
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// The next signal that ends the server, as the cause of a drain.
+    async fn next(&mut self) -> Cause {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Cause::Signal,
+                _ = self.interrupt.recv() => {
+                    return if self.on_terminal { Cause::Interrupt } else { Cause::Signal };
+                }
+                _ = self.hang_up.recv() => {
+                    if self.on_terminal {
+                        return Cause::Signal;
+                    }
+                    tracing::info!("SIGHUP is ignored: there is no configuration file to reload");
+                }
+            }
         }
     }
 }
 
 /// The first signal starts the drain, or takes over one that an operator has started; the second ends it at once.
 async fn on_signals(mut signals: Signals, drain: Drain) {
-    signals.next().await;
-    drain.start(Cause::Signal);
+    let cause = signals.next().await;
+    drain.start(cause);
     tracing::info!("draining on a signal; a second one ends it at once");
     signals.next().await;
     tracing::warn!("second signal: ending at once");

@@ -156,9 +156,12 @@ impl Server {
         let say_so = drain.follow(|phase| {
             health.set_serving(phase == Phase::Serving);
             let connections = hub.census().present();
+            if connections == 0 {
+                drain.skip_notice();
+            }
             let Stages { notice, deadline, .. } = drain.stages();
             match (std::mem::replace(&mut before, phase), phase) {
-                (_, Phase::Notice) => {
+                (Phase::Serving, Phase::Notice) => {
                     tracing::info!(connections, ?notice, ?deadline, "draining: not serving any more");
                 }
                 (Phase::Notice, Phase::Serving) => {

@@ -4,7 +4,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write as _},
     net::SocketAddr,
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::pty::{self, OpenptFlags};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -71,12 +72,37 @@ impl Server {
         Self::spawn_for(&Reader::Stops, "info", options, &[])
     }
 
+    /// A server in the foreground of a terminal: Ctrl-C and a hang-up there reach it as signals.
+    pub fn start_on_terminal(options: &[&str]) -> (Self, Terminal) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let terminal = pty::openpt(flags).unwrap();
+        pty::grantpt(&terminal).unwrap();
+        pty::unlockpt(&terminal).unwrap();
+        let stdin = pty::ioctl_tiocgptpeer(&terminal, flags).unwrap();
+        // `setsid --ctty` execs: the server's process is the one that is spawned.
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", env!("CARGO_BIN_EXE_chatroom")]).stdin(stdin);
+        let server = Self::spawn_as(command, &Reader::Reads, "info", options, &[]);
+        (server, Terminal(terminal.into()))
+    }
+
     fn spawn(log_filter: &str, options: &[&str], environment: &[(&str, &str)]) -> Self {
         Self::spawn_for(&Reader::Reads, log_filter, options, environment)
     }
 
     fn spawn_for(reader: &Reader, log_filter: &str, options: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatroom"));
+        command.stdin(Stdio::null());
+        Self::spawn_as(command, reader, log_filter, options, environment)
+    }
+
+    fn spawn_as(
+        mut command: Command,
+        reader: &Reader,
+        log_filter: &str,
+        options: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "2"]);
         command.args(["--admin-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
         command.args(["--log-format", "json", "--log-filter", log_filter]);
@@ -87,7 +113,6 @@ impl Server {
             }
         }
         command.envs(SHORT_DRAIN.iter().copied()).envs(environment.iter().copied());
-        command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary was built by cargo");
         let stderr = child.stderr.take().unwrap();
@@ -115,11 +140,20 @@ impl Server {
 
     /// Has an operator end everyone in the room "blue".
     pub async fn kick_all(&self) {
+        self.admin(&["kick", "--room", "blue"]).await;
+    }
+
+    /// Has an operator start a drain.
+    pub async fn start_drain(&self) {
+        self.admin(&["drain", "start"]).await;
+    }
+
+    async fn admin(&self, words: &[&str]) {
         let admin = self.admin_addr.to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatroom"));
-        command.args(["admin", "--addr", &admin, "kick", "--room", "blue"]).stdout(Stdio::null());
-        let kicked = tokio::task::spawn_blocking(move || command.status()).await.unwrap();
-        assert!(kicked.unwrap().success());
+        command.args(["admin", "--addr", &admin]).args(words).stdout(Stdio::null());
+        let done = tokio::task::spawn_blocking(move || command.status()).await.unwrap();
+        assert!(done.unwrap().success());
     }
 
     pub fn is_alive(&mut self) -> bool {
@@ -184,8 +218,13 @@ impl Server {
     }
 
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal, by its name without SIG.
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
         assert!(sent.unwrap().success(), "no such process: {pid}");
     }
 
@@ -218,6 +257,16 @@ impl Server {
             None => panic!("no {field} in {line}"),
         };
         Stopped { status, joined: count("joined"), departed: count("departed"), took: asked.elapsed() }
+    }
+}
+
+/// The other side of a server's terminal; dropping it hangs up.
+pub struct Terminal(fs::File);
+
+impl Terminal {
+    /// Ctrl-C: a SIGINT from the terminal.
+    pub fn interrupt(&mut self) {
+        self.0.write_all(b"\x03").unwrap();
     }
 }
 
