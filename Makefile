@@ -1,6 +1,6 @@
 # What there is to do with this project; `make` alone lists it.
 
-.PHONY: help run test check e2e fuzz-frames bench bench-scale image e2e-container watch fmt clean
+.PHONY: help run test check e2e fuzz-frames clients bench bench-scale image e2e-container watch fmt clean
 
 help: ## List these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ FUZZ_SECONDS ?= 120
 
 fuzz-frames: ## Throw wrong HTTP/2 frames at a server, beside clients that must notice nothing (FUZZ_SECONDS=120 FUZZ_SEED=…)
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) FUZZ_CONNECTIONS=$(FUZZ_CONNECTIONS) bash tests/fuzz/run
+
+clients: ## Generate clients for Go, Python, Java and TypeScript into target/gen (needs go, python3, npm, mvn)
+	proto/generate
 
 bench: ## Measure beside raw sockets, NATS and the usual tonic server (BENCH_ROUNDS=3 BENCH_SECONDS=3 BENCH_ONLY="100-saturated …")
 	cd benches && exec python3 -B -m side_by_side bench

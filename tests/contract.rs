@@ -364,6 +364,46 @@ async fn reflection_lists_the_services() {
     }
 }
 
+macro_rules! file_by_reflection {
+    ($version:ident, $server:expr, $asked:ident($name:expr)) => {{
+        use tonic_reflection::pb::$version::{
+            ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+        };
+        let mut client = ServerReflectionClient::new(channel(&$server).await);
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::$asked($name.to_owned())),
+        };
+        let answers = client.server_reflection_info(tokio_stream::once(request)).await;
+        let answer = answers.unwrap().into_inner().next().await.unwrap().unwrap();
+        let Some(MessageResponse::FileDescriptorResponse(files)) = answer.message_response else {
+            panic!("no file for {}: {answer:?}", $name);
+        };
+        <prost_types::FileDescriptorProto as prost::Message>::decode(&*files.file_descriptor_proto[0])
+            .unwrap()
+    }};
+}
+
+#[tokio::test]
+async fn reflection_knows_the_details_of_our_statuses() {
+    let server = Server::start(&[]);
+    for (symbol, file) in [
+        ("google.rpc.ErrorInfo", "google/rpc/error_details.proto"),
+        ("google.rpc.RetryInfo", "google/rpc/error_details.proto"),
+        ("google.rpc.Status", "google/rpc/status.proto"),
+    ] {
+        for found in [
+            file_by_reflection!(v1, server, FileContainingSymbol(symbol)),
+            file_by_reflection!(v1, server, FileByFilename(file)),
+            file_by_reflection!(v1alpha, server, FileContainingSymbol(symbol)),
+            file_by_reflection!(v1alpha, server, FileByFilename(file)),
+        ] {
+            assert_eq!(found.name(), file, "{symbol}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn sockets_are_given_back() {
     let server = Server::start(&[]);

@@ -2,6 +2,7 @@
 
 mod ending;
 mod exposition;
+mod reflection;
 
 use crate::admin::{About, Admin};
 use crate::chat::{self, Front, Said};
@@ -15,11 +16,11 @@ use crate::telemetry::LogControl;
 use crate::transport::{
     self, Acceptor, ListenError, Listener, Methods, TransportCensus, Worker, WorkerHandle,
 };
-use crate::wire;
 use crate::wire::admin::admin_service_server;
 use ending::Ending;
 use exposition::Observed;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
+use reflection::{methods, with_reflection};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -240,40 +241,6 @@ async fn serve_operators(plane: &Plane, admin: Admin<Said>, listener: Listener) 
     };
     let acceptor = Acceptor::new(ADMIN_TRANSPORTS_MAX, census);
     acceptor.run(listener, &[worker.start_here()]).await
-}
-
-/// Bytes that a request to health or reflection may have: they ask for a name.
-const COMMON_REQUEST_BYTES: usize = 4 * 1024;
-
-/// Bytes that a request to the admin service may have: a kick names up to 10,000 connections.
-const ADMIN_REQUEST_BYTES: usize = 1024 * 1024;
-
-/// The methods of all services, ours and the common ones.
-fn methods(max_message_bytes: usize) -> Arc<Methods> {
-    let reflection =
-        [tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET];
-    let request_bytes = |service: &str| match service {
-        "grpc.health.v1.Health" => COMMON_REQUEST_BYTES,
-        reflection if reflection.starts_with("grpc.reflection.") => COMMON_REQUEST_BYTES,
-        admin_service_server::SERVICE_NAME => ADMIN_REQUEST_BYTES,
-        _ => max_message_bytes,
-    };
-    Methods::of(&[wire::DESCRIPTORS, reflection[0], reflection[1]], request_bytes).expect(BUILT_IN)
-}
-
-const BUILT_IN: &str = "the descriptors are compiled in, and a test reflects on them";
-
-/// Adds server reflection, v1 and v1alpha, that shows these services and health.
-fn with_reflection(routes: Routes, services: &[&str]) -> Routes {
-    let builder = || {
-        let known = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(wire::DESCRIPTORS);
-        let health = "grpc.health.v1.Health";
-        services.iter().chain([&health]).fold(known, |b, name| b.with_service_name(*name))
-    };
-    routes
-        .add_service(builder().build_v1().expect(BUILT_IN))
-        .add_service(builder().build_v1alpha().expect(BUILT_IN))
 }
 
 fn report(hub: &Hub<Said>, transports: &TransportCensus) {

@@ -15,6 +15,7 @@ import dashboards
 import facts
 import fast_senders
 import h2spec
+import generated
 import health
 import prometheus
 import readme
@@ -30,7 +31,7 @@ from stage import BUF_CURL, CHAT, EVERY_KIND, GRPCURL, HERE, LINE_CLIENTS, Stage
 # each place in the order, then many, so that the server meets batches.
 TURNS = [1] * 20 + [20]
 MESSAGE_BYTES_MAX = 64 * 1024
-INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 3, 8, 12, 14
+INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 3, 5, 8, 12, 14
 # Letters of two, three and four bytes, a joined emoji, right to left, what JSON and HTML escape, a line separator that
 # is no \n, spaces at the end.
 TEXTS = ["grüße", "你好", "🦀👩‍🚀", "שלום", '"\\ {"message": 1} </b> &', "\u2028 \t \u00a0 "]
@@ -127,6 +128,11 @@ def operators_tools_find_their_way(stage):
     described.ends(0)
     method = "rpc Chat ( stream .hello.ChatRequest ) returns ( stream .hello.ChatResponse );"
     ok("grpcurl describe shows the method with both its streams", method in described.out, described.out)
+
+    refused = stage.tool(*GRPCURL, "-d", '{"room":"nowhere"}', "ADDR", "chatroom.v1.ChatService/ListMembers")
+    refused.ends(exit_code(NOT_FOUND))
+    ok("grpcurl shows the reason in a status's details, by reflection of google/rpc/error_details.proto",
+       '"reason":"ROOM_NOT_FOUND"' in refused.err.replace(" ", "") and "not recognized" not in refused.err, refused.err)
 
     for service in ("", "hello.ChatRoom"):
         health = stage.tool(*GRPCURL, "-d", json.dumps({"service": service}), "ADDR", "grpc.health.v1.Health/Check")
@@ -250,6 +256,7 @@ SCENARIOS = [
     *slow_consumers.SCENARIOS,
     *fast_senders.SCENARIOS,
     *h2spec.SCENARIOS,
+    *generated.SCENARIOS,
 ]
 
 
