@@ -237,6 +237,13 @@ impl Settings {
         ]
     }
 
+    /// Those settings that differ from the default, as [`Settings::by_name`] has them.
+    #[must_use]
+    pub fn changed(&self) -> Vec<(&'static str, String)> {
+        let defaults = Self::default().by_name();
+        self.by_name().into_iter().filter(|setting| !defaults.contains(setting)).collect()
+    }
+
     /// # Errors
     /// The first setting that is out of range, by its flag's name.
     pub fn validate(self) -> Result<Config, InvalidSetting> {
@@ -325,6 +332,14 @@ mod tests {
         let settings = Settings { workers: 0, ..Settings::default() };
         let refused = settings.validate().map(|_| ()).map_err(|e| e.to_string());
         assert_eq!(refused, Err("workers must be from 1 to 64, not 0".to_owned()));
+    }
+
+    #[test]
+    fn only_settings_that_differ_from_the_default_are_changed() {
+        assert_eq!(Settings::default().changed(), []);
+        let changed =
+            Settings { max_rooms: 7, drain_notice: Duration::ZERO, ..Settings::default() }.changed();
+        assert_eq!(changed, [("max-rooms", "7".to_owned()), ("drain-notice", "0ns".to_owned())]);
     }
 
     #[test]

@@ -8,8 +8,9 @@ use chatroom::telemetry::trace::{Connection, ConnectionSpan};
 use chatroom::telemetry::{self, LogFormat};
 use common::client::{Member, Transport, chat};
 use common::collector::{Collector, Seen};
+use common::metrics::Scrape;
 use common::server::Server;
-use common::{PATIENCE, eventually};
+use common::{PATIENCE, eventually, within};
 use std::net::TcpListener;
 use std::time::Duration;
 use tonic::Code;
@@ -53,11 +54,83 @@ async fn a_connection_is_a_span_in_its_callers_trace() {
     says_and_leaves(ann, "hi").await;
     let span = collector.sees(1, CHAT).await.remove(0);
     assert_eq!((span.trace.as_str(), span.parent.as_str()), (TRACE, CALLER));
-    assert_eq!(span.says("connection"), arrival["connection"]);
-    assert_eq!(span.says("peer"), arrival["peer"]);
-    assert_eq!((span.says("room"), span.says("departure")), ("blue", "left"));
-    assert_eq!(arrival["trace"], TRACE, "the log line leads to the trace: {arrival}");
+    assert_eq!(span.says("chatroom.connection.id"), arrival["connection"]);
+    assert_eq!((span.says("chatroom.room"), span.says("chatroom.disconnect.reason")), ("blue", "left"));
+    let departure = server.logs("user left", |_| true).await;
+    for line in [&arrival, &departure] {
+        assert_eq!((&line["trace_id"], &line["span_id"]), (&TRACE.into(), &(&*span.id).into()), "{line}");
+    }
     assert_eq!(span.resource["service.name"], "chatroom");
+    // What is not within the span of a connection has no ids.
+    let stopped = server.watch_log();
+    assert!(server.stop().await.status.success());
+    let ids = stopped.lines().iter().filter(|line| line.contains("trace_id")).count();
+    assert_eq!(ids, 2, "{:#?}", stopped.lines());
+}
+
+#[tokio::test]
+async fn text_lines_have_the_ids_too() {
+    let collector = Collector::start().await;
+    let environment = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.url()), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
+    let server = Server::start_in(&environment, &["--log-format", "text"]);
+    let ann = join(&server, "blue", &[("traceparent", &caller(true))]).await;
+    says_and_leaves(ann, "hi").await;
+    let span = collector.sees(1, CHAT).await.remove(0);
+    let ids = format!(" trace_id={TRACE} span_id={}", span.id);
+    let lines = || server.log().iter().filter(|line| line.ends_with(&ids)).count();
+    eventually(PATIENCE, "two lines with the ids of the span", || lines() == 2).await;
+}
+
+#[tokio::test]
+async fn spans_have_the_attributes_of_the_semantic_conventions() {
+    let collector = Collector::start().await;
+    let server = traced(&collector.url(), &[]);
+    let ann = join(&server, "blue", &[]).await;
+    let peer = server.logs("new user", |_| true).await["peer"].as_str().unwrap().to_owned();
+    says_and_leaves(ann, "hi").await;
+    let mut bob = join(&server, "blue", &[]).await;
+    server.terminate();
+    bob.ends_with(Code::Unavailable).await;
+    assert!(server.ends().await.status.success());
+    let spans = collector.sees(2, CHAT).await;
+    let of =
+        |status: &str| spans.iter().find(|s| s.attributes["rpc.response.status_code"] == status).unwrap();
+    for span in [of("OK"), of("UNAVAILABLE")] {
+        assert_eq!((span.says("rpc.system.name"), span.says("rpc.method")), ("grpc", CHAT), "{span:?}");
+        uuid::Uuid::parse_str(&span.resource["service.instance.id"]).unwrap();
+    }
+    let client = format!("{}:{}", of("OK").says("client.address"), of("OK").says("client.port"));
+    assert_eq!((client, of("OK").attributes.get("error.type")), (peer, None));
+    assert_eq!(of("UNAVAILABLE").says("error.type"), "UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn the_first_line_says_what_runs_and_how_it_is_set() {
+    for (options, environment) in [
+        (&["--max-rooms", "7"][..], &[][..]),
+        (&[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")]),
+    ] {
+        let server = Server::start_in(environment, options);
+        server.logs("serving", |_| true).await;
+        let first: serde_json::Value = serde_json::from_str(&server.log()[0]).unwrap();
+        assert_eq!((&first["message"], &first["version"]), (&"starting".into(), &"0.1.0".into()), "{first}");
+        assert!(first["revision"].is_string(), "{first}");
+        let settings: Vec<_> = first["settings"].as_str().unwrap().split(' ').collect();
+        assert!(settings.contains(&"listen=127.0.0.1:0"), "{first}");
+        assert_eq!(settings.contains(&"max-rooms=7"), !options.is_empty(), "{first}");
+        assert!(!settings.iter().any(|setting| setting.starts_with("max-streams")), "{first}");
+    }
+}
+
+#[tokio::test]
+async fn lines_that_cannot_be_written_are_counted_as_dropped() {
+    let server = Server::start_without_stderr();
+    let dropped = async || Scrape::of(server.metrics_addr).await.sum("chatroom_log_lines_dropped_total");
+    let before = dropped().await;
+    let ann = server.join("blue").await;
+    let counted = async { while dropped().await <= before {} };
+    within(PATIENCE, "a count of the line that nobody can read", counted).await;
+    says_and_leaves(ann, "still served").await;
 }
 
 #[tokio::test]
@@ -71,8 +144,8 @@ async fn a_message_is_a_span_below_its_connection() {
     let connection = collector.sees(1, CHAT).await.remove(0);
     let message = collector.sees(1, "publish").await.remove(0);
     assert_eq!((&message.trace, &message.parent), (&connection.trace, &connection.id));
-    assert!(message.says("position").ends_with(":1"), "{message:?}");
-    assert_eq!((message.says("batch_messages"), message.says("members")), ("1", "2"));
+    assert!(message.says("chatroom.position").ends_with(":1"), "{message:?}");
+    assert_eq!((message.says("chatroom.batch.messages"), message.says("chatroom.batch.members")), ("1", "2"));
 }
 
 #[tokio::test]
@@ -93,7 +166,8 @@ async fn delivering_is_not_traced_and_every_published_message_is_once() {
     drop(ann);
     collector.sees(1, CHAT).await;
     assert!(server.stop().await.status.success());
-    let offsets = |span: &Seen| span.says("position").rsplit_once(':').unwrap().1.parse::<u64>().unwrap();
+    let offsets =
+        |span: &Seen| span.says("chatroom.position").rsplit_once(':').unwrap().1.parse::<u64>().unwrap();
     let mut positions: Vec<_> = collector.sees(30, "publish").await.iter().map(offsets).collect();
     positions.sort_unstable();
     assert_eq!(positions, (1..=30).collect::<Vec<_>>());
@@ -112,7 +186,7 @@ async fn the_last_spans_are_exported_before_the_exit() {
     drop(ann);
     let stopped = server.ends().await;
     assert!(stopped.status.success(), "{stopped:?}");
-    assert_eq!(collector.sees(1, CHAT).await[0].says("departure"), "shutdown");
+    assert_eq!(collector.sees(1, CHAT).await[0].says("chatroom.disconnect.reason"), "shutdown");
 }
 
 #[tokio::test]
@@ -128,7 +202,7 @@ async fn the_variables_of_opentelemetry_rule() {
     says_and_leaves(join(&named, "named", &[]).await, "hi").await;
     assert!(named.stop().await.status.success());
     let seen = collector.sees(1, CHAT).await;
-    assert_eq!((seen.len(), seen[0].says("room")), (1, "named"));
+    assert_eq!((seen.len(), seen[0].says("chatroom.room")), (1, "named"));
     assert_eq!(seen[0].resource["service.name"], "lounge");
 }
 

@@ -1,6 +1,6 @@
 //! A client's place in a room, whichever API it speaks: how it is taken, and what happens when it is given up.
 
-use super::said::Said;
+use super::said::{Said, V1};
 use super::status;
 use crate::hub::{
     Abort, ConnectionId, Departure, DisplayName, Gap, Hub, Introduction, Joined, LaneId, Listening, Member,
@@ -103,14 +103,15 @@ impl Door {
         let member = joined.subscription.member();
         let about = Connection { method: caller.method, id: &member.id(), peer: member.peer(), room };
         let span = ConnectionSpan::begin(&caller.headers, &about);
-        tracing::info!(
-            connection = %member.id(),
-            peer = member.peer().map(tracing::field::display),
-            room = %room,
-            name = member.name().as_str(),
-            trace = span.as_ref().map(|span| tracing::field::display(span.trace_id())),
-            "new user"
-        );
+        ConnectionSpan::in_scope(span.as_ref(), || {
+            tracing::info!(
+                connection = %member.id(),
+                peer = member.peer().map(tracing::field::display),
+                room = %room,
+                name = member.name().as_str(),
+                "new user"
+            );
+        });
         let (member, room) = (Arc::clone(member), room.clone());
         let seat = Seat { member, room, listener: None, span: span.clone() };
         let Joined { publisher, subscription, gap } = joined;
@@ -137,13 +138,18 @@ impl Drop for Seat {
         member.depart(Departure::Cancelled, None);
         let reason = member.ending().map(|ending| ending.departure.as_str());
         if let (Some(span), Some(reason)) = (&self.span, reason) {
-            span.departed(reason);
+            // The status for an invalid request of v1 is chosen by its field, which is not known here.
+            let departure = member.ending().map(|ending| ending.departure);
+            let departure = departure.filter(|d| *d != Departure::InvalidMessage || member.form() != V1);
+            span.ended(reason, departure.map(status::code_of).map(status::span_status));
         }
-        tracing::info!(
-            connection = %member.id(),
-            room = %self.room,
-            reason,
-            "user left"
-        );
+        ConnectionSpan::in_scope(self.span.as_ref(), || {
+            tracing::info!(
+                connection = %member.id(),
+                room = %self.room,
+                reason,
+                "user left"
+            );
+        });
     }
 }

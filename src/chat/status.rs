@@ -2,6 +2,7 @@
 
 use crate::hub::{Departure, Ending, NoStart, Position, Refused};
 use crate::rpc::{refused, retry_after};
+use crate::telemetry::trace::StatusCode;
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -17,25 +18,36 @@ pub(super) fn retry_of(departure: Departure) -> Option<Duration> {
     }
 }
 
+/// The code of the status that ends a call. For an invalid message of v1 it may be another, which names the field.
+pub(super) fn code_of(departure: Departure) -> Code {
+    match departure {
+        Departure::Left => Code::Ok,
+        Departure::Cancelled => Code::Cancelled,
+        Departure::SlowConsumer | Departure::MessageTooLarge => Code::ResourceExhausted,
+        Departure::InvalidMessage => Code::Internal,
+        Departure::Kicked => Code::PermissionDenied,
+        Departure::Shutdown => Code::Unavailable,
+    }
+}
+
 /// The status that ends a call: its reason is the departure's word, and it says up to which position
 /// everything was delivered, and when to come back.
 pub(super) fn of_ending(ending: &Ending, delivered: Position, retry: Option<Duration>) -> Status {
     let departure = ending.departure;
     let words = |default: &str| ending.detail.clone().unwrap_or_else(|| default.to_owned());
-    let (code, message) = match departure {
+    let message = match departure {
         Departure::Left => return Status::ok(""),
         Departure::Cancelled => return Status::cancelled("the call was cancelled"),
         Departure::SlowConsumer => {
-            let message = format!("too slow: {}", words("what came next is no longer retained"));
-            (Code::ResourceExhausted, message)
+            format!("too slow: {}", words("what came next is no longer retained"))
         }
-        Departure::MessageTooLarge => (Code::ResourceExhausted, words("the message is too large")),
-        Departure::InvalidMessage => (Code::Internal, words("the message is invalid")),
-        Departure::Kicked => (Code::PermissionDenied, words("removed by an operator")),
-        Departure::Shutdown => (Code::Unavailable, words("the server is stopping")),
+        Departure::MessageTooLarge => words("the message is too large"),
+        Departure::InvalidMessage => words("the message is invalid"),
+        Departure::Kicked => words("removed by an operator"),
+        Departure::Shutdown => words("the server is stopping"),
     };
     let metadata = [("position", delivered.to_string())];
-    refused(code, message, &departure.as_str().to_uppercase(), &metadata, retry)
+    refused(code_of(departure), message, &departure.as_str().to_uppercase(), &metadata, retry)
 }
 
 /// The status for a client that may not join.
@@ -66,4 +78,55 @@ pub(super) fn of_refusal(refusal: &Refused) -> Status {
         _ => retry.then(retry_after),
     };
     refused(code, refusal.to_string(), reason, &metadata, retry)
+}
+
+/// A status's code as spans have it.
+pub(super) fn span_status(code: Code) -> StatusCode {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    let is_server_error = matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    );
+    StatusCode { name: NAMES[code as usize], is_server_error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_the_specifications_names_of_codes() {
+        for (code, name, is_server_error) in [
+            (Code::Ok, "OK", false),
+            (Code::ResourceExhausted, "RESOURCE_EXHAUSTED", false),
+            (Code::Unavailable, "UNAVAILABLE", true),
+            (Code::Unauthenticated, "UNAUTHENTICATED", false),
+        ] {
+            let status = span_status(code);
+            assert_eq!((status.name, status.is_server_error), (name, is_server_error));
+        }
+    }
 }

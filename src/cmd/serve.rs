@@ -1,6 +1,7 @@
 //! `chatroom serve`.
 
 use crate::cli::ServeArgs;
+use crate::config::Config;
 use crate::drain::{Cause, Drain, Phase, Stages};
 use crate::server::Server;
 use crate::{telemetry, transport};
@@ -42,6 +43,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (telemetry, last_lines) = telemetry::init(args.log_format.into(), &args.log_filter, UNLIMITED)?;
+        introduce(&config);
+        telemetry.warn_of_missing_traces();
         let server = Server::bind(config, telemetry.logs())?;
         announce(&server)?;
         let flush = async {
@@ -52,6 +55,18 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         drop(last_lines);
         Ok(end?)
     })
+}
+
+/// The first log line: what runs, and how it was set.
+fn introduce(config: &Config) {
+    let changed = config.changed().into_iter().map(|(name, value)| format!("{name}={value}"));
+    let changed = changed.collect::<Vec<_>>().join(" ");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        revision = env!("CHATROOM_REVISION"),
+        settings = Some(changed).filter(|changed| !changed.is_empty()),
+        "starting"
+    );
 }
 
 /// Takes signals and bounds the drain on a thread of its own, so that not even a control plane that hangs could keep the

@@ -34,7 +34,8 @@ impl Observed {
         self.messages(&mut to);
         self.rooms_and_lag(&mut to);
         self.limits_and_drain(&mut to);
-        let help = "Log lines that were dropped because the reader of stderr did not take them.";
+        let help =
+            "Log lines that were dropped: the reader of stderr did not take them, or the write failed.";
         to.counter("chatroom_log_lines_dropped_total", help, &[], self.log.dropped_lines());
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),

@@ -3,6 +3,7 @@
 //! Promises: a filter that is not one changes nothing; a change that expires goes back to the filter the server was
 //! started with, unless another change came first. Does not know who asks.
 
+use crate::metrics::Counter;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,8 +38,10 @@ pub struct InvalidFilter {
 #[derive(Clone)]
 pub struct LogControl {
     shared: Arc<Shared>,
-    /// Counts log lines that were dropped, if they can be.
+    /// Counts log lines that were dropped because too many waited, if they can be.
     dropped: Option<ErrorCounter>,
+    /// Log lines whose write failed.
+    unwritten: Arc<Counter>,
 }
 
 /// What a [`LogControl::set`] did.
@@ -76,17 +79,18 @@ impl LogControl {
         let state = State { now: initial.to_owned(), change: 0, expiry: None };
         let (initial, runtime, state) = (initial.to_owned(), runtime.clone(), Mutex::new(state));
         let shared = Arc::new(Shared { initial, runtime, reload, state });
-        Ok((Self { shared, dropped: None }, layer))
+        Ok((Self { shared, dropped: None, unwritten: Arc::default() }, layer))
     }
 
-    pub(super) fn counting(self, dropped: ErrorCounter) -> Self {
-        Self { dropped: Some(dropped), ..self }
+    pub(super) fn counting(self, dropped: ErrorCounter, unwritten: Arc<Counter>) -> Self {
+        Self { dropped: Some(dropped), unwritten, ..self }
     }
 
-    /// Log lines that were dropped because nobody read them.
+    /// Log lines that were dropped: too many waited for the reader of stderr, or the write failed.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
-        self.dropped.as_ref().map_or(0, |dropped| dropped.dropped_lines() as u64)
+        let dropped = self.dropped.as_ref().map_or(0, |dropped| dropped.dropped_lines() as u64);
+        dropped + self.unwritten.get()
     }
 
     /// Makes `filter` the filter, until `expiry` has passed if there is one. The empty filter is the one that the server

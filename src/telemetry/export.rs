@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Subscriber;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::registry::LookupSpan;
+use uuid::Uuid;
 
 /// While a collector is down, one warning in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -116,6 +117,10 @@ fn resource() -> Resource {
     }
     if says("service.version").is_none() {
         builder = builder.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    }
+    if says("service.instance.id").is_none() {
+        // Random, as the semantic conventions recommend: one for each life of a process.
+        builder = builder.with_attribute(KeyValue::new("service.instance.id", Uuid::new_v4().to_string()));
     }
     builder.build()
 }

@@ -5,24 +5,30 @@
 //! changed while the server runs ([`LogControl`]). Traces are off, and then cost nothing, unless the `OTEL_*` variables
 //! ask for them; a collector that is down or hangs costs a warning ([`export`]).
 //!
-//! Deliberately does not know rooms, messages or why anything happened: whoever says it, says it in full. Spans are not
-//! part of log lines.
+//! A line inside a span has its `trace_id` and `span_id` ([`ids`]), and nothing else of it: whoever logs, logs in full.
+//! Deliberately does not know rooms, messages or why anything happened.
 
 mod control;
 mod export;
 mod filter;
+mod ids;
 mod limit;
+mod stderr;
 mod text;
 pub mod trace;
 
 pub use control::{Change, InvalidFilter, LogControl};
 
+use crate::metrics::Counter;
 use export::Exporter;
 use filter::{Logs, Traces};
+use ids::{JsonWithIds, TextWithIds};
 use limit::{Limited, Limiter};
+use std::ffi::OsStr;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
+use stderr::CountingStderr;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -43,6 +49,8 @@ pub struct Telemetry {
     logs: LogControl,
     limiter: Arc<Limiter>,
     exporter: Option<Exporter>,
+    /// Why there is no exporter although the environment asks for one.
+    traces_are_off: Option<String>,
 }
 
 /// Log lines that may wait for the reader of stderr.
@@ -73,11 +81,12 @@ pub fn init(
     filter: &str,
     unlimited: &'static [&'static str],
 ) -> Result<(Telemetry, LastLines), InvalidFilter> {
+    let unwritten = Arc::<Counter>::default();
     let lines = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX);
-    let (writer, last_lines) = lines.thread_name("log").finish(std::io::stderr());
+    let (writer, last_lines) = lines.thread_name("log").finish(CountingStderr::new(Arc::clone(&unwritten)));
     let runtime = tokio::runtime::Handle::current();
     let (logs, wanted) = LogControl::new(filter, &runtime)?;
-    let logs = logs.counting(writer.error_counter());
+    let logs = logs.counting(writer.error_counter(), unwritten);
     let limiter = Arc::new(Limiter::new(unlimited));
     let lines =
         Limited { layer: layer(format, writer), limiter: Arc::clone(&limiter) }.with_filter(Logs(wanted));
@@ -91,21 +100,30 @@ pub fn init(
     if set.is_err() {
         tracing::debug!("telemetry was set up before");
     }
-    // Only now is there somewhere to say it.
-    let exporter = started.unwrap_or_else(|error| {
-        tracing::warn!(error, "traces are off");
-        None
-    });
+    let (exporter, traces_are_off) = match started {
+        Ok(exporter) => (exporter, None),
+        Err(error) => (None, Some(error)),
+    };
     runtime.spawn(Arc::clone(&limiter).report_for_ever());
-    Ok((Telemetry { logs, limiter, exporter }, LastLines { _writes: last_lines }))
+    Ok((Telemetry { logs, limiter, exporter, traces_are_off }, LastLines { _writes: last_lines }))
 }
 
 fn layer(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
-    let lines = fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
+    let no_color = std::env::var_os("NO_COLOR");
+    let in_colour = std::io::stderr().is_terminal() && !forbids_colour(no_color.as_deref());
+    let lines = fmt::layer().with_writer(writer).with_ansi(in_colour);
     match format {
-        LogFormat::Text => lines.fmt_fields(text::fields()).boxed(),
-        LogFormat::Json => lines.with_ansi(false).json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Text => lines.fmt_fields(TextWithIds(text::fields())).boxed(),
+        LogFormat::Json => {
+            let json = lines.with_ansi(false).json().flatten_event(true).with_current_span(false);
+            json.map_event_format(JsonWithIds).boxed()
+        }
     }
+}
+
+/// Whether `NO_COLOR` is set and not empty: <https://no-color.org>.
+fn forbids_colour(no_color: Option<&OsStr>) -> bool {
+    no_color.is_some_and(|value| !value.is_empty())
 }
 
 impl Telemetry {
@@ -113,6 +131,14 @@ impl Telemetry {
     #[must_use]
     pub fn logs(&self) -> LogControl {
         self.logs.clone()
+    }
+
+    /// Warns if the environment asks for traces and they could not be set up. Apart from [`init`], so that the program can
+    /// introduce itself by the first line.
+    pub fn warn_of_missing_traces(&self) {
+        if let Some(error) = &self.traces_are_off {
+            tracing::warn!(error, "traces are off");
+        }
     }
 
     /// Says what was suppressed, and exports what has been traced, as long as `patience` lasts whatever the collector

@@ -4,7 +4,8 @@
 //! its connection is sampled, so with traces off, or a connection not sampled, a message costs one look at an empty
 //! handle. Nothing is ever done per delivered message. A span ends when its handle is dropped.
 //!
-//! Does not know where spans go, nor what the values in them mean.
+//! The attributes `rpc.*`, `client.*` and `error.type` are those of OpenTelemetry's stable semantic conventions for gRPC
+//! servers, version 1.45; ours begin with `chatroom.`. Does not know where spans go, nor what the values in them mean.
 
 use http::HeaderMap;
 use opentelemetry::Context;
@@ -48,7 +49,6 @@ impl ConnectionSpan {
     /// or this one is not sampled.
     #[must_use]
     pub fn begin(headers: &HeaderMap, connection: &Connection<'_>) -> Option<Self> {
-        let (service, method) = connection.method.split_once('/').unwrap_or((connection.method, ""));
         // Its fields are not looked at when nobody wants the span.
         let span = tracing::info_span!(
             target: TARGET,
@@ -56,13 +56,16 @@ impl ConnectionSpan {
             "connection",
             otel.name = connection.method,
             otel.kind = "server",
-            rpc.system = "grpc",
-            rpc.service = service,
-            rpc.method = method,
-            connection = %connection.id,
-            peer = connection.peer.map(display),
-            room = %connection.room,
-            departure = Empty,
+            otel.status_code = Empty,
+            rpc.system.name = "grpc",
+            rpc.method = connection.method,
+            rpc.response.status_code = Empty,
+            error.type = Empty,
+            client.address = connection.peer.map(|peer| display(peer.ip())),
+            client.port = connection.peer.map(|peer| i64::from(peer.port())),
+            chatroom.connection.id = %connection.id,
+            chatroom.room = %connection.room,
+            chatroom.disconnect.reason = Empty,
         );
         if span.is_disabled() {
             return None;
@@ -76,10 +79,11 @@ impl ConnectionSpan {
         sampled.then(|| Self { span: Arc::new(span) })
     }
 
-    /// The trace's id, as other systems show it.
-    #[must_use]
-    pub fn trace_id(&self) -> impl Display + use<> {
-        self.span.context().span().span_context().trace_id()
+    /// Does this inside the span, if there is one: log lines have its ids.
+    // By OpenTelemetry's context and not by entering the span: leaving that again would be taken for its end.
+    pub fn in_scope<T>(span: Option<&Self>, f: impl FnOnce() -> T) -> T {
+        let _attached = span.map(|span| span.span.context().attach());
+        f()
     }
 
     /// Begins the span of a message that this connection publishes.
@@ -90,17 +94,32 @@ impl ConnectionSpan {
             parent: &*self.span,
             "publish",
             otel.kind = "internal",
-            position = Empty,
-            batch_messages = Empty,
-            members = Empty,
+            chatroom.position = Empty,
+            chatroom.batch.messages = Empty,
+            chatroom.batch.members = Empty,
         );
         MessageSpan { span: Box::new(span) }
     }
 
-    /// Says why the connection ended.
-    pub fn departed(&self, departure: &str) {
-        self.span.record("departure", departure);
+    /// Records why the connection ended, and with which status if that is known.
+    pub fn ended(&self, reason: &str, status: Option<StatusCode>) {
+        self.span.record("chatroom.disconnect.reason", reason);
+        let Some(StatusCode { name, is_server_error }) = status else { return };
+        self.span.record("rpc.response.status_code", name);
+        if is_server_error {
+            self.span.record("error.type", name);
+            self.span.record("otel.status_code", "ERROR");
+        }
     }
+}
+
+/// The status that ended a call, as spans have it.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusCode {
+    /// Like `RESOURCE_EXHAUSTED`.
+    pub name: &'static str,
+    /// Whether the conventions count it as an error of a server's span: not those that a client causes.
+    pub is_server_error: bool,
 }
 
 /// A published message's span: from the offer, which may wait for room, to the last member woken.
@@ -114,9 +133,9 @@ impl MessageSpan {
     pub fn broadcast(&self, position: impl Display, messages: u64, members: usize) {
         // Signed, because that is the only integer that OpenTelemetry has.
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        self.span.record("position", display(position));
-        self.span.record("batch_messages", count(messages));
-        self.span.record("members", count(members as u64));
+        self.span.record("chatroom.position", display(position));
+        self.span.record("chatroom.batch.messages", count(messages));
+        self.span.record("chatroom.batch.members", count(members as u64));
     }
 }
 

@@ -40,6 +40,7 @@ pub struct Server {
 enum Reader {
     Reads,
     Stops,
+    Closes,
 }
 
 /// How the server ended, and its own account of who came and went.
@@ -70,6 +71,11 @@ impl Server {
     /// A server whose log nobody reads.
     pub fn start_unread(options: &[&str]) -> Self {
         Self::spawn_for(&Reader::Stops, "info", options, &[])
+    }
+
+    /// A server whose log nobody can read: each write fails.
+    pub fn start_without_stderr() -> Self {
+        Self::spawn_for(&Reader::Closes, "info", &[], &[])
     }
 
     /// A server in the foreground of a terminal: Ctrl-C and a hang-up there reach it as signals.
@@ -105,13 +111,15 @@ impl Server {
     ) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "2"]);
         command.args(["--admin-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
-        command.args(["--log-format", "json", "--log-filter", log_filter]);
+        command.args(["--log-filter", log_filter]);
         command.args(options);
         for (key, _) in env::vars() {
             if key.starts_with("CHATROOM_") || key.starts_with("OTEL_") || key == "RUST_LOG" {
                 command.env_remove(key);
             }
         }
+        // By the environment, so that an option can have another.
+        command.env("CHATROOM_LOG_FORMAT", "json");
         command.envs(SHORT_DRAIN.iter().copied()).envs(environment.iter().copied());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary was built by cargo");
@@ -119,6 +127,7 @@ impl Server {
         let (log, unread) = match reader {
             Reader::Reads => (Log::of(stderr), None),
             Reader::Stops => (Log::of(std::io::empty()), Some(stderr)),
+            Reader::Closes => (Log::of(std::io::empty()), None),
         };
         let announced = announced_addresses(child.stdout.take().unwrap());
         let Ok([addr, admin_addr, metrics_addr]) = announced.recv_timeout(START_PATIENCE) else {

@@ -53,24 +53,28 @@ def a_collector_gets_the_spans_in_the_callers_trace(stage):
     connection = next(span for span in spans.named(CHAT, 1) if span["trace"] == TRACE)
     ok("the connection's span is a child of the caller's, in its trace", connection["parent"] == CALLER, connection)
     told = connection["attributes"]
-    ok("it says connection, peer, room and departure",
-       told["room"] == "blue" and told["departure"] == "left" and {"connection", "peer"} <= set(told), told)
-    ok("it comes from the service chatroom", connection["resource"]["service.name"] == "chatroom", connection)
+    ok("it has the room, the reason of its end, and the attributes of OpenTelemetry's conventions",
+       told["chatroom.room"] == "blue" and told["chatroom.disconnect.reason"] == "left"
+       and told["rpc.system.name"] == "grpc" and told["rpc.method"] == CHAT and told["rpc.response.status_code"] == "OK"
+       and {"chatroom.connection.id", "client.address", "client.port"} <= set(told), told)
+    resource = connection["resource"]
+    ok("it comes from an instance of the service chatroom",
+       resource["service.name"] == "chatroom" and resource["service.instance.id"], connection)
 
     messages = spans.named("publish", MESSAGES)
     ok(f"each of {MESSAGES} messages has one span, a child of the connection's",
        len(messages) == MESSAGES and {m["parent"] for m in messages} == {connection["id"]}, messages)
     facts = [m["attributes"] for m in messages]
-    offsets = sorted(int(f["position"].rpartition(":")[2]) for f in facts)
+    offsets = sorted(int(f["chatroom.position"].rpartition(":")[2]) for f in facts)
     ok("they say their positions in the room", offsets == list(range(1, MESSAGES + 1)), facts)
     ok("they say the size of their batch and the members woken",
-       all(1 <= f["batch_messages"] <= MESSAGES and f["members"] in (1, 2) for f in facts), facts)
+       all(1 <= f["chatroom.batch.messages"] <= MESSAGES and f["chatroom.batch.members"] in (1, 2) for f in facts), facts)
 
     witness.hangs_up()
     witness.ends(0)
-    other = next(s for s in spans.named(CHAT, 2) if s["attributes"]["connection"] == arrival["connection"])
+    other = next(s for s in spans.named(CHAT, 2) if s["attributes"]["chatroom.connection.id"] == arrival["connection"])
     ok("a call without a traceparent has a trace of its own, and its log line names it",
-       other["trace"] == arrival["trace"] != TRACE and not other["parent"], f"{other} {arrival}")
+       other["trace"] == arrival["trace_id"] != TRACE and not other["parent"], f"{other} {arrival}")
     stage.server.terminate()
     stage.server.ends(0, seconds=10)
     ok("nothing else was traced: no delivery, and not the exporter itself",
