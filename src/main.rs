@@ -2,7 +2,6 @@
 
 use chatroom::cli::{Cli, Command};
 use chatroom::cmd;
-use clap::Parser as _;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -18,7 +17,7 @@ fn take_small_pages() {
 
 fn main() -> ExitCode {
     take_small_pages();
-    let done = match Cli::parse().command {
+    let done = match Cli::of_process().command {
         Command::Serve(args) => cmd::serve::run(&args),
         Command::Chat(args) => cmd::chat::run(&args),
         Command::Health(args) => cmd::health::run(&args),

@@ -3,6 +3,7 @@
 mod admin;
 mod bench;
 mod chat;
+mod environment;
 mod health;
 mod serve;
 
@@ -11,6 +12,7 @@ pub use admin::{
 };
 pub use bench::{BenchArgs, ProtocolArg};
 pub use chat::ChatArgs;
+pub use environment::unknown_variables;
 pub use health::HealthArgs;
 pub use serve::{LogFormatArg, ServeArgs};
 

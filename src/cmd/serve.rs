@@ -1,6 +1,6 @@
 //! `chatroom serve`.
 
-use crate::cli::ServeArgs;
+use crate::cli::{self, ServeArgs};
 use crate::config::Config;
 use crate::drain::{Cause, Drain, Phase, Stages};
 use crate::server::Server;
@@ -44,6 +44,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let (telemetry, last_lines) = telemetry::init(args.log_format.into(), &args.log_filter, UNLIMITED)?;
         introduce(&config);
+        warn_of_unknown_variables();
         telemetry.warn_of_missing_traces();
         let server = Server::bind(config, telemetry.logs())?;
         announce(&server)?;
@@ -67,6 +68,14 @@ fn introduce(config: &Config) {
         settings = Some(changed).filter(|changed| !changed.is_empty()),
         "starting"
     );
+}
+
+/// A misspelt variable would otherwise be a default that nobody wanted.
+fn warn_of_unknown_variables() {
+    let unknown = cli::unknown_variables();
+    if !unknown.is_empty() {
+        tracing::warn!(variables = unknown.join(" "), "unknown environment variables are ignored");
+    }
 }
 
 /// Takes signals and bounds the drain on a thread of its own, so that not even a control plane that hangs could keep the

@@ -18,6 +18,7 @@ pub mod positions;
 pub mod proxy;
 pub mod raw;
 pub mod server;
+pub mod terminal;
 pub mod track;
 pub mod v1;
 pub mod v1_member;

@@ -4,7 +4,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read, Write as _},
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -12,11 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::pty::{self, OpenptFlags};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{PATIENCE, client::Member, client::Transport, within};
+use super::{PATIENCE, client::Member, client::Transport, terminal, terminal::Terminal, within};
 
 /// What a drain may take at most, its deadline included, before the process goes.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(40);
@@ -80,16 +79,12 @@ impl Server {
 
     /// A server in the foreground of a terminal: Ctrl-C and a hang-up there reach it as signals.
     pub fn start_on_terminal(options: &[&str]) -> (Self, Terminal) {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let terminal = pty::openpt(flags).unwrap();
-        pty::grantpt(&terminal).unwrap();
-        pty::unlockpt(&terminal).unwrap();
-        let stdin = pty::ioctl_tiocgptpeer(&terminal, flags).unwrap();
+        let (terminal, stdin) = terminal::open();
         // `setsid --ctty` execs: the server's process is the one that is spawned.
         let mut command = Command::new("setsid");
         command.args(["--ctty", env!("CARGO_BIN_EXE_chatroom")]).stdin(stdin);
         let server = Self::spawn_as(command, &Reader::Reads, "info", options, &[]);
-        (server, Terminal(terminal.into()))
+        (server, terminal)
     }
 
     fn spawn(log_filter: &str, options: &[&str], environment: &[(&str, &str)]) -> Self {
@@ -266,16 +261,6 @@ impl Server {
             None => panic!("no {field} in {line}"),
         };
         Stopped { status, joined: count("joined"), departed: count("departed"), took: asked.elapsed() }
-    }
-}
-
-/// The other side of a server's terminal; dropping it hangs up.
-pub struct Terminal(fs::File);
-
-impl Terminal {
-    /// Ctrl-C: a SIGINT from the terminal.
-    pub fn interrupt(&mut self) {
-        self.0.write_all(b"\x03").unwrap();
     }
 }
 
