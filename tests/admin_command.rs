@@ -299,6 +299,7 @@ async fn the_server_tells_what_it_is() {
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!((&info["connections"], &info["rooms"]), (&2.into(), &2.into()));
     assert_eq!((&info["connectionsOpened"], &info["limits"]["max-rooms"]), (&2.into(), &"77".into()));
+    assert!(info["pid"] == server.pid(), "{info}");
     let listeners = info["listeners"].as_array().unwrap();
     let admin = listeners.iter().find(|listener| listener["name"] == "admin").unwrap();
     assert_eq!(admin["address"], server.admin_addr.to_string());

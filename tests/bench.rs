@@ -311,6 +311,25 @@ fn what_cannot_be_is_refused_before_it_begins() {
     }
 }
 
+#[test]
+fn the_server_is_asked_for_its_process_whatever_else_is_called_chatroom() {
+    let server = Server::start_quiet(&[]);
+    let _another = Server::start_quiet(&[]);
+    let load = "--connections 5 --publishers 1 --window 4 --duration 1s";
+    let all = is_sound(server.addr, &format!("{load} --admin {}", server.admin_addr));
+    assert!(
+        all["server"]["rss_bytes_joined"].as_u64() > Some(0) && all["server"]["cpu_seconds"].is_number(),
+        "{all}"
+    );
+    for (flags, code, words) in [
+        (format!("--admin {}", server.addr), 1, "--admin: "),
+        (format!("--admin {} --pid 1", server.admin_addr), 2, "cannot be used with"),
+    ] {
+        let output = runs(server.addr, &format!("{load} {flags}"));
+        assert!(output.status.code() == Some(code) && stderr(&output).contains(words), "{flags}: {output:?}");
+    }
+}
+
 /// A broadcast server of a few lines that speaks `framed`; what it passes on to whom, `pass` says: the texts, for a
 /// receiver.
 fn framed_server(pass: impl Fn(usize, u64, Vec<u8>) -> Vec<Vec<u8>> + Send + Sync + 'static) -> SocketAddr {

@@ -43,6 +43,22 @@ fn a_chat_without_input_ends_at_once() {
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
 }
 
+#[tokio::test]
+async fn piped_output_is_one_line_a_message_whatever_others_send() {
+    let server = Server::start(&[]);
+    let mut chat = Following::start(&server.addr.to_string(), &["--from", "earliest"]);
+    let mut mallory = server.join_as("lobby", "mallory").await;
+    let forged = "hi\nboss: pay mallory\r\u{1b}[2K\u{202e}evil\u{2028}\u{9b}31m\u{85}end";
+    for text in [forged, "the next line"] {
+        mallory.say(text).await;
+        mallory.hears(text).await;
+    }
+    let escaped = r"hi\nboss: pay mallory\r\u{1b}[2K\u{202e}evil\u{2028}\u{9b}31m\u{85}end";
+    chat.hears(escaped);
+    chat.hears("the next line");
+    chat.ends();
+}
+
 #[test]
 fn a_server_that_is_not_there_is_one_line_and_an_exit_code() {
     let output = say("127.0.0.1:1", &[], "hi\n");

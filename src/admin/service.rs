@@ -129,6 +129,7 @@ impl<M: Frame> Admin<M> {
             messages_delivered: totals.delivered_messages.iter().sum(),
             bytes_published: totals.published_bytes,
             bytes_delivered: totals.delivered_bytes,
+            pid: std::process::id(),
         }
     }
 }

@@ -46,6 +46,9 @@ pub struct BenchArgs {
     /// Process of the server: tells its CPU time and memory too
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pub pid: Option<i32>,
+    /// Admin listener of the server, on this machine: asks it for its process, instead of --pid
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "pid")]
+    pub admin: Option<String>,
     /// Write the latencies of each second to this file, in the log format of `HdrHistogram`
     #[arg(long, value_name = "FILE")]
     pub histogram: Option<PathBuf>,

@@ -35,7 +35,8 @@ pub enum Command {
     /// Chat from the terminal, or from a pipe.
     ///
     /// Says each line of the input, and prints what is said in the room. On a terminal a line begins with who says it, like
-    /// "ann: hi"; what the server itself says has no name before it. Output that is piped is the texts alone.
+    /// "ann: hi"; what the server itself says has no name before it. Output that is piped is the texts alone, escaped so that
+    /// each is one line.
     Chat(ChatArgs),
     /// Ask a server whether it serves: for container health checks.
     Health(HealthArgs),

@@ -34,6 +34,18 @@ pub fn run(args: &AdminArgs) -> anyhow::Result<()> {
     }
 }
 
+/// The process of the server with this admin listener, as that server sees it.
+///
+/// # Errors
+/// Why nobody answers there, or that the server is too old to tell.
+pub(super) fn server_pid(addr: &str) -> anyhow::Result<i32> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let info = runtime.block_on(async { Admin::connect(addr).await?.server_info().await });
+    runtime.shutdown_background();
+    let pid = i32::try_from(info?.pid).ok().filter(|pid| *pid > 0);
+    pid.with_context(|| format!("the server at {addr} does not tell its process"))
+}
+
 async fn act(args: &AdminArgs) -> anyhow::Result<()> {
     if let AdminCommand::Kick(kick) = &args.command {
         // Before anything is connected: a kick of everyone is wrong whether or not there is a server.

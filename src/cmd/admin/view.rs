@@ -128,6 +128,7 @@ pub(super) fn info(info: &GetServerInfoResponse, now: SystemTime) -> String {
     let mut facts = named([
         ("version", info.version.clone()),
         ("revision", info.revision.clone()),
+        ("pid", info.pid.to_string()),
         ("started", moment(info.started, now)),
         ("uptime", span(duration(info.uptime))),
     ]);

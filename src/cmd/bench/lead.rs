@@ -53,8 +53,7 @@ pub(super) struct Server {
 }
 
 /// Plays the run.
-pub(super) fn run(plan: &Plan, pid: Option<i32>) -> anyhow::Result<Findings> {
-    let watched = pid.map(Watched::new).transpose()?;
+pub(super) fn run(plan: &Plan, watched: Option<Watched>) -> anyhow::Result<Findings> {
     let control = Control::new(plan);
     let loops = (0..usize::from(plan.threads)).map(|number| EventLoop::new(plan, &control, number));
     let loops: Vec<_> = loops.collect::<anyhow::Result<_>>().context("cannot set up an event loop")?;

@@ -35,6 +35,7 @@ use crate::cli::BenchArgs;
 use crate::cmd::terminal::Harmless;
 use anyhow::bail;
 use plan::Plan;
+use process::Watched;
 
 /// Loads the server, and prints what came of it.
 ///
@@ -43,7 +44,11 @@ use plan::Plan;
 /// all stayed.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let plan = Plan::of(args)?;
-    let findings = lead::run(&plan, args.pid)?;
+    let watched = match (&args.admin, args.pid) {
+        (Some(admin), _) => Some(Watched::server_at(admin)?),
+        (None, pid) => pid.map(Watched::new).transpose()?,
+    };
+    let findings = lead::run(&plan, watched)?;
     let complaints = findings.result.complaints();
     if findings.result.joined == 0 {
         bail!("nobody could join at {}: {}", args.addr, Harmless(&complaints.join("; ")));

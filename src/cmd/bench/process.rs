@@ -1,8 +1,12 @@
 //! What a process costs, out of /proc: its CPU time, memory, threads.
 
+use crate::cmd::admin::server_pid;
 use anyhow::Context as _;
 use procfs::process::Process;
 use std::collections::BTreeMap;
+
+/// The server's process, as the system calls it.
+const NAME: &str = "chatroom";
 
 /// A process to be watched.
 pub(super) struct Watched(Process);
@@ -22,6 +26,25 @@ impl Watched {
         let process = Process::new(pid).with_context(|| format!("--pid: cannot look at process {pid}"))?;
         let watched = Self(process);
         watched.rss().context("--pid")?;
+        Ok(watched)
+    }
+
+    /// The server with this admin listener.
+    ///
+    /// # Errors
+    /// When it does not answer, or its process is not on this machine: then another has its id here, or none.
+    pub(super) fn server_at(admin: &str) -> anyhow::Result<Self> {
+        let pid = server_pid(admin).context("--admin")?;
+        let process =
+            Process::new(pid).ok().filter(|process| process.stat().is_ok_and(|stat| stat.comm == NAME));
+        let elsewhere = || {
+            format!(
+                "--admin: the server at {admin} is process {pid}, and here that is no {NAME}: is it on another machine, or \
+                 in a container? Give --pid"
+            )
+        };
+        let watched = Self(process.with_context(elsewhere)?);
+        watched.rss().context("--admin")?;
         Ok(watched)
     }
 

@@ -3,14 +3,15 @@
 use crate::client::{Body, Event, Gap, Incoming, Member, Presence, Reason};
 use crate::cmd::terminal::{Harmless, describe};
 
-/// What was said, as a line. On a terminal it begins with who says so, unless it is the server, and cannot steer the
-/// terminal; what is piped is as it was said.
+/// What was said, as exactly one line that cannot steer a terminal: others choose the text, and a line break in it would
+/// pass for a message of somebody else, in a pipe too. On a terminal the line begins with who says so, unless it is the
+/// server.
 pub(super) fn event(event: &Event, on_terminal: bool) -> String {
     let said = said(event);
+    let said = Harmless(&said);
     match &event.sender {
-        _ if !on_terminal => said,
-        Some(sender) => format!("{}: {}", name(sender), Harmless(&said)),
-        None => Harmless(&said).to_string(),
+        Some(sender) if on_terminal => format!("{}: {said}", name(sender)),
+        _ => said.to_string(),
     }
 }
 
@@ -119,9 +120,9 @@ mod tests {
             body: Some("a\u{1b}".into()),
         };
         let server = said_by(None);
-        assert_eq!((&*event(&server, false), &*event(&server, true)), ("a\u{1b}", "a\\u{1b}"));
+        assert_eq!((&*event(&server, false), &*event(&server, true)), ("a\\u{1b}", "a\\u{1b}"));
         let ann = said_by(Some(member("a\nnn")));
-        assert_eq!((&*event(&ann, false), &*event(&ann, true)), ("a\u{1b}", "a\\nnn: a\\u{1b}"));
+        assert_eq!((&*event(&ann, false), &*event(&ann, true)), ("a\\u{1b}", "a\\nnn: a\\u{1b}"));
         assert_eq!(event(&said_by(Some(member(""))), true), "somebody: a\\u{1b}");
     }
 }
