@@ -256,7 +256,9 @@ impl<M: Frame> Subscription<M> {
     fn skip(&mut self) -> Option<Gap> {
         let (epoch, oldest) = (self.room.epoch(), self.room.log().oldest());
         let at = |offset| Position { epoch, offset };
-        let why = if self.began { Missing::Slow } else { Missing::Retention };
+        // Also one that has read nothing was present for what was published after it joined.
+        let was_present = self.began || oldest.segment > self.lens.live_from;
+        let why = if was_present { Missing::Slow } else { Missing::Retention };
         let gap = Gap { from: at(self.cursor.offset), to: at(oldest.offset - 1), why };
         self.cursor = oldest;
         self.member.skipped(&oldest, gap.count());
@@ -266,7 +268,7 @@ impl<M: Frame> Subscription<M> {
         }
         let tally = self.room.tally(self.member.lane());
         tally.gap_messages.add(gap.count());
-        if self.began {
+        if was_present {
             tally.skips.add(1);
         }
         Some(gap)
