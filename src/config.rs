@@ -30,8 +30,11 @@ pub struct Settings {
     pub max_transports: usize,
     /// Calls at a time on one transport; beyond it clients queue.
     pub max_streams: u32,
-    /// Rooms at a time.
+    /// Rooms at a time, beside the lobby, whose place is reserved. For one more, an empty room is evicted.
     pub max_rooms: usize,
+    /// Rooms at a time that one client has created, counted by its TCP connection and by its address. A hundredth of
+    /// all: it takes a hundred addresses to fill the table. Behind a proxy all clients share its address.
+    pub max_rooms_per_client: usize,
     /// How long a room outlives its last member or last publish, with its history and its idempotency keys.
     pub room_idle: Duration,
     /// What a room's log keeps: bytes of frames.
@@ -90,6 +93,7 @@ impl Default for Settings {
             max_transports: 10_000,
             max_streams: 1_000,
             max_rooms: 10_000,
+            max_rooms_per_client: 100,
             room_idle: Duration::from_secs(60),
             retention_bytes: 16 * MIB,
             retention_messages: 65_536,
@@ -209,6 +213,7 @@ impl Settings {
             ("max-transports", self.max_transports.to_string()),
             ("max-streams", self.max_streams.to_string()),
             ("max-rooms", self.max_rooms.to_string()),
+            ("max-rooms-per-client", self.max_rooms_per_client.to_string()),
             ("room-idle", format!("{:?}", self.room_idle)),
             ("retention-bytes", self.retention_bytes.to_string()),
             ("retention-messages", self.retention_messages.to_string()),
@@ -260,6 +265,7 @@ impl Settings {
         within("max-transports", self.max_transports, 1, 10_000_000)?;
         within("max-streams", self.max_streams, 1, 1_000_000)?;
         within("max-rooms", self.max_rooms, 1, 1_000_000)?;
+        within("max-rooms-per-client", self.max_rooms_per_client, 1, 1_000_000)?;
         within_time("room-idle", self.room_idle, second, day)?;
         within("retention-bytes", self.retention_bytes, 64 * KIB, 1 << 40)?;
         within("retention-messages", self.retention_messages, 1, 1 << 32)?;

@@ -292,7 +292,14 @@ const PATHS: usize = 100_000;
 #[tokio::test]
 async fn no_name_room_or_path_that_clients_choose_adds_a_series() {
     let rooms_max = ROOMS_MAX.to_string();
-    let server = Server::start_quiet(&["--max-rooms", &rooms_max, "--room-idle", "10m"]);
+    let server = Server::start_quiet(&[
+        "--max-rooms",
+        &rooms_max,
+        "--max-rooms-per-client",
+        "1000",
+        "--room-idle",
+        "10m",
+    ]);
     choose(&server, "first", 10, 2 * ROOMS_MAX).await;
     let before = scrape(&server).await;
     let began = Instant::now();

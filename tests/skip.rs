@@ -57,16 +57,16 @@ impl Stage {
     async fn publish(&mut self, messages: u64) {
         for _ in 0..messages {
             self.publisher.publish(Tick).await.unwrap();
-            poll_fn(|cx| self.echo.poll_next(cx)).await;
+            poll_fn(|cx| self.echo.poll_next(cx, usize::MAX)).await;
         }
     }
 }
 
 async fn gap(subscription: &mut Subscription<Tick>) -> Gap {
-    match poll_fn(|cx| subscription.poll_next(cx)).await {
+    match poll_fn(|cx| subscription.poll_next(cx, usize::MAX)).await {
         Next::Gap(gap) => gap,
         Next::Frames(frames) => panic!("{} frames and no gap", frames.len()),
-        Next::End => panic!("an end"),
+        Next::NoRoom(_) | Next::End => panic!("an end"),
     }
 }
 

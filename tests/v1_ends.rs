@@ -191,15 +191,15 @@ async fn who_is_banned_may_neither_join_nor_publish() {
 
 #[tokio::test]
 async fn a_full_server_says_so_and_when_to_come_back() {
-    let server = Server::start(&["--max-connections", "2", "--max-rooms", "2"]);
+    let server = Server::start(&["--max-connections", "3", "--max-rooms", "2"]);
     let ann = Guest::joins(&server, hello("blue")).await;
+    let _bob = Guest::joins(&server, hello("red")).await;
     let mut client = client(&server).await;
-    client.publish(said_in("red", text("hi"))).await.unwrap();
     let rooms = [
         refusal(&server, hello("green")).await,
         client.publish(said_in("green", text("hi"))).await.unwrap_err(),
     ];
-    let _bob = Guest::joins(&server, hello("red")).await;
+    let _carl = Guest::joins(&server, hello("red")).await;
     let connections = refusal(&server, hello("blue")).await;
     for (status, reason) in
         rooms.iter().map(|status| (status, "TOO_MANY_ROOMS")).chain([(&connections, "TOO_MANY_CONNECTIONS")])

@@ -9,8 +9,8 @@ from .results import Spread
 
 DELIVERIES_PER_SECOND = 50_000
 ROOM_CONNECTIONS = 10_000
-# Beyond the defaults, which are 10,000 of both: all loads are run with the same settings.
-LIMITS = ("--max-transports", "19000", "--max-rooms", "10001")
+# Beyond the defaults, and for rooms that all come from one address: all loads are run with the same settings.
+LIMITS = ("--max-transports", "19000", "--max-rooms", "10001", "--max-rooms-per-client", "10001")
 SERVERS = (replace(CHATROOM, command=CHATROOM.command + LIMITS), RAW_SOCKETS)
 
 

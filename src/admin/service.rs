@@ -121,7 +121,7 @@ impl<M: Frame> Admin<M> {
             limits: about.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
             connections: census.present() as u64,
             transports: self.transports.present() as u64,
-            rooms: self.hub.rooms().len() as u64,
+            rooms: self.hub.room_count() as u64,
             workers: u32::try_from(about.workers).unwrap_or(u32::MAX),
             connections_opened: census.joined_total(),
             connections_closed: Departure::ALL.iter().map(closed).collect(),

@@ -60,7 +60,9 @@ pub(super) fn of_refusal(refusal: &Refused) -> Status {
             (Code::PermissionDenied, "BANNED", false)
         }
         Refused::Connections(_) => (Code::ResourceExhausted, "TOO_MANY_CONNECTIONS", true),
-        Refused::Rooms(_) => (Code::ResourceExhausted, "TOO_MANY_ROOMS", true),
+        Refused::Rooms(_) | Refused::RoomsOfClient { .. } => {
+            (Code::ResourceExhausted, "TOO_MANY_ROOMS", true)
+        }
         Refused::Start(NoStart::Beyond(last)) => {
             metadata.push(("last_position", last.to_string()));
             (Code::OutOfRange, "START_BEYOND", false)

@@ -110,9 +110,12 @@ struct LimitArgs {
     /// Calls at a time on one TCP connection
     #[arg(long, env = "CHATROOM_MAX_STREAMS", value_name = "N", default_value_t = defaults().max_streams)]
     max_streams: u32,
-    /// Rooms at a time
+    /// Rooms at a time beside the lobby; for one more, an empty room is evicted
     #[arg(long, env = "CHATROOM_MAX_ROOMS", value_name = "N", default_value_t = defaults().max_rooms)]
     max_rooms: usize,
+    /// Rooms at a time that one client has created, by TCP connection and by address (behind a proxy: the proxy's)
+    #[arg(long, env = "CHATROOM_MAX_ROOMS_PER_CLIENT", value_name = "N", default_value_t = defaults().max_rooms_per_client)]
+    max_rooms_per_client: usize,
     /// How long a room outlives its last member or last publish, with its history and its idempotency keys
     #[arg(long, env = "CHATROOM_ROOM_IDLE", value_name = "TIME", default_value_t = seconds(defaults().room_idle))]
     room_idle: humantime::Duration,
@@ -205,6 +208,7 @@ impl ServeArgs {
             max_transports: limits.max_transports.unwrap_or_else(|| transports_max(open_files)),
             max_streams: limits.max_streams,
             max_rooms: limits.max_rooms,
+            max_rooms_per_client: limits.max_rooms_per_client,
             room_idle: *limits.room_idle,
             retention_bytes: limits.retention_bytes.as_u64(),
             retention_messages: limits.retention_messages,

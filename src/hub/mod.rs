@@ -9,6 +9,7 @@
 mod bans;
 mod census;
 mod connection;
+mod creators;
 mod departure;
 mod frame;
 mod gather;
@@ -26,6 +27,7 @@ mod rate;
 mod repeats;
 mod roll;
 mod room;
+mod rooms;
 mod segment;
 mod sequencer;
 mod sight;
@@ -38,6 +40,7 @@ mod turn;
 pub use bans::{Ban, BanTotals, Banned, BannedName};
 pub use census::{Census, OfForm};
 pub use connection::{Ended, Next, Publisher, Subscription};
+pub use creators::CountedBy;
 pub use departure::{Departure, Ending};
 pub use frame::{Batch, FORMS_MAX, Frame, ROLL_MAX, Roll, Stamp};
 pub use lane::{LANES_MAX, LaneId, LaneTask};
@@ -56,8 +59,7 @@ use bans::Bans;
 use inbox::Offer;
 use lane::Lane;
 use member::Manner;
-use parking_lot::RwLock;
-use std::collections::HashMap;
+use rooms::Rooms;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -68,8 +70,10 @@ use tokio::sync::Notify;
 pub struct Limits {
     /// Connections in all rooms together.
     pub connections: usize,
-    /// Rooms at a time.
+    /// Rooms at a time, beside the lobby, whose place is reserved.
     pub rooms: usize,
+    /// Rooms at a time that one client has created, by its transport and by its address.
+    pub rooms_per_client: usize,
     /// How long a room outlives its last member or visit.
     pub room_idle: Duration,
     /// What a room's log keeps.
@@ -102,6 +106,7 @@ impl Limits {
         Self {
             connections: settings.max_connections,
             rooms: settings.max_rooms,
+            rooms_per_client: settings.max_rooms_per_client,
             room_idle: settings.room_idle,
             retention: log::Retention {
                 bytes: settings.retention_bytes,
@@ -137,9 +142,17 @@ pub enum Refused {
     /// [`Limits::connections`] is met.
     #[error("the server has all the {0} connections it may have")]
     Connections(usize),
-    /// [`Limits::rooms`] is met, and the room does not exist yet.
-    #[error("the server has all the {0} rooms it may have")]
+    /// [`Limits::rooms`] is met, the room does not exist yet, and no room is empty.
+    #[error("the server has all the {0} rooms it may have, and somebody is in each of them")]
     Rooms(usize),
+    /// [`Limits::rooms_per_client`] is met, and the room does not exist yet.
+    #[error("this {by} has created all the {max} rooms it may have at a time")]
+    RoomsOfClient {
+        /// How many it may have.
+        max: usize,
+        /// Over what its rooms are counted.
+        by: CountedBy,
+    },
     /// It cannot begin where it wants to.
     #[error("cannot begin there: {0}")]
     Start(NoStart),
@@ -203,8 +216,7 @@ struct Shared<M> {
     limits: Limits,
     lanes: Arc<[Lane<M>]>,
     census: Arc<Census>,
-    /// Looked up once for each join. The broadcast path never comes here.
-    rooms: RwLock<HashMap<RoomName, Arc<Room<M>>>>,
+    rooms: Rooms<M>,
     bans: Bans,
     /// Nobody comes in any more; who waits at the door is told.
     shut: AtomicBool,
@@ -224,10 +236,10 @@ impl<M: Frame> Hub<M> {
         let lanes: Arc<[Lane<M>]> = (0..lanes).map(|_| Lane::new()).collect();
         let tasks = LaneTask::all(&lanes);
         let shared = Arc::new(Shared {
+            rooms: Rooms::new(&limits),
             limits,
             lanes,
             census: Arc::default(),
-            rooms: RwLock::default(),
             bans: Bans::default(),
             shut: AtomicBool::new(false),
             shutting: Notify::new(),
@@ -252,7 +264,7 @@ impl<M: Frame> Hub<M> {
         if !census.claim(limits.connections) {
             return Err(Refused::Connections(limits.connections));
         }
-        let room = self.enter(room).inspect_err(|_| census.give_back())?;
+        let room = self.enter(room, &who).inspect_err(|_| census.give_back())?;
         let Listening { start, strict, lens, presence, gaps } = listening;
         let (cursor, gap) = start
             .find(room.log())
@@ -287,32 +299,13 @@ impl<M: Frame> Hub<M> {
     }
 
     /// The room, with a place in it taken.
-    fn enter(&self, name: &RoomName) -> Result<Arc<Room<M>>, Refused> {
-        if self.shared.shut.load(Ordering::SeqCst) {
+    fn enter(&self, name: &RoomName, who: &Introduction) -> Result<Arc<Room<M>>, Refused> {
+        let Shared { limits, lanes, census, rooms, shut, .. } = &*self.shared;
+        if shut.load(Ordering::SeqCst) {
             return Err(Refused::Closing);
         }
-        if let Some(room) = self.shared.rooms.read().get(name)
-            && room.enter()
-        {
-            return Ok(Arc::clone(room));
-        }
-        let mut rooms = self.shared.rooms.write();
-        if let Some(room) = rooms.get(name)
-            && room.enter()
-        {
-            return Ok(Arc::clone(room));
-        }
-        // Not there, or retired a moment ago and not yet removed: then it is replaced.
-        let max = self.shared.limits.rooms;
-        if rooms.len() >= max && !rooms.contains_key(name) {
-            return Err(Refused::Rooms(max));
-        }
-        let Shared { limits, lanes, census, .. } = &*self.shared;
-        let room = Room::new(name.clone(), limits, Arc::clone(lanes), Arc::clone(census));
-        let room = Arc::new(room);
-        assert!(room.enter(), "nobody can have retired a room that only we know");
-        rooms.insert(name.clone(), Arc::clone(&room));
-        Ok(room)
+        let make = |name| Room::new(name, limits, Arc::clone(lanes), Arc::clone(census));
+        rooms.enter(name, who, make)
     }
 
     /// Comes to say something without joining, in a room that is made if it is not there.
@@ -321,13 +314,13 @@ impl<M: Frame> Hub<M> {
     /// [`Refused`], with the limit that is met.
     pub fn visit(&self, room: &RoomName, who: &Introduction) -> Result<Visit<M>, Refused> {
         self.shared.bans.check(who)?;
-        self.enter(room).map(|room| Visit { room })
+        self.enter(room, who).map(|room| Visit { room })
     }
 
     /// The room of this name, if it is there.
     #[must_use]
     pub fn room(&self, name: &RoomName) -> Option<Arc<Room<M>>> {
-        self.shared.rooms.read().get(name).cloned()
+        self.shared.rooms.get(name.as_str())
     }
 
     /// Who came and went.
@@ -336,10 +329,28 @@ impl<M: Frame> Hub<M> {
         &self.shared.census
     }
 
-    /// The rooms there are now, in no order.
+    /// The rooms there are now, in order of name.
     #[must_use]
     pub fn rooms(&self) -> Vec<Arc<Room<M>>> {
-        self.shared.rooms.read().values().cloned().collect()
+        self.shared.rooms.all()
+    }
+
+    /// Up to `count` rooms whose names come after this one, in order of name. Cost: O(count + log rooms).
+    #[must_use]
+    pub fn rooms_after(&self, name: &str, count: usize) -> Vec<Arc<Room<M>>> {
+        self.shared.rooms.after(name, count)
+    }
+
+    /// How many rooms there are now.
+    #[must_use]
+    pub fn room_count(&self) -> usize {
+        self.shared.rooms.len()
+    }
+
+    /// Empty rooms that were removed for new ones since the hub began, because [`Limits::rooms`] was met.
+    #[must_use]
+    pub fn rooms_evicted(&self) -> u64 {
+        self.shared.rooms.evicted_total()
     }
 
     /// The member with this id. Looks through all of them.

@@ -1,5 +1,6 @@
 //! Names that clients choose, and the ids that we give.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -79,6 +80,21 @@ impl RoomName {
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl RoomName {
+    /// Whether this is the default room, whose place in the room table is reserved.
+    #[must_use]
+    pub fn is_lobby(&self) -> bool {
+        self.as_str() == Self::DEFAULT
+    }
+}
+
+/// Names are ordered and hashed as their text is.
+impl Borrow<str> for RoomName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -5,6 +5,7 @@
 //! have had their turn on *every* lane: what arrives meanwhile gathers into the next segment. That is what
 //! makes batches grow with the load by themselves, without a timer and without added latency when idle.
 
+use super::creators::Claim;
 use super::departure::Departure;
 use super::frame::{FORMS_MAX, Frame};
 use super::inbox::{Inbox, Offer};
@@ -39,6 +40,8 @@ pub struct Room<M> {
     lanes: Arc<[Lane<M>]>,
     census: Arc<Census>,
     occupancy: Occupancy,
+    /// The room in the counts of the client that created it; the lobby is in nobody's.
+    claim: Option<Claim>,
     /// How many members speak each wire form.
     speakers: [AtomicUsize; FORMS_MAX],
     /// How many want to know who comes and goes.
@@ -82,6 +85,7 @@ impl<M: Frame> Room<M> {
             lanes,
             census,
             occupancy: Occupancy::empty(),
+            claim: None,
             speakers: Default::default(),
             attentive: AtomicUsize::new(0),
             last_roll: LastRoll::default(),
@@ -98,6 +102,11 @@ impl<M: Frame> Room<M> {
             born: Instant::now(),
             emptied: AtomicU64::new(0),
         }
+    }
+
+    /// The same room, in the counts of the client that creates it.
+    pub(crate) fn created_by(self, claim: Option<Claim>) -> Self {
+        Self { claim, ..self }
     }
 
     /// The room's name.
@@ -226,7 +235,18 @@ impl<M: Frame> Room<M> {
     pub(crate) fn give_up(&self) {
         let emptied = self.born.elapsed().as_millis() as u64;
         self.emptied.store(emptied, Ordering::Relaxed);
-        self.occupancy.leave();
+        if self.occupancy.leave()
+            && let Some(claim) = &self.claim
+        {
+            claim.mark_empty(&self.name, || self.occupancy.count() == 0);
+        }
+    }
+
+    /// Takes the room out of the counts of the client that created it.
+    pub(crate) fn release_claim(&self) {
+        if let Some(claim) = &self.claim {
+            claim.release();
+        }
     }
 
     /// What is done about members that are too slow.
@@ -282,6 +302,11 @@ impl<M: Frame> Room<M> {
         let emptied = Duration::from_millis(self.emptied.load(Ordering::Relaxed));
         let long_enough = self.born.elapsed().saturating_sub(emptied) >= idle;
         self.occupancy.count() == 0 && long_enough && self.occupancy.retire()
+    }
+
+    /// Retires the room if nobody is in it now, member or visitor.
+    pub(crate) fn retire_if_empty(&self) -> bool {
+        self.occupancy.retire()
     }
 
     // The broadcast path.

@@ -34,6 +34,7 @@ impl<M: Frame> Hub<M> {
                 room.measure_rate(now.saturating_duration_since(last));
                 self.tend_room(&room, now);
             }
+            self.shared.rooms.free_evicted();
             last = now;
         }
     }
@@ -44,11 +45,7 @@ impl<M: Frame> Hub<M> {
         room.call_roll();
         room.trim();
         if room.retire_if_idle(room_idle) {
-            let mut rooms = self.shared.rooms.write();
-            // A joiner may have put a new room of that name in its place.
-            if rooms.get(room.name()).is_some_and(|r| Arc::ptr_eq(r, room)) {
-                rooms.remove(room.name());
-            }
+            self.shared.rooms.remove_retired(room);
         }
     }
 

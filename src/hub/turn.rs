@@ -59,8 +59,9 @@ impl Occupancy {
         false
     }
 
-    pub(crate) fn leave(&self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+    /// Goes out; true when nobody is left.
+    pub(crate) fn leave(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// Retires the room if nobody is in it. Once true, nobody can enter any more.

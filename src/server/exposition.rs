@@ -154,7 +154,9 @@ impl Observed {
                 lagging += u64::from(lag > half_limit);
             });
         }
-        to.gauge("chatroom_rooms", "Rooms that exist now.", &[], rooms.len() as f64);
+        to.gauge("chatroom_rooms", "Rooms that exist now, the lobby included.", &[], rooms.len() as f64);
+        let help = "Empty rooms that were removed for new ones because chatroom_rooms_limit was met.";
+        to.counter("chatroom_rooms_evicted_total", help, &[], self.hub.rooms_evicted());
         let help = "Bytes that all rooms' logs keep now, with overheads.";
         to.gauge("chatroom_log_bytes", help, &[], bytes as f64);
         to.gauge("chatroom_log_messages", "Messages that all rooms' logs keep now.", &[], messages as f64);
@@ -170,7 +172,7 @@ impl Observed {
         to.gauge("chatroom_connections_limit", help, &[], limits.connections as f64);
         let help = "TCP connections that there may be on the chat listener; more are refused.";
         to.gauge("chatroom_transports_limit", help, &[], self.transports_limit as f64);
-        let help = "Rooms that there may be; more are refused.";
+        let help = "Rooms that there may be beside the lobby; for one more an empty room is evicted.";
         to.gauge("chatroom_rooms_limit", help, &[], limits.rooms as f64);
         let help = "How far a member may be behind its room, in bytes; then it is slow.";
         to.gauge("chatroom_member_lag_limit_bytes", help, &[], limits.lag_bytes as f64);
