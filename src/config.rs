@@ -37,12 +37,15 @@ pub struct Settings {
     pub max_rooms_per_client: usize,
     /// How long a room outlives its last member or last publish, with its history and its idempotency keys.
     pub room_idle: Duration,
-    /// What a room's log keeps: bytes of frames.
+    /// What a room's log keeps: bytes of messages and of their frames, in the forms that were spoken when they were said.
     pub retention_bytes: u64,
     /// What a room's log keeps: messages.
     pub retention_messages: u64,
     /// What a room's log keeps: age.
     pub retention_age: Duration,
+    /// What all rooms' logs hold together, in bytes: messages, frames and idempotency keys. When it is nearly met, the
+    /// idlest rooms' logs are trimmed. A gibibyte is 64 full rooms; `chatroom serve` takes less in a small container.
+    pub retention_total_bytes: u64,
     /// How far behind the tail a member may be, in bytes; then it is disconnected.
     pub lag_limit_bytes: u64,
     /// How long the next message may wait for a member to take it; then the member is disconnected.
@@ -98,6 +101,7 @@ impl Default for Settings {
             retention_bytes: 16 * MIB,
             retention_messages: 65_536,
             retention_age: Duration::from_secs(600),
+            retention_total_bytes: 1024 * MIB,
             lag_limit_bytes: MIB,
             lag_limit_age: Duration::from_secs(30),
             slow: SlowRules::default(),
@@ -218,6 +222,7 @@ impl Settings {
             ("retention-bytes", self.retention_bytes.to_string()),
             ("retention-messages", self.retention_messages.to_string()),
             ("retention-age", format!("{:?}", self.retention_age)),
+            ("retention-total-bytes", self.retention_total_bytes.to_string()),
             ("lag-limit-bytes", self.lag_limit_bytes.to_string()),
             ("lag-limit-age", format!("{:?}", self.lag_limit_age)),
             ("slow-policy", self.slow.default.to_string()),
@@ -270,6 +275,7 @@ impl Settings {
         within("retention-bytes", self.retention_bytes, 64 * KIB, 1 << 40)?;
         within("retention-messages", self.retention_messages, 1, 1 << 32)?;
         within_time("retention-age", self.retention_age, second, 365 * day)?;
+        within("retention-total-bytes", self.retention_total_bytes, MIB, 1 << 40)?;
         within("lag-limit-bytes", self.lag_limit_bytes, 64 * KIB, 1 << 40)?;
         within_time("lag-limit-age", self.lag_limit_age, second, day)?;
         within("inbox-messages", self.inbox_messages, 1, 1 << 20)?;

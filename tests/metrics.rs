@@ -57,6 +57,9 @@ const CONTRACT: &str = "
     chatroom_drain_phase gauge
     chatroom_drain_deadline_timestamp_seconds gauge
     chatroom_log_bytes gauge
+    chatroom_log_bytes_limit gauge
+    chatroom_log_budget_trimmed_bytes_total counter
+    chatroom_rooms_evicted_total counter
     chatroom_log_messages gauge
     chatroom_log_lines_dropped_total counter
     chatroom_kicks_total counter

@@ -17,10 +17,6 @@ pub(super) const V1: usize = 1;
 /// The kind of what is said without one, and of everything that comes through `hello.ChatRoom`.
 const DEFAULT_KIND: &str = "chat";
 
-/// What an event has in `chatroom.v1` beside kind, name and body: position, time, connection id, tags and lengths (bytes,
-/// rounded up).
-const EVENT_OVERHEAD: usize = 112;
-
 /// Something that was said.
 #[derive(Debug)]
 pub struct Said {
@@ -155,6 +151,11 @@ impl Said {
     }
 }
 
+/// Bytes that a member's names have allocated.
+fn member_held(member: &v1::Member) -> usize {
+    member.connection_id.capacity() + member.display_name.capacity()
+}
+
 /// A position as `chatroom.v1` has it.
 pub(super) fn position(position: Position) -> v1::Position {
     v1::Position { epoch: position.epoch.to_string(), offset: position.offset }
@@ -172,13 +173,25 @@ impl Frame for Said {
     }
 
     fn held(&self) -> usize {
-        let kind = self.kind().len();
-        let extras = self.extras.as_ref().map_or(0, |extras| {
-            size_of::<Extras>() + extras.reference.len() + extras.key.as_ref().map_or(0, |key| 2 * key.len())
+        let what = match &self.what {
+            What::Body(Body::Text(text)) => text.capacity(),
+            What::Body(Body::Data(data)) => data.capacity(),
+            What::Body(Body::Any(any)) => any.type_url.capacity() + any.value.capacity(),
+            What::Presence(presence) => {
+                let lists = presence.joined.capacity() + presence.left.capacity();
+                let members = presence.joined.iter().chain(&presence.left);
+                lists * size_of::<v1::Member>() + members.map(member_held).sum::<usize>()
+            }
+        };
+        let kind = self.kind.as_ref().map_or(0, |kind| kind.len());
+        // The room's list of keys counts the key.
+        let extras = self.extras.as_ref().map_or(0, |extras| size_of::<Extras>() + extras.reference.len());
+        // All messages of a connection share one, and so does its task: each counts its share at this moment.
+        let sender = self.sender.as_ref().map_or(0, |sender| {
+            let counts = 2 * size_of::<usize>();
+            (counts + size_of::<Sender>() + member_held(&sender.shown)) / Arc::strong_count(sender)
         });
-        let name = self.sender.as_ref().map_or(0, |sender| sender.shown.display_name.len());
-        // Itself, as it is in hello, and as it is in v1.
-        3 * self.size() + EVENT_OVERHEAD + 2 * kind + name + extras
+        what + kind + extras + sender
     }
 
     fn frame(&self, form: usize, stamp: &Stamp, out: &mut BytesMut) {
@@ -255,22 +268,20 @@ impl Frame for Said {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::Epoch;
-    use std::time::SystemTime;
 
     #[test]
-    fn what_is_held_is_no_less_than_the_message_and_its_frames() {
-        let name = DisplayName::new(&"ü".repeat(64)).expect("it fits");
+    fn held_counts_what_a_message_has_allocated() {
+        let text = |len| Body::Text("x".repeat(len));
+        assert_eq!(Said::new("x".repeat(60_000)).held(), 60_000);
+        assert_eq!(Said::new(String::with_capacity(1000)).held(), 1000);
+        let name = DisplayName::new(&"n".repeat(64)).expect("it fits");
         let sender = Sender::new(Some(ConnectionId::random()), &name);
-        for len in [0, 1, 100, 127, 128, 20_000, 65_536] {
-            let said = Said::by(&sender, Body::Text("x".repeat(len))).of_kind(&"k".repeat(64));
-            let position = Position { epoch: Epoch::random(), offset: u64::MAX };
-            let stamp = Stamp { position, time: SystemTime::now() };
-            let mut frames = BytesMut::new();
-            said.frame(HELLO, &stamp, &mut frames);
-            said.frame(V1, &stamp, &mut frames);
-            let (held, needed) = (said.held(), len + frames.len());
-            assert!((needed..needed + 300).contains(&held), "{len}: {held} for {needed}");
-        }
+        let alone = Said::by(&sender, text(10)).held();
+        let names = size_of::<Sender>() + 16 + 36 + 64;
+        assert_eq!(alone, 10 + names / 2, "the connection has the other half");
+        let _others: Vec<_> = (0..8).map(|_| Said::by(&sender, text(10))).collect();
+        assert_eq!(Said::by(&sender, text(10)).held(), 10 + names / 10);
+        let plain = Said::new(String::new());
+        assert_eq!(plain.of_kind("move").referred_to("ref", "key").held(), 4 + 3 + size_of::<Extras>());
     }
 }

@@ -128,6 +128,9 @@ struct LimitArgs {
     /// What a room's log keeps: age
     #[arg(long, env = "CHATROOM_RETENTION_AGE", value_name = "TIME", default_value_t = seconds(defaults().retention_age))]
     retention_age: humantime::Duration,
+    /// What all rooms' logs hold together: bytes; the idlest rooms are trimmed first [default: 1 GiB, or a quarter of the container's memory if that is less]
+    #[arg(long, env = "CHATROOM_RETENTION_TOTAL_BYTES", value_name = "BYTES")]
+    retention_total_bytes: Option<ByteSize>,
     /// How far behind a member may be before it is disconnected
     #[arg(long, env = "CHATROOM_LAG_LIMIT_BYTES", value_name = "BYTES", default_value_t = ByteSize(defaults().lag_limit_bytes))]
     lag_limit_bytes: ByteSize,
@@ -191,11 +194,12 @@ struct DrainArgs {
 }
 
 impl ServeArgs {
-    /// The validated configuration; `open_files` is the process's limit of descriptors.
+    /// The validated configuration; `open_files` is the process's limit of descriptors, `memory` that of its memory in
+    /// bytes, if it has one.
     ///
     /// # Errors
     /// The first setting out of range, by its flag's name.
-    pub fn config(&self, open_files: u64) -> Result<Config, InvalidSetting> {
+    pub fn config(&self, open_files: u64, memory: Option<u64>) -> Result<Config, InvalidSetting> {
         let (limits, drain) = (&self.limits, &self.drain);
         let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         Settings {
@@ -213,6 +217,9 @@ impl ServeArgs {
             retention_bytes: limits.retention_bytes.as_u64(),
             retention_messages: limits.retention_messages,
             retention_age: *limits.retention_age,
+            retention_total_bytes: limits
+                .retention_total_bytes
+                .map_or_else(|| retention_total(memory), |bytes| bytes.as_u64()),
             lag_limit_bytes: limits.lag_limit_bytes.as_u64(),
             lag_limit_age: *limits.lag_limit_age,
             slow: SlowRules { default: limits.slow_policy.into(), rooms: limits.slow_policy_for.clone() },
@@ -243,6 +250,12 @@ fn transports_max(open_files: u64) -> usize {
     usize::try_from(within_limit).map_or(defaults().max_transports, |n| n.min(defaults().max_transports))
 }
 
+/// The default, or a quarter of the memory that there is: the rest is for connections and what is on its way to them.
+fn retention_total(memory: Option<u64>) -> u64 {
+    let of_memory = memory.map_or(u64::MAX, |memory| (memory / 4).max(ByteSize::mib(1).as_u64()));
+    defaults().retention_total_bytes.min(of_memory)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,9 +270,23 @@ mod tests {
     }
 
     #[test]
+    fn logs_take_a_quarter_of_a_small_container() {
+        let mib = |n| ByteSize::mib(n).as_u64();
+        assert_eq!(retention_total(None), mib(1024));
+        assert_eq!(retention_total(Some(mib(8192))), mib(1024));
+        assert_eq!(retention_total(Some(mib(512))), mib(128));
+        assert_eq!(retention_total(Some(mib(2))), mib(1));
+        let given = parse(&["--retention-total-bytes", "2GiB"]).expect("a size");
+        let config = given.config(1 << 20, Some(mib(512))).expect("it is valid");
+        assert_eq!(config.retention_total_bytes, mib(2048));
+        let small = parse(&["--retention-total-bytes", "1000"]).expect("a size").config(1 << 20, None);
+        assert_eq!(small.map(|_| ()).map_err(|error| error.key), Err("retention-total-bytes"));
+    }
+
+    #[test]
     fn the_flags_default_to_the_settings_defaults() {
         let args = parse(&[]).expect("no flag is required");
-        let config = args.config(1 << 20).expect("the defaults are valid");
+        let config = args.config(1 << 20, None).expect("the defaults are valid");
         assert_eq!(format!("{:?}", *config), format!("{:?}", Settings::default()));
     }
 
@@ -272,7 +299,7 @@ mod tests {
     #[test]
     fn a_share_is_no_more_than_the_inbox_unless_it_is_said() {
         let share = |flags: &[&str]| {
-            let config = parse(flags).expect("flags").config(1 << 20);
+            let config = parse(flags).expect("flags").config(1 << 20, None);
             config.map(|config| config.inbox_share).map_err(|error| error.to_string())
         };
         assert_eq!(share(&["--inbox-messages", "4"]), Ok(4));

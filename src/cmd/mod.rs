@@ -4,5 +4,6 @@ pub mod admin;
 pub mod bench;
 pub mod chat;
 pub mod health;
+mod memory;
 pub mod serve;
 mod terminal;

@@ -1,5 +1,6 @@
 //! `chatroom serve`.
 
+use super::memory;
 use crate::cli::{self, ServeArgs};
 use crate::config::Config;
 use crate::drain::{Cause, Drain, Phase, Stages};
@@ -32,7 +33,7 @@ const LAST_LINE: Duration = Duration::from_millis(50);
 /// What keeps the server from starting or going on, in one line that names the setting or address.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let open_files = transport::open_file_limit();
-    let config = args.config(open_files)?;
+    let config = args.config(open_files, memory::cgroup_limit())?;
     let drain = Drain::new(Stages {
         notice: config.drain_notice,
         spread: config.drain_spread,

@@ -17,9 +17,9 @@ pub trait Frame: Send + Sync + Sized + 'static {
     /// Bytes that the message counts for: limits, and lag.
     fn size(&self) -> usize;
 
-    /// Bytes that a log holds for it at most: the message itself, and its frames in all forms.
+    /// Bytes that the message itself has allocated, at their capacity. Its frames are counted apart, as they are written.
     fn held(&self) -> usize {
-        2 * self.size()
+        self.size()
     }
 
     /// Appends the message as it goes over the wire in this form, a number below [`FORMS_MAX`]. What cannot be said in

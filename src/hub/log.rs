@@ -8,6 +8,9 @@
 //! them from `head`. A reader that finds another segment than it asked for, or none, has fallen out of
 //! retention. The ring doubles when full and shrinks when mostly empty, so an idle room costs little.
 
+mod trim;
+
+use super::budget::{Account, Budget};
 use super::frame::{FORMS_MAX, Frame, Stamp};
 use super::lens::Lens;
 use super::position::{Cursor, Epoch};
@@ -23,7 +26,7 @@ use std::time::{Duration, Instant};
 /// How long the log keeps what was said; whichever bound is met first removes the oldest segment.
 #[derive(Clone, Debug)]
 pub struct Retention {
-    /// Bytes of messages and their frames, with [`SEGMENT_OVERHEAD`](super::segment::SEGMENT_OVERHEAD) for each segment.
+    /// Bytes that are held for messages and their frames, in the forms that were spoken when they were appended.
     pub bytes: u64,
     /// Messages.
     pub messages: u64,
@@ -76,6 +79,11 @@ impl<M> Ring<M> {
         Self { slots: (0..slots.next_power_of_two()).map(|_| ArcSwapOption::empty()).collect() }
     }
 
+    /// Bytes of its slots beyond those of the smallest, which every room has.
+    fn held(&self) -> u64 {
+        ((self.slots.len() - RING_MIN) * size_of::<ArcSwapOption<Segment<M>>>()) as u64
+    }
+
     fn slot(&self, segment: u64) -> &ArcSwapOption<Segment<M>> {
         // The length is a power of two, so the mask keeps the low bits; truncation is harmless.
         &self.slots[segment as usize & (self.slots.len() - 1)]
@@ -93,7 +101,7 @@ pub struct Log<M> {
     tail_bytes: AtomicU64,
     /// Number of the oldest retained segment.
     head: AtomicU64,
-    retained_bytes: AtomicU64,
+    account: Arc<Account>,
     retained_messages: AtomicU64,
 }
 
@@ -111,6 +119,15 @@ pub struct LogWriter<M> {
 /// A new, empty log: what readers share and what the one writer owns.
 #[must_use]
 pub fn log<M: Frame>(epoch: Epoch, retention: Retention) -> (Arc<Log<M>>, LogWriter<M>) {
+    log_within(epoch, retention, &Budget::new(u64::MAX))
+}
+
+/// The same, of which what it holds is charged to a budget.
+pub(crate) fn log_within<M: Frame>(
+    epoch: Epoch,
+    retention: Retention,
+    budget: &Arc<Budget>,
+) -> (Arc<Log<M>>, LogWriter<M>) {
     let next = Cursor::START;
     let log = Arc::new(Log {
         epoch,
@@ -119,7 +136,7 @@ pub fn log<M: Frame>(epoch: Epoch, retention: Retention) -> (Arc<Log<M>>, LogWri
         tail_offset: AtomicU64::new(next.offset),
         tail_bytes: AtomicU64::new(next.bytes),
         head: AtomicU64::new(next.segment),
-        retained_bytes: AtomicU64::new(0),
+        account: Arc::new(Account::of(budget)),
         retained_messages: AtomicU64::new(0),
     });
     let writer = LogWriter {
@@ -304,10 +321,16 @@ impl<M: Frame> Log<M> {
         ring.slot(segment).load().as_ref().map(|s| s.at)
     }
 
-    /// Bytes retained, with overheads; and messages retained.
+    /// Bytes that are held, in all forms that have been written; and messages retained.
     #[must_use]
     pub fn retained(&self) -> (u64, u64) {
-        (self.retained_bytes.load(Ordering::Relaxed), self.retained_messages.load(Ordering::Relaxed))
+        (self.account.held(), self.retained_messages.load(Ordering::Relaxed))
+    }
+
+    /// When the last segment was appended, if it is retained.
+    pub(crate) fn last_append(&self) -> Option<Instant> {
+        let tail = self.tail.load(Ordering::Acquire);
+        self.waiting_since(tail.saturating_sub(1))
     }
 }
 
@@ -339,15 +362,17 @@ impl<M: Frame> LogWriter<M> {
         accepted: Instant,
         now: Instant,
     ) -> Arc<Segment<M>> {
-        let mut segment = Segment::new(self.next, entries, accepted, now, self.log.epoch);
+        let account = Arc::clone(&self.log.account);
+        let mut segment = Segment::new(self.next, entries, accepted, now, self.log.epoch, account);
         for form in (0..FORMS_MAX).filter(|form| forms[*form]) {
             segment.write(form, &mut self.scratch);
         }
         if self.scratch.capacity() > 2 * FRAME_BYTES_MAX {
             self.scratch = BytesMut::new();
         }
+        segment.charge();
         self.next = segment.end();
-        self.bytes += segment.footprint();
+        self.bytes += segment.footprint;
         self.messages += segment.messages;
         self.make_room();
         let ring = self.log.ring.load();
@@ -359,35 +384,21 @@ impl<M: Frame> LogWriter<M> {
         self.log.tail_offset.store(self.next.offset, Ordering::Release);
         self.log.tail_bytes.store(self.next.bytes, Ordering::Release);
         self.trim(now);
+        if self.budget().is_exceeded() {
+            // The trimmer is late: this log makes room for what it has just appended.
+            self.free(segment.footprint);
+        }
         segment
     }
 
-    /// Removes what is over a bound. The newest segment stays until it is too old, so that a single
-    /// message larger than the byte bound still reaches everyone.
-    pub fn trim(&mut self, now: Instant) {
-        let ring = self.log.ring.load_full();
-        while self.head < self.next.segment {
-            let slot = ring.slot(self.head);
-            let oldest = slot.load();
-            let Some(oldest) = oldest.as_ref() else { break };
-            let newest = self.head + 1 == self.next.segment;
-            let over = self.bytes > self.retention.bytes || self.messages > self.retention.messages;
-            let old = now.saturating_duration_since(oldest.at) > self.retention.age;
-            if !(old || over && !newest) {
-                break;
-            }
-            self.bytes -= oldest.footprint();
-            self.messages -= oldest.messages;
-            self.head += 1;
-            self.log.head.store(self.head, Ordering::Release);
-            slot.store(None);
-        }
-        self.log.retained_bytes.store(self.bytes, Ordering::Relaxed);
-        self.log.retained_messages.store(self.messages, Ordering::Relaxed);
-        let held = (self.next.segment - self.head) as usize;
-        if ring.slots.len() > RING_MIN && held < ring.slots.len() / 8 {
-            self.resize(ring.slots.len() / 4);
-        }
+    /// What the log's bytes are charged to.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        self.log.account.budget()
+    }
+
+    /// Gives back the memory that is kept for the next append.
+    pub(crate) fn rest(&mut self) {
+        self.scratch = BytesMut::new();
     }
 
     fn make_room(&mut self) {
@@ -409,7 +420,9 @@ impl<M: Frame> LogWriter<M> {
                 new.slot(segment).store(held);
             }
         }
+        self.log.account.charge(new.held());
         self.log.ring.store(Arc::new(new));
+        self.log.account.credit(old.held());
     }
 }
 

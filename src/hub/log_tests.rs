@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::hub::lens::Select;
-use crate::hub::segment::{Place, SEGMENT_OVERHEAD};
+use crate::hub::segment::Place;
 use proptest::prelude::*;
 
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -132,20 +132,30 @@ fn retention_by_messages_keeps_the_newest() {
     assert_eq!(bytes, b"90919293949596979899");
 }
 
+/// Bytes of a segment of one message of this length, beside its frames.
+fn held_without_frames(len: usize) -> u64 {
+    (size_of::<Segment<Text>>() + 16 + size_of::<Entry<Text>>() + len) as u64
+}
+
+/// Bytes of the frames of a segment of one message.
+fn held_for_frames(len: usize) -> u64 {
+    len as u64 + 24 + 4
+}
+
 #[test]
-fn retention_by_bytes_counts_what_may_be_held_and_always_keeps_the_newest() {
-    // By default a message, and as much for its frames.
-    let footprint = (200 + size_of::<Entry<Text>>()) as u64 + SEGMENT_OVERHEAD;
+fn retention_by_bytes_counts_what_is_held_and_keeps_the_newest() {
+    let footprint = held_without_frames(100) + held_for_frames(100);
     let (log, mut writer) = new(Retention { bytes: 3 * footprint, ..roomy() });
     for _ in 0..10 {
         append(&mut writer, &[&[b'x'; 100]]);
     }
     assert_eq!(log.retained(), (3 * footprint, 3));
-    // That somebody speaks the second form takes nothing from others.
+    // That somebody speaks the second form takes nothing from others, but it is counted.
     let oldest = log.oldest();
     assert_eq!(read_through(&log, oldest, &mut Lens::whole(1)).unwrap().0.len(), 600);
     writer.trim(Instant::now());
-    assert_eq!((log.retained(), log.oldest()), ((3 * footprint, 3), oldest));
+    let held = 3 * (footprint + held_for_frames(200));
+    assert_eq!((log.retained(), log.oldest()), ((held, 3), oldest));
     append(&mut writer, &[&[b'y'; 5000]]);
     assert_eq!(log.retained().1, 1, "larger than the bound, yet everyone can still read it");
 }
@@ -183,6 +193,57 @@ fn the_ring_grows_with_what_is_retained_and_shrinks_again() {
         writer.trim(start + Duration::from_secs(11));
     }
     assert_eq!(log.ring.load().slots.len(), RING_MIN);
+}
+
+#[test]
+fn large_messages_in_no_form_count_once() {
+    let (log, mut writer) = new(roomy());
+    for n in 0..92 {
+        let entry = Entry { offset: n + 1, place: Place::Own, message: Text(vec![0; 60_000]) };
+        writer.append(vec![entry], [false; FORMS_MAX], Instant::now(), Instant::now());
+    }
+    let (bytes, messages) = log.retained();
+    assert_eq!(messages, 92);
+    assert!((92 * 60_000..92 * 60_600).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn budget_takes_the_oldest_and_knows_of_late_forms() {
+    let budget = Budget::new(10_000);
+    let (log, mut writer) = log_within(Epoch::random(), roomy(), &budget);
+    for _ in 0..8 {
+        append(&mut writer, &[&[0; 500]]);
+    }
+    let each = held_without_frames(500) + held_for_frames(500);
+    let fit = 8.min(10_000 / each);
+    assert_eq!((budget.held(), log.retained().1), (fit * each, fit));
+    // A reader that writes the second form exceeds it, and the writer pays.
+    assert!(read_through(&log, log.oldest(), &mut Lens::whole(1)).is_some());
+    assert!(budget.is_exceeded());
+    let before = budget.held();
+    append(&mut writer, &[&[0; 500]]);
+    assert!(budget.held() <= before, "{} after {before}", budget.held());
+    writer.trim_to_budget();
+    assert!(!budget.is_nearly_met() && budget.trimmed() > 0);
+    assert_eq!(log.lag(log.oldest().offset, 0).0, log.retained().1);
+    // One that nobody has read for long goes as a whole.
+    let other = Account::of(&budget);
+    other.charge(10_000);
+    writer.trim_to_budget();
+    assert_eq!((log.retained(), log.oldest()), ((0, 0), log.tail()));
+    drop((log, writer));
+    assert_eq!(budget.held(), 10_000);
+}
+
+#[test]
+fn form_written_after_the_trim_is_not_charged() {
+    let budget = Budget::new(u64::MAX);
+    let (log, mut writer) = log_within(Epoch::random(), roomy(), &budget);
+    append(&mut writer, &[&[0; 500]]);
+    let segment = log.ring.load().slot(1).load_full().expect("it is retained");
+    writer.remove_while(|_, _| true);
+    assert_eq!(segment.encoded(1).frames.len(), 1000);
+    assert_eq!((budget.held(), log.retained()), (0, (0, 0)));
 }
 
 #[test]
@@ -306,6 +367,7 @@ proptest! {
             cursors.push(log.tail());
         }
         let (kept_bytes, kept_messages) = log.retained();
+        let kept_bytes = kept_bytes - log.ring.load().held();
         let newest = cursors[cursors.len() - 2];
         let only_newest = log.lag(newest.offset, newest.bytes).0 == kept_messages;
         prop_assert!(only_newest || (kept_bytes <= bytes && kept_messages <= messages));

@@ -7,6 +7,7 @@
 //! Deliberately knows nothing of gRPC, HTTP, flags or metrics: only of messages that can [`Frame`] themselves.
 
 mod bans;
+mod budget;
 mod census;
 mod connection;
 mod creators;
@@ -49,13 +50,14 @@ pub use member::{Abort, Introduction, Member};
 pub use names::{ConnectionId, DISPLAY_NAME_MAX, DisplayName, InvalidName, ROOM_NAME_MAX, RoomName};
 pub use position::{Cursor, Epoch, NoPosition, Position};
 pub use room::Room;
-pub use segment::{Entry, Place, SEGMENT_OVERHEAD};
+pub use segment::{Entry, Place};
 pub use sight::{Event, Happening, Lag, Sight};
 pub use start::{Gap, Missing, NoStart, Start};
 pub use tally::Totals;
 
 use crate::config::{Settings, SlowPolicy, SlowRules};
 use bans::Bans;
+use budget::Budget;
 use inbox::Offer;
 use lane::Lane;
 use member::Manner;
@@ -78,6 +80,8 @@ pub struct Limits {
     pub room_idle: Duration,
     /// What a room's log keeps.
     pub retention: log::Retention,
+    /// Bytes that all rooms' logs hold together.
+    pub retention_total: u64,
     /// Messages in a room's inbox.
     pub inbox_messages: usize,
     /// Bytes of frames in a room's inbox.
@@ -113,6 +117,7 @@ impl Limits {
                 messages: settings.retention_messages,
                 age: settings.retention_age,
             },
+            retention_total: settings.retention_total_bytes,
             inbox_messages: settings.inbox_messages,
             inbox_bytes: settings.inbox_bytes,
             inbox_share: settings.inbox_share,
@@ -217,6 +222,7 @@ struct Shared<M> {
     lanes: Arc<[Lane<M>]>,
     census: Arc<Census>,
     rooms: Rooms<M>,
+    budget: Arc<Budget>,
     bans: Bans,
     /// Nobody comes in any more; who waits at the door is told.
     shut: AtomicBool,
@@ -237,6 +243,7 @@ impl<M: Frame> Hub<M> {
         let tasks = LaneTask::all(&lanes);
         let shared = Arc::new(Shared {
             rooms: Rooms::new(&limits),
+            budget: Budget::new(limits.retention_total),
             limits,
             lanes,
             census: Arc::default(),
@@ -300,11 +307,11 @@ impl<M: Frame> Hub<M> {
 
     /// The room, with a place in it taken.
     fn enter(&self, name: &RoomName, who: &Introduction) -> Result<Arc<Room<M>>, Refused> {
-        let Shared { limits, lanes, census, rooms, shut, .. } = &*self.shared;
+        let Shared { limits, lanes, census, rooms, budget, shut, .. } = &*self.shared;
         if shut.load(Ordering::SeqCst) {
             return Err(Refused::Closing);
         }
-        let make = |name| Room::new(name, limits, Arc::clone(lanes), Arc::clone(census));
+        let make = |name| Room::new(name, limits, Arc::clone(lanes), Arc::clone(census), budget);
         rooms.enter(name, who, make)
     }
 
@@ -351,6 +358,18 @@ impl<M: Frame> Hub<M> {
     #[must_use]
     pub fn rooms_evicted(&self) -> u64 {
         self.shared.rooms.evicted_total()
+    }
+
+    /// Bytes that all rooms' logs hold now, with their idempotency keys; bounded by [`Limits::retention_total`].
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.shared.budget.held()
+    }
+
+    /// Bytes that were removed from logs since the hub began because [`Limits::retention_total`] was nearly met.
+    #[must_use]
+    pub fn log_bytes_trimmed(&self) -> u64 {
+        self.shared.budget.trimmed()
     }
 
     /// The member with this id. Looks through all of them.

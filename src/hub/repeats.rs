@@ -1,7 +1,8 @@
 //! Messages that come again: which keys were said lately, and at which offset.
 //!
 //! A key outlives its message where that has made room for others: bytes bound what is retained, and whoever asks again
-//! after a flood must not say it again. Bounded by the log's other two limits: messages and age.
+//! after a flood must not say it again. Bounded by the log's other two limits: messages and age; and by the budget of all
+//! rooms, which takes the oldest keys when a room's log has nothing more to give.
 
 use super::log::Retention;
 use std::collections::{HashMap, VecDeque};
@@ -15,13 +16,18 @@ pub(crate) struct Repeats {
     offsets: HashMap<Arc<str>, u64>,
     /// Oldest first.
     keys: VecDeque<(Instant, Arc<str>)>,
+    /// Bytes of the keys' texts.
+    texts: usize,
 }
+
+/// What a key's text has beside it: reference counts.
+const TEXT_OVERHEAD: usize = 2 * size_of::<usize>();
 
 impl Repeats {
     /// As many keys, and as long, as these limits have messages.
     pub(crate) fn within(retention: &Retention) -> Self {
         let Retention { messages: max, age, .. } = *retention;
-        Self { max, age, offsets: HashMap::new(), keys: VecDeque::new() }
+        Self { max, age, offsets: HashMap::new(), keys: VecDeque::new(), texts: 0 }
     }
 
     /// The offset at which a message with this key was said, if one is known; else it is known from now on, at `offset`.
@@ -30,23 +36,60 @@ impl Repeats {
         if known.is_none() {
             self.offsets.insert(Arc::clone(key), offset);
             self.keys.push_back((now, Arc::clone(key)));
+            self.texts += key.len() + TEXT_OVERHEAD;
         }
         known
     }
 
     /// Forgets the keys that are too old, and the oldest of too many.
     pub(crate) fn trim(&mut self, now: Instant) {
-        let too_many = |keys: &VecDeque<_>| keys.len() as u64 > self.max;
-        let too_old = |since: &Instant| now.saturating_duration_since(*since) > self.age;
-        while self.keys.front().is_some_and(|(since, _)| too_many(&self.keys) || too_old(since))
-            && let Some((_, key)) = self.keys.pop_front()
-        {
-            self.offsets.remove(&key);
+        let (max, age) = (self.max, self.age);
+        let too_many = |keys: &VecDeque<_>| keys.len() as u64 > max;
+        let too_old = |since: &Instant| now.saturating_duration_since(*since) > age;
+        while self.keys.front().is_some_and(|(since, _)| too_many(&self.keys) || too_old(since)) {
+            self.forget_oldest();
         }
         if self.keys.is_empty() {
             // A room that was busy once is not large for ever.
             (self.offsets, self.keys) = Default::default();
         }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, key)) = self.keys.pop_front() {
+            self.offsets.remove(&key);
+            self.texts -= key.len() + TEXT_OVERHEAD;
+        }
+    }
+
+    /// Forgets so many of the oldest keys: as many others then need no more memory.
+    pub(crate) fn forget(&mut self, count: usize) {
+        for _ in 0..count.min(self.keys.len()) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets the older half of the keys, and gives back their memory; all of them, if they are few.
+    pub(crate) fn forget_half(&mut self) {
+        self.forget(self.keys.len().div_ceil(2));
+        self.offsets.shrink_to_fit();
+        self.keys.shrink_to_fit();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Bytes that are allocated for the keys. A key's text is counted here, also while its message is in the log.
+    pub(crate) fn held(&self) -> u64 {
+        // hashbrown: a power of two of buckets, of which 7 of 8 are filled, with a byte of control each.
+        let buckets = match self.offsets.capacity() {
+            0 => 0,
+            full => (full * 8 / 7).next_power_of_two(),
+        };
+        let table = buckets * (size_of::<(Arc<str>, u64)>() + 1);
+        let queue = self.keys.capacity() * size_of::<(Instant, Arc<str>)>();
+        (table + queue + self.texts) as u64
     }
 }
 
@@ -76,6 +119,26 @@ mod tests {
         assert_eq!(repeats.find_or_note(&key("b"), 4, now), Some(2));
         assert_eq!(repeats.find_or_note(&key("a"), 4, now), None);
         assert_eq!(repeats.find_or_note(&key("a"), 5, now), Some(4));
+    }
+
+    #[test]
+    fn half_of_the_keys_give_back_half_of_their_memory() {
+        let (mut repeats, now) = (at_most(10_000), Instant::now());
+        assert_eq!(repeats.held(), 0);
+        for n in 0..1000 {
+            repeats.find_or_note(&key(&format!("{n:064}")), n, now);
+        }
+        let full = repeats.held();
+        // A text and its counts, an entry of the queue, one of a table that is at least half full.
+        assert!((1000 * (80 + 32 + 25)..=1000 * (80 + 2 * 32 + 3 * 25)).contains(&full), "{full}");
+        repeats.forget_half();
+        assert!(repeats.held() <= full / 2 + 1000, "{} of {full}", repeats.held());
+        assert_eq!(repeats.find_or_note(&key(&format!("{:064}", 499)), 1, now), None);
+        assert_eq!(repeats.find_or_note(&key(&format!("{:064}", 500)), 1, now), Some(500));
+        while !repeats.is_empty() {
+            repeats.forget_half();
+        }
+        assert_eq!(repeats.held(), 0);
     }
 
     #[test]

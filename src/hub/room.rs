@@ -5,12 +5,13 @@
 //! have had their turn on *every* lane: what arrives meanwhile gathers into the next segment. That is what
 //! makes batches grow with the load by themselves, without a timer and without added latency when idle.
 
+use super::budget::Budget;
 use super::creators::Claim;
 use super::departure::Departure;
 use super::frame::{FORMS_MAX, Frame};
 use super::inbox::{Inbox, Offer};
 use super::lane::{Lane, LaneSet, Turn};
-use super::log::{Log, log};
+use super::log::{Log, log_within};
 use super::member::Member;
 use super::members::Members;
 use super::names::RoomName;
@@ -70,9 +71,15 @@ pub struct Room<M> {
 }
 
 impl<M: Frame> Room<M> {
-    pub(crate) fn new(name: RoomName, limits: &Limits, lanes: Arc<[Lane<M>]>, census: Arc<Census>) -> Self {
+    pub(crate) fn new(
+        name: RoomName,
+        limits: &Limits,
+        lanes: Arc<[Lane<M>]>,
+        census: Arc<Census>,
+        budget: &Arc<Budget>,
+    ) -> Self {
         let epoch = Epoch::random();
-        let (log, writer) = log(epoch, limits.retention.clone());
+        let (log, writer) = log_within(epoch, limits.retention.clone(), budget);
         let slow = limits.slow.of(name.as_str());
         Self {
             name,
@@ -425,6 +432,15 @@ impl<M: Frame> Room<M> {
     pub(crate) fn trim(self: &Arc<Self>) {
         if let Some(mut sequencer) = self.resting.take() {
             sequencer.trim();
+            self.rest(sequencer, 0);
+        }
+    }
+
+    /// Removes from the log what the budget of all rooms demands, if nothing is being sequenced: a room that is busy is
+    /// not the idlest.
+    pub(crate) fn trim_to_budget(self: &Arc<Self>) {
+        if let Some(mut sequencer) = self.resting.take() {
+            sequencer.trim_to_budget();
             self.rest(sequencer, 0);
         }
     }

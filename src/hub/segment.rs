@@ -1,14 +1,21 @@
 //! A segment: a batch of messages at its place in a log, and the bytes that members get for it.
 
+use super::budget::Account;
 use super::frame::{FORMS_MAX, Frame, Stamp};
 use super::position::{Cursor, Epoch, Position};
 use bytes::{Bytes, BytesMut};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
-/// What a segment costs beside its messages and their frames: slot, reference counts, allocator headers (bytes,
-/// rounded up).
-pub const SEGMENT_OVERHEAD: u64 = 320;
+/// The reference counts of an [`Arc`], in bytes.
+const ARC_COUNTS: usize = 2 * size_of::<usize>();
+
+/// What [`Bytes`] allocates when they are first shared, in bytes.
+const BYTES_SHARED: usize = 3 * size_of::<usize>();
+
+/// What a segment holds once it has been trimmed: nothing more is charged for it.
+const RELEASED: u64 = u64::MAX;
 
 /// A message in a log.
 #[derive(Debug)]
@@ -58,6 +65,11 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
+    /// Bytes that are allocated for it: the frames are a copy of exact size.
+    fn held(&self) -> usize {
+        self.frames.len() + BYTES_SHARED + size_of_val(&*self.ends)
+    }
+
     /// Each entry's frame; empty for what the form does not have.
     pub(crate) fn each(&self) -> impl Iterator<Item = &[u8]> {
         let begins = std::iter::once(&0).chain(&self.ends);
@@ -73,6 +85,9 @@ pub struct Segment<M> {
     pub(crate) messages: u64,
     /// What they count for.
     pub(crate) bytes: u64,
+    /// What it held when it was appended: retention goes by this, so that who reads in another form does not shorten what
+    /// others may read.
+    pub(crate) footprint: u64,
     pub(crate) at: Instant,
     time: SystemTime,
     /// When the oldest of the entries was accepted.
@@ -80,7 +95,10 @@ pub struct Segment<M> {
     epoch: Epoch,
     entries: Vec<Entry<M>>,
     forms: [OnceLock<Encoded>; FORMS_MAX],
-    footprint: u64,
+    /// Of the log that it is in.
+    account: Arc<Account>,
+    /// What is charged for it, or [`RELEASED`].
+    charged: AtomicU64,
 }
 
 impl<M: Frame> Segment<M> {
@@ -90,21 +108,23 @@ impl<M: Frame> Segment<M> {
         accepted: Instant,
         now: Instant,
         epoch: Epoch,
+        account: Arc<Account>,
     ) -> Self {
         let own = || entries.iter().filter(|entry| entry.place == Place::Own);
         let (messages, bytes) = (own().count() as u64, own().map(|e| e.message.size() as u64).sum());
-        let held: usize = entries.iter().map(|e| e.message.held() + size_of::<Entry<M>>()).sum();
         Self {
             start,
             messages,
             bytes,
-            footprint: held as u64 + SEGMENT_OVERHEAD,
+            footprint: 0,
             at: now,
             time: SystemTime::now(),
             accepted,
             epoch,
             entries,
             forms: std::array::from_fn(|_| OnceLock::new()),
+            account,
+            charged: AtomicU64::new(0),
         }
     }
 
@@ -139,7 +159,11 @@ impl<M: Frame> Segment<M> {
 
     /// The entries in this form. Written now if nobody has spoken it so far: then who comes first writes for all.
     pub(crate) fn encoded(&self, form: usize) -> &Encoded {
-        self.forms[form].get_or_init(|| self.encode(form, &mut BytesMut::new()))
+        self.forms[form].get_or_init(|| {
+            let encoded = self.encode(form, &mut BytesMut::new());
+            self.charge_more(encoded.held() as u64);
+            encoded
+        })
     }
 
     /// The frames from this offset on in one form, as many whole messages as fit `room` bytes, without a copy; and where
@@ -192,8 +216,32 @@ impl<M: Frame> Segment<M> {
         Encoded { frames: Bytes::copy_from_slice(scratch), ends }
     }
 
-    /// Bytes that it holds at most, whichever forms are written: who reads must not shorten what others may read.
-    pub(crate) fn footprint(&self) -> u64 {
-        self.footprint
+    /// Charges what it holds as it is appended.
+    pub(crate) fn charge(&mut self) {
+        let entries = self.entries.capacity() * size_of::<Entry<M>>();
+        let messages: usize = self.entries.iter().map(|entry| entry.message.held()).sum();
+        let frames: usize = self.forms.iter().filter_map(OnceLock::get).map(Encoded::held).sum();
+        let held = (ARC_COUNTS + size_of::<Self>() + entries + messages + frames) as u64;
+        self.account.charge(held);
+        self.charged = AtomicU64::new(held);
+        self.footprint = held;
+    }
+
+    /// Charges what a reader has written. Nobody trims here: the reader is in the middle of its read.
+    fn charge_more(&self, bytes: u64) {
+        // Before the segment's own count, so that the account is never credited for more than it was charged.
+        self.account.charge(bytes);
+        let more = |charged| (charged != RELEASED).then(|| charged + bytes);
+        if self.charged.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            // Trimmed meanwhile: it goes when this reader has done.
+            self.account.credit(bytes);
+        }
+    }
+
+    /// Gives back what was charged, as the segment is trimmed; returns that.
+    pub(crate) fn release(&self) -> u64 {
+        let charged = self.charged.swap(RELEASED, Ordering::AcqRel);
+        self.account.credit(charged);
+        charged
     }
 }

@@ -4,6 +4,7 @@
 //! that somebody in the room speaks. Whoever owns the [`Sequencer`] has the room's turn; rooms pass it around by moving
 //! a box. Knows nothing of members' wakers or lanes. A replicated order would replace this step and nothing else.
 
+use super::budget::Account;
 use super::frame::{Batch, FORMS_MAX, Frame};
 use super::gather::{Moment, Past};
 use super::inbox::{Inbox, Offer};
@@ -22,6 +23,8 @@ const TURN_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 pub(crate) struct Sequencer<M> {
     writer: LogWriter<M>,
     repeats: Repeats,
+    /// What the keys hold of the budget.
+    keys: Account,
     filling: Filling<M>,
     turn_began: Instant,
     turn_messages: u64,
@@ -91,6 +94,7 @@ impl<M: Frame> Sequencer<M> {
     pub(crate) fn new(writer: LogWriter<M>) -> Self {
         Self {
             repeats: Repeats::within(writer.retention()),
+            keys: Account::of(writer.budget()),
             writer,
             filling: Filling::new(),
             turn_began: Instant::now(),
@@ -132,6 +136,11 @@ impl<M: Frame> Sequencer<M> {
             inbox.release(messages, bytes);
             tally.batch_messages.observe(messages as u64, 1);
             self.repeats.trim(self.turn_began);
+            if self.writer.budget().is_exceeded() {
+                // As the log does: it makes room for what this turn has added.
+                self.repeats.forget(2 * messages);
+            }
+            self.keys.set(self.repeats.held());
         }
     }
 
@@ -199,11 +208,32 @@ impl<M: Frame> Sequencer<M> {
         (std::mem::take(&mut self.followed), self.turn_messages)
     }
 
-    /// Removes what has become too old.
+    /// Removes what has become too old, and gives back what is kept for the next turn.
     pub(crate) fn trim(&mut self) {
         let now = Instant::now();
         self.writer.trim(now);
+        self.writer.rest();
         self.repeats.trim(now);
+        self.keys.set(self.repeats.held());
+        if self.filling.entries.is_empty() {
+            self.filling = Filling::new();
+        }
+    }
+
+    /// Removes what the budget of all rooms demands: the log, oldest first, and when that is empty the keys.
+    pub(crate) fn trim_to_budget(&mut self) {
+        self.writer.trim_to_budget();
+        while self.writer.budget().is_nearly_met() && !self.repeats.is_empty() {
+            self.forget_keys();
+        }
+    }
+
+    fn forget_keys(&mut self) {
+        let before = self.repeats.held();
+        self.repeats.forget_half();
+        let held = self.repeats.held();
+        self.keys.set(held);
+        self.writer.budget().count_trimmed(before.saturating_sub(held));
     }
 
     fn append(&mut self, share: usize, forms: [bool; FORMS_MAX]) {

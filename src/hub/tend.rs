@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// How often the rooms are looked at. Bounds are met up to this much late.
 const TEND_EVERY: Duration = Duration::from_millis(250);
 
+/// How long all logs are left alone after a trim for the budget that had too little effect, as all rooms were busy: a look
+/// through all of them at once would have none either.
+const TRIM_PAUSE: Duration = Duration::from_millis(5);
+
 /// How long a connection whose end is decided may take to receive what it is owed, before its call is aborted: then its
 /// client learns no more than that the call was reset. A status that nothing is owed before is sent at once.
 const ENDING_GRACE: Duration = Duration::from_secs(2);
@@ -24,6 +28,10 @@ impl<M: Frame> Hub<M> {
     ///
     /// Cost: one look at each member per [`TEND_EVERY`].
     pub async fn tend(&self) {
+        tokio::join!(self.look_at_rooms(), self.keep_within_budget());
+    }
+
+    async fn look_at_rooms(&self) {
         let mut every = tokio::time::interval(TEND_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last = Instant::now();
@@ -36,6 +44,29 @@ impl<M: Frame> Hub<M> {
             }
             self.shared.rooms.free_evicted();
             last = now;
+        }
+    }
+
+    /// Trims the rooms whose last message is longest ago, whenever all logs together hold nearly what they may.
+    ///
+    /// Cost: one look at each room, for each sixteenth of the budget that is written.
+    async fn keep_within_budget(&self) {
+        loop {
+            self.shared.budget.is_time_to_trim().await;
+            let mut rooms: Vec<_> =
+                self.rooms().into_iter().map(|room| (room.log().last_append(), room)).collect();
+            rooms.sort_unstable_by_key(|(last_append, _)| *last_append);
+            for (_, room) in rooms {
+                if !self.shared.budget.is_nearly_met() {
+                    break;
+                }
+                room.trim_to_budget();
+                // This thread has more to do.
+                tokio::task::yield_now().await;
+            }
+            if self.shared.budget.is_nearly_met() {
+                tokio::time::sleep(TRIM_PAUSE).await;
+            }
         }
     }
 

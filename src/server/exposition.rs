@@ -139,12 +139,10 @@ impl Observed {
     /// Read from the rooms at scrape: one step for each room and member.
     fn rooms_and_lag(&self, to: &mut Exposition) {
         let half_limit = self.hub.limits().lag_bytes / 2;
-        let (mut bytes, mut messages, mut lag_max, mut lagging) = (0, 0, 0, 0u64);
+        let (mut messages, mut lag_max, mut lagging) = (0, 0, 0u64);
         let rooms = self.hub.rooms();
         for room in &rooms {
-            let retained = room.log().retained();
-            bytes += retained.0;
-            messages += retained.1;
+            messages += room.log().retained().1;
             room.for_each_member(|member| {
                 if member.ending().is_some() {
                     return;
@@ -157,8 +155,11 @@ impl Observed {
         to.gauge("chatroom_rooms", "Rooms that exist now, the lobby included.", &[], rooms.len() as f64);
         let help = "Empty rooms that were removed for new ones because chatroom_rooms_limit was met.";
         to.counter("chatroom_rooms_evicted_total", help, &[], self.hub.rooms_evicted());
-        let help = "Bytes that all rooms' logs keep now, with overheads.";
-        to.gauge("chatroom_log_bytes", help, &[], bytes as f64);
+        let help = "Bytes that all rooms' logs hold now: messages, their frames in each form that was written, idempotency \
+                    keys and overheads. Bounded by chatroom_log_bytes_limit.";
+        to.gauge("chatroom_log_bytes", help, &[], self.hub.log_bytes() as f64);
+        let help = "Bytes removed from logs, of the idlest rooms first, because chatroom_log_bytes was near its limit.";
+        to.counter("chatroom_log_budget_trimmed_bytes_total", help, &[], self.hub.log_bytes_trimmed());
         to.gauge("chatroom_log_messages", "Messages that all rooms' logs keep now.", &[], messages as f64);
         let help = "How far the slowest member is behind its room now, in bytes; without those whose end is decided.";
         to.gauge("chatroom_member_lag_bytes_max", help, &[], lag_max as f64);
@@ -174,6 +175,8 @@ impl Observed {
         to.gauge("chatroom_transports_limit", help, &[], self.transports_limit as f64);
         let help = "Rooms that there may be beside the lobby; for one more an empty room is evicted.";
         to.gauge("chatroom_rooms_limit", help, &[], limits.rooms as f64);
+        let help = "Bytes that all rooms' logs may hold together; near it the idlest rooms are trimmed.";
+        to.gauge("chatroom_log_bytes_limit", help, &[], limits.retention_total as f64);
         let help = "How far a member may be behind its room, in bytes; then it is slow.";
         to.gauge("chatroom_member_lag_limit_bytes", help, &[], limits.lag_bytes as f64);
         let status = self.drain.status();

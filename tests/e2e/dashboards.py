@@ -35,6 +35,8 @@ SECONDS = int(os.environ.get("BOARD_SECONDS", "16"))
 NOTICE, SPREAD, DEADLINE = ("5s", "10s", "25s") if SECONDS > 60 else ("2s", "4s", "8s")
 # The limits are such that one sees how much of them is used.
 OPTIONS = ["--max-connections", "250", "--max-transports", "300", "--max-rooms", "10"]
+# What the busy room says in a few seconds.
+OPTIONS += ["--retention-total-bytes", "4MiB"]
 OPTIONS += ["--drain-notice", NOTICE, "--drain-spread", SPREAD, "--drain-deadline", DEADLINE]
 
 
