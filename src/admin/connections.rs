@@ -1,12 +1,14 @@
 //! Finding connections: filters, orders and pages.
 
 use super::show;
-use crate::hub::{ConnectionId, Frame, Hub, RoomName, Sight};
-use crate::rpc::page::{self, Tokens};
+use crate::hub::{ConnectionId, Frame, Hub, Member, Room, RoomName, Sight};
+use crate::rpc::lists::Slice;
+use crate::rpc::page::{self, Smallest, Tokens};
 use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use tonic::Status;
 
 /// A filter that has been checked.
@@ -45,8 +47,7 @@ impl Filter {
         })
     }
 
-    fn fits(&self, sight: &Sight) -> bool {
-        let member = &sight.member;
+    fn fits(&self, member: &Member) -> bool {
         let peer_fits = match &self.peer {
             None => true,
             Some(Peer::Address(address)) => member.peer().is_some_and(|peer| peer.ip() == *address),
@@ -55,39 +56,61 @@ impl Filter {
         peer_fits
             && self.name.as_ref().is_none_or(|name| member.name().as_str() == name)
             && self.form.is_none_or(|form| member.form() == form)
-            && sight.lag.messages >= self.min_lag_messages
     }
 
-    /// All that fit, in no order. Reads snapshots.
-    pub(super) fn find<M: Frame>(&self, hub: &Hub<M>) -> Vec<Sight> {
-        let mut found = Vec::new();
-        for room in hub.rooms() {
-            if self.room.as_ref().is_some_and(|name| name != room.name()) {
-                continue;
-            }
-            room.for_each_member(|member| {
+    /// Hands over all that fit, in no order. Reads snapshots, and pauses.
+    pub(super) async fn find<M: Frame>(&self, hub: &Hub<M>, mut found: impl FnMut(Sight)) {
+        let rooms = match &self.room {
+            Some(name) => hub.room(name).into_iter().collect(),
+            None => hub.rooms(),
+        };
+        for_each_member(&rooms, |room, member| {
+            if self.fits(member) {
                 let sight = room.sight(member);
-                if self.fits(&sight) {
-                    found.push(sight);
+                if sight.lag.messages >= self.min_lag_messages {
+                    found(sight);
                 }
-            });
+            }
+        })
+        .await;
+    }
+}
+
+/// Looks at each member of these rooms, and pauses.
+pub(super) async fn for_each_member<M: Frame>(
+    rooms: &[Arc<Room<M>>],
+    mut look: impl FnMut(&Room<M>, &Arc<Member>),
+) {
+    let mut slice = Slice::default();
+    for room in rooms {
+        for block in room.member_blocks() {
+            block.iter().filter(|member| !member.is_gone()).for_each(|member| look(room, member));
+            slice.pause().await;
         }
-        found
+        slice.pause().await;
     }
 }
 
 /// The connection with this id.
-pub(super) fn get<M: Frame>(hub: &Hub<M>, id: &str) -> Result<Sight, Status> {
-    hub.find(parse_id("id", id)?).ok_or_else(|| not_found("connection", id))
+pub(super) async fn get<M: Frame>(hub: Hub<M>, id: String) -> Result<Sight, Status> {
+    let wanted = parse_id("id", &id)?;
+    let mut found = None;
+    for_each_member(&hub.rooms(), |room, member| {
+        if member.id() == wanted {
+            found = Some(room.sight(member));
+        }
+    })
+    .await;
+    found.ok_or_else(|| not_found("connection", &id))
 }
 
 pub(super) fn parse_id(field: &str, id: &str) -> Result<ConnectionId, Status> {
     id.parse().map_err(|_| invalid(field, "a connection id is a UUID"))
 }
 
-pub(super) fn list<M: Frame>(
-    hub: &Hub<M>,
-    tokens: &Tokens,
+pub(super) async fn list<M: Frame>(
+    hub: Hub<M>,
+    tokens: Arc<Tokens>,
     request: api::ListConnectionsRequest,
 ) -> Result<api::ListConnectionsResponse, Status> {
     let size = page::size(request.page_size)?;
@@ -97,24 +120,28 @@ pub(super) fn list<M: Frame>(
     let from = tokens.read(&query, &request.page_token)?;
     // A sealed token holds a number.
     let from: u64 = from.and_then(|from| from.parse().ok()).unwrap_or_default();
-    let mut found = Filter::new(request.filter)?.find(hub);
-    let total_size = found.len() as u64;
+    let filter = Filter::new(request.filter)?;
     // By age, a token is the number of the last one seen: who stays is met exactly once, however many come and go.
     // By what changes, it is how many were seen.
     let by_age = matches!(order, api::ConnectionOrder::Unspecified | api::ConnectionOrder::Age);
-    match order {
-        api::ConnectionOrder::Lag => {
-            found.sort_unstable_by_key(|s| (Reverse(s.lag.bytes), s.member.number()));
-        }
-        api::ConnectionOrder::Bytes => {
-            found.sort_by_cached_key(|s| (Reverse(s.member.taken().1), s.member.number()));
-        }
-        api::ConnectionOrder::Unspecified | api::ConnectionOrder::Age => {
-            found.retain(|s| s.member.number() > from);
-            found.sort_unstable_by_key(|s| s.member.number());
-        }
-    }
-    let skip = if by_age { 0 } else { from as usize };
+    let skip = if by_age { 0 } else { usize::try_from(from).unwrap_or(usize::MAX) };
+    let mut found = Smallest::new(skip.saturating_add(size + 1));
+    let mut total_size = 0;
+    filter
+        .find(&hub, |sight| {
+            total_size += 1;
+            let number = sight.member.number();
+            match order {
+                api::ConnectionOrder::Lag => found.add((Reverse(sight.lag.bytes), number), sight),
+                api::ConnectionOrder::Bytes => found.add((Reverse(sight.member.taken().1), number), sight),
+                api::ConnectionOrder::Unspecified | api::ConnectionOrder::Age if number > from => {
+                    found.add((Reverse(0), number), sight);
+                }
+                api::ConnectionOrder::Unspecified | api::ConnectionOrder::Age => {}
+            }
+        })
+        .await;
+    let found = found.in_order();
     let more = found.len() > skip.saturating_add(size);
     let page: Vec<&Sight> = found.iter().skip(skip).take(size).collect();
     let next = match page.last() {

@@ -1,6 +1,6 @@
 //! Ending connections, and keeping them out.
 
-use super::connections::{Filter, parse_id};
+use super::connections::{Filter, for_each_member, parse_id};
 use super::show;
 use crate::hub::{Banned, ConnectionId, Frame, Hub, Sight};
 use crate::rpc::{invalid, not_found};
@@ -15,8 +15,8 @@ const IDS_MAX: usize = 10_000;
 const SHOWN_MAX: usize = 1000;
 const BAN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-pub(super) fn kick<M: Frame>(
-    hub: &Hub<M>,
+pub(super) async fn kick<M: Frame>(
+    hub: Hub<M>,
     request: api::KickConnectionsRequest,
 ) -> Result<api::KickConnectionsResponse, Status> {
     if request.reason.chars().count() > REASON_MAX || request.reason.chars().any(char::is_control) {
@@ -24,11 +24,12 @@ pub(super) fn kick<M: Frame>(
         return Err(invalid("reason", rule));
     }
     let ban = request.ban.map(|ban| Ban::new(&ban, request.filter.as_ref())).transpose()?;
-    let (mut targets, not_found) = targets(hub, &request.ids, request.filter)?;
+    let (mut targets, not_found) = targets(&hub, &request.ids, request.filter).await?;
     let mut bans = 0;
     if !request.dry_run {
         // Banned first: who is ended may come back before the last of them is.
-        bans = ban.map_or(Ok(0), |ban| ban.impose(hub, &targets, &request.reason))?;
+        bans = ban.map_or(Ok(0), |ban| ban.impose(&hub, &targets, &request.reason))?;
+        // Without a pause: a caller that goes away leaves all kicked and the audit line written, or nobody.
         // Who went meanwhile was not ended by this.
         targets.retain(|target| hub.kick(target, &request.reason));
     }
@@ -40,7 +41,7 @@ pub(super) fn kick<M: Frame>(
     })
 }
 
-fn targets<M: Frame>(
+async fn targets<M: Frame>(
     hub: &Hub<M>,
     ids: &[String],
     filter: Option<api::ConnectionFilter>,
@@ -51,28 +52,28 @@ fn targets<M: Frame>(
             Err(invalid("filter", "an empty filter would end everyone: name a room, a peer, a name or a lag"))
         }
         Some(filter) => {
-            let mut found = Filter::new(Some(filter))?.find(hub);
-            found.retain(|sight| sight.member.ending().is_none());
+            let mut found = Vec::new();
+            let filter = Filter::new(Some(filter))?;
+            filter.find(hub, |sight| found.extend(Some(sight).filter(|s| s.member.ending().is_none()))).await;
             Ok((found, Vec::new()))
         }
         None if ids.is_empty() => Err(invalid("ids", "give ids or a filter")),
         None if ids.len() > IDS_MAX => Err(invalid("ids", format!("at most {IDS_MAX}"))),
-        None => by_ids(hub, ids),
+        None => by_ids(hub, ids).await,
     }
 }
 
-fn by_ids<M: Frame>(hub: &Hub<M>, ids: &[String]) -> Result<(Vec<Sight>, Vec<String>), Status> {
+async fn by_ids<M: Frame>(hub: &Hub<M>, ids: &[String]) -> Result<(Vec<Sight>, Vec<String>), Status> {
     let wanted = ids.iter().map(|id| Ok((parse_id("ids", id)?, id))).collect::<Result<Vec<_>, Status>>()?;
     let mut missing: HashMap<ConnectionId, &String> = wanted.into_iter().collect();
     let mut found = Vec::new();
-    for room in hub.rooms() {
-        room.for_each_member(|member| {
-            // One that is ending already cannot be ended again: for an operator it is not there.
-            if member.ending().is_none() && missing.remove(&member.id()).is_some() {
-                found.push(room.sight(member));
-            }
-        });
-    }
+    for_each_member(&hub.rooms(), |room, member| {
+        // One that is ending already cannot be ended again: for an operator it is not there.
+        if member.ending().is_none() && missing.remove(&member.id()).is_some() {
+            found.push(room.sight(member));
+        }
+    })
+    .await;
     let missing: Vec<String> = missing.into_values().cloned().collect();
     if found.is_empty() {
         // A status travels in headers: it names a few.

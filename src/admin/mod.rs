@@ -1,7 +1,7 @@
 //! The operator's service: `chatroom.admin.v1`.
 //!
-//! Promises that no list, however long, holds up the broadcast: everything is read from snapshots, on the control plane's
-//! thread. What changes something leaves an audit line: who, what, whom, result.
+//! Promises that no list, however long, holds up the broadcast or the control plane: everything is read from snapshots, on
+//! the thread of lists ([`crate::rpc::lists`]). What changes something leaves an audit line: who, what, whom, result.
 //! Knows nothing of sockets; the server tells it where it listens.
 
 mod audit;

@@ -1,21 +1,33 @@
 //! Listing rooms.
 
 use super::show;
-use crate::hub::{Frame, Hub};
+use crate::hub::{Frame, Hub, Room};
+use crate::rpc::lists::Slice;
 use crate::rpc::page::{self, Tokens};
 use crate::wire::admin as api;
+use std::sync::Arc;
 use tonic::Status;
 
-pub(super) fn list<M: Frame>(
-    hub: &Hub<M>,
-    tokens: &Tokens,
-    request: &api::ListRoomsRequest,
+pub(super) async fn list<M: Frame>(
+    hub: Hub<M>,
+    tokens: Arc<Tokens>,
+    request: api::ListRoomsRequest,
 ) -> Result<api::ListRoomsResponse, Status> {
     let size = page::size(request.page_size)?;
-    let rooms = page::by_name(hub.rooms(), |room| room.name().as_str(), size, tokens, &request.page_token)?;
-    Ok(api::ListRoomsResponse {
-        rooms: rooms.page.iter().map(|room| show::room(room)).collect(),
-        next_page_token: rooms.next_page_token,
-        total_size: rooms.total_size,
-    })
+    let after = |name: &str, count| hub.rooms_after(name, count);
+    let name = |room: &Arc<Room<M>>| room.name().clone();
+    let found = page::by_name(hub.room_count(), after, name, size, &tokens, &request.page_token)?;
+    let mut rooms = Vec::with_capacity(found.page.len());
+    let mut slice = Slice::default();
+    for room in &found.page {
+        let mut lag_bytes_max = 0;
+        for block in room.member_blocks() {
+            let lags = block.iter().filter(|member| !member.is_gone()).map(|member| room.lag(member).bytes);
+            lag_bytes_max = lags.fold(lag_bytes_max, u64::max);
+            slice.pause().await;
+        }
+        rooms.push(show::room(room, lag_bytes_max));
+        slice.pause().await;
+    }
+    Ok(api::ListRoomsResponse { rooms, next_page_token: found.next_page_token, total_size: found.total_size })
 }

@@ -4,6 +4,7 @@ use super::audit::{AuditRecord, describe, who};
 use super::{bans, connections, drain, kick, rooms, show, watch};
 use crate::drain::{Cause, Drain};
 use crate::hub::{Departure, Frame, Hub, RoomName};
+use crate::rpc::lists::Lists;
 use crate::rpc::page::Tokens;
 use crate::rpc::{invalid, not_found};
 use crate::telemetry::LogControl;
@@ -44,7 +45,8 @@ pub struct Admin<M: Frame> {
     log: LogControl,
     drain: Drain,
     about: About,
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
+    lists: Lists,
 }
 
 impl<M: Frame> Admin<M> {
@@ -56,9 +58,10 @@ impl<M: Frame> Admin<M> {
         transports: Arc<TransportCensus>,
         log: LogControl,
         drain: Drain,
+        lists: Lists,
         about: About,
     ) -> Self {
-        Self { hub, say, transports, log, drain, about, tokens: Tokens::default() }
+        Self { hub, say, transports, log, drain, about, tokens: Arc::default(), lists }
     }
 
     fn drain(&self) -> api::Drain {
@@ -145,14 +148,16 @@ impl<M: Frame> AdminService for Admin<M> {
         &self,
         request: Request<api::ListConnectionsRequest>,
     ) -> Result<Response<api::ListConnectionsResponse>, Status> {
-        connections::list(&self.hub, &self.tokens, request.into_inner()).map(Response::new)
+        let (hub, tokens) = (self.hub.clone(), Arc::clone(&self.tokens));
+        self.lists.run(connections::list(hub, tokens, request.into_inner())).await.map(Response::new)
     }
 
     async fn get_connection(
         &self,
         request: Request<api::GetConnectionRequest>,
     ) -> Result<Response<api::GetConnectionResponse>, Status> {
-        let sight = connections::get(&self.hub, &request.get_ref().id)?;
+        let get = connections::get(self.hub.clone(), request.into_inner().id);
+        let sight = self.lists.run(get).await?;
         let connection = Some(show::connection(&sight));
         Ok(Response::new(api::GetConnectionResponse { connection }))
     }
@@ -170,16 +175,20 @@ impl<M: Frame> AdminService for Admin<M> {
         let reason = request.reason.clone();
         // The duration of the ban that comes with it.
         let duration = request.ban.and_then(|ban| Duration::try_from(ban.duration?).ok());
-        let done = kick::kick(&self.hub, request);
-        AuditRecord { who, action, whom: &whom, reason: &reason, duration }.log(&done, |kicked| {
-            format!(
-                "kicked {}, not found {}, bans {}",
-                kicked.kicked_count,
-                kicked.not_found.len(),
-                kicked.bans
-            )
-        });
-        done.map(Response::new)
+        let hub = self.hub.clone();
+        let kick = async move {
+            let done = kick::kick(hub, request).await;
+            AuditRecord { who, action, whom: &whom, reason: &reason, duration }.log(&done, |kicked| {
+                format!(
+                    "kicked {}, not found {}, bans {}",
+                    kicked.kicked_count,
+                    kicked.not_found.len(),
+                    kicked.bans
+                )
+            });
+            done
+        };
+        self.lists.run(kick).await.map(Response::new)
     }
 
     async fn list_bans(
@@ -209,7 +218,8 @@ impl<M: Frame> AdminService for Admin<M> {
         &self,
         request: Request<api::ListRoomsRequest>,
     ) -> Result<Response<api::ListRoomsResponse>, Status> {
-        rooms::list(&self.hub, &self.tokens, request.get_ref()).map(Response::new)
+        let (hub, tokens) = (self.hub.clone(), Arc::clone(&self.tokens));
+        self.lists.run(rooms::list(hub, tokens, request.into_inner())).await.map(Response::new)
     }
 
     type WatchConnectionsStream = BoxStream<'static, Result<api::WatchConnectionsResponse, Status>>;

@@ -61,11 +61,9 @@ pub(super) fn ban(ban: &Ban) -> api::ActiveBan {
     }
 }
 
-pub(super) fn room<M: Frame>(room: &Room<M>) -> api::Room {
+pub(super) fn room<M: Frame>(room: &Room<M>, lag_bytes_max: u64) -> api::Room {
     let (retained_bytes, retained_messages) = room.log().retained();
     let (messages, bytes) = room.said();
-    let mut lag_bytes_max = 0;
-    room.for_each_member(|member| lag_bytes_max = lag_bytes_max.max(room.lag(member).bytes));
     api::Room {
         name: room.name().to_string(),
         members: room.occupancy() as u64,

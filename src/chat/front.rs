@@ -9,6 +9,7 @@ use super::said::Said;
 use super::seat::Door;
 use super::v1::{Answer, ChatService};
 use crate::hub::{Hub, LaneId};
+use crate::rpc::lists::Lists;
 use crate::rpc::page::Tokens;
 use futures_util::future::{BoxFuture, Either, FutureExt as _, Map, MapOk, Ready, TryFutureExt as _, ready};
 use http::{Request, Response};
@@ -40,12 +41,13 @@ impl Front {
         lane: LaneId,
         max_message_bytes: usize,
         tokens: Arc<Tokens>,
+        lists: Lists,
         others: Routes,
     ) -> Self {
         let door = Door { hub, lane, max_message_bytes };
         Self {
             hello: ChatRoom { door: door.clone() },
-            v1: ChatService::new(door, tokens),
+            v1: ChatService::new(door, tokens, lists),
             others: others.prepare(),
         }
     }

@@ -245,17 +245,19 @@ impl<M: Frame> Log<M> {
         }
     }
 
-    /// Calls `visit` for each entry from `cursor` on, with its stamp, until it has had enough. The place where the next
-    /// call goes on; none when the cursor is not retained.
+    /// Calls `visit` for each entry from `cursor` on, with its stamp, until it has had enough or has seen so many
+    /// segments. The place where the next call goes on; none when the cursor is not retained.
     #[must_use]
     pub fn visit(
         &self,
         cursor: &Cursor,
+        segments: u64,
         mut visit: impl FnMut(&Entry<M>, &Stamp) -> ControlFlow<()>,
     ) -> Option<Cursor> {
         let tail = self.tail.load(Ordering::Acquire);
+        let end = tail.min(cursor.segment.saturating_add(segments));
         let mut at = *cursor;
-        while at.segment < tail {
+        while at.segment < end {
             let ring = self.ring.load();
             let held = ring.slot(at.segment).load();
             let Some(segment) = held.as_ref().filter(|s| s.start.segment == at.segment) else {

@@ -299,7 +299,7 @@ fn a_visit_goes_on_where_it_broke_off() {
     let (mut cursor, mut all) = (log.oldest(), Vec::new());
     loop {
         let mut taken = 0;
-        let next = log.visit(&cursor, |entry, stamp| {
+        let next = log.visit(&cursor, u64::MAX, |entry, stamp| {
             if taken == 4 {
                 return ControlFlow::Break(());
             }
@@ -314,7 +314,11 @@ fn a_visit_goes_on_where_it_broke_off() {
         cursor = next.unwrap();
     }
     assert_eq!(all, from(log.oldest().offset, log.tail().offset));
-    assert_eq!(log.visit(&Cursor::START, |_, _| ControlFlow::Continue(())), None, "it is not retained");
+    assert_eq!(
+        log.visit(&Cursor::START, u64::MAX, |_, _| ControlFlow::Continue(())),
+        None,
+        "it is not retained"
+    );
 }
 
 /// Wants what is even.

@@ -241,7 +241,9 @@ impl Member {
         }
     }
 
-    pub(crate) fn is_gone(&self) -> bool {
+    /// Whether it has left its room, though the room's list may show it for a moment more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
 

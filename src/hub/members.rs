@@ -20,15 +20,22 @@ pub(crate) trait Listed {
     fn ticket(&self) -> &AtomicU64;
 }
 
+/// Some members, in the order in which they came.
+pub(crate) type Block<T> = Arc<Vec<Arc<T>>>;
+
 /// The list at one moment, oldest member first.
 pub(crate) struct Snapshot<T> {
     /// No block is empty; tickets ascend within and across blocks.
-    blocks: Vec<Arc<Vec<Arc<T>>>>,
+    blocks: Vec<Block<T>>,
 }
 
 impl<T> Snapshot<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.blocks.iter().flat_map(|block| block.iter())
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block<T>] {
+        &self.blocks
     }
 
     pub(crate) fn len(&self) -> usize {

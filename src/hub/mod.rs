@@ -372,20 +372,6 @@ impl<M: Frame> Hub<M> {
         self.shared.budget.trimmed()
     }
 
-    /// The member with this id. Looks through all of them.
-    #[must_use]
-    pub fn find(&self, id: ConnectionId) -> Option<Sight> {
-        self.rooms().iter().find_map(|room| {
-            let mut found = None;
-            room.for_each_member(|member| {
-                if member.id() == id {
-                    found = Some(room.sight(member));
-                }
-            });
-            found
-        })
-    }
-
     /// Ends a connection for an operator. False when its end was decided before.
     pub fn kick(&self, sight: &Sight, reason: &str) -> bool {
         let member = &sight.member;

@@ -147,6 +147,13 @@ impl<M: Frame> Room<M> {
         }
     }
 
+    /// The members of this moment, in blocks of bounded size: for those who look at all of them and pause in between. Oldest
+    /// first within a lane; who has [left](Member::is_gone) meanwhile may still be there.
+    #[must_use]
+    pub fn member_blocks(&self) -> Vec<Arc<Vec<Arc<Member>>>> {
+        self.members.iter().flat_map(|lane| lane.snapshot().blocks().to_vec()).collect()
+    }
+
     /// Ends a member's connection because the server stops: its transport takes no more calls, and it ends once it has
     /// been handed everything that the log has now. Whoever stops the server bounds how long that may take. False when
     /// its end was decided before.

@@ -1,5 +1,6 @@
 //! What all our gRPC services answer alike: refusals (AIP-193), and pages of lists (AIP-158).
 
+pub mod lists;
 pub mod page;
 
 use rand::Rng as _;

@@ -1,6 +1,7 @@
 //! Pages of lists (AIP-158).
 
 use super::invalid;
+use std::borrow::Borrow;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use tonic::Status;
 
@@ -61,27 +62,66 @@ pub struct Page<T> {
     pub total_size: u64,
 }
 
-/// The page of `all` that the token asks for, in order of name.
+/// The page that the token asks for of a list that has `total_size` entries now. `after` gives so many entries whose names
+/// come after this one, in order.
 ///
 /// # Errors
 /// As [`Tokens::read`].
-pub fn by_name<T>(
-    mut all: Vec<T>,
-    name: impl Fn(&T) -> &str,
+pub fn by_name<T, N: Borrow<str>>(
+    total_size: usize,
+    after: impl FnOnce(&str, usize) -> Vec<T>,
+    name: impl Fn(&T) -> N,
     size: usize,
     tokens: &Tokens,
     token: &str,
 ) -> Result<Page<T>, Status> {
     const QUERY: &str = "by name";
-    let after = tokens.read(&QUERY, token)?.unwrap_or_default();
-    let total_size = all.len() as u64;
-    all.retain(|entry| name(entry) > after.as_str());
-    all.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-    let more = all.len() > size;
-    all.truncate(size);
-    let last = all.last().map_or("", name);
-    let next_page_token = if more { tokens.write(&QUERY, last) } else { String::new() };
-    Ok(Page { page: all, next_page_token, total_size })
+    let last = tokens.read(&QUERY, token)?.unwrap_or_default();
+    let mut page = after(&last, size + 1);
+    let more = page.len() > size;
+    page.truncate(size);
+    let next_page_token = match page.last() {
+        Some(last) if more => tokens.write(&QUERY, name(last).borrow()),
+        _ => String::new(),
+    };
+    Ok(Page { page, next_page_token, total_size: total_size as u64 })
+}
+
+/// The first few of many by their keys, in memory of about twice as many.
+pub struct Smallest<K, T> {
+    count: usize,
+    found: Vec<(K, T)>,
+}
+
+impl<K: Ord, T> Smallest<K, T> {
+    /// The first `count`.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        Self { count, found: Vec::new() }
+    }
+
+    /// Takes one more into account. Cost: constant, on average.
+    pub fn add(&mut self, key: K, entry: T) {
+        self.found.push((key, entry));
+        if self.found.len() > self.count.saturating_mul(2).saturating_add(64) {
+            self.forget_others();
+        }
+    }
+
+    fn forget_others(&mut self) {
+        if self.found.len() > self.count {
+            self.found.select_nth_unstable_by(self.count, |a, b| a.0.cmp(&b.0));
+            self.found.truncate(self.count);
+        }
+    }
+
+    /// The first, in order.
+    #[must_use]
+    pub fn in_order(mut self) -> Vec<T> {
+        self.forget_others();
+        self.found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        self.found.into_iter().map(|(_, entry)| entry).collect()
+    }
 }
 
 /// Of numbers and room names, so it is short.
@@ -112,6 +152,21 @@ mod tests {
             [(("red", 1), &*token), (("blue", 1), "forged"), (("blue", 1), &token[1..]), (("blue", 1), "ü")]
         {
             assert!(tokens.read(&query, token).is_err(), "{token}");
+        }
+    }
+
+    #[test]
+    fn smallest_are_those_of_a_sorted_list() {
+        for count in [0, 1, 7, 100, 5000] {
+            let mut smallest = Smallest::new(count);
+            let mut all: Vec<u32> = (0..2000).map(|n| n * 7919 % 2003).collect();
+            for n in &all {
+                smallest.add(*n, *n);
+                assert!(smallest.found.len() <= 2 * count + 64);
+            }
+            all.sort_unstable();
+            all.truncate(count);
+            assert_eq!(smallest.in_order(), all);
         }
     }
 

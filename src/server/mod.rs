@@ -11,6 +11,7 @@ use crate::drain::{Drain, Phase, Stages};
 use crate::health;
 use crate::http::Endpoints;
 use crate::hub::{self, Hub, LaneTask};
+use crate::rpc::lists::{ListThread, Lists};
 use crate::rpc::page::Tokens;
 use crate::telemetry::LogControl;
 use crate::transport::{
@@ -100,12 +101,14 @@ impl Server {
         let Self { config, log, chat, admin, metrics, mut critical } = self;
         let health = health::Reporter::not_serving();
         let (hub, lanes) = Hub::new(hub::Limits::of(&config), config.workers);
+        let list_thread = ListThread::start()?;
         let plane = Plane {
             health: health.clone(),
             methods: methods(config.max_message_bytes),
             limits: Arc::new(transport_limits(&config)),
             failed: CancellationToken::new(),
             tokens: Arc::default(),
+            lists: list_thread.for_clients(),
         };
         let census = Arc::new(TransportCensus::default());
         let start = |lane| start_worker(&config, &hub, &plane, lane, critical.take());
@@ -119,8 +122,15 @@ impl Server {
             max_message_bytes: config.max_message_bytes,
             stopping: stopping.clone(),
         };
-        let operators =
-            Admin::new(hub.clone(), Said::new, Arc::clone(&census), log.clone(), drain.clone(), about);
+        let operators = Admin::new(
+            hub.clone(),
+            Said::new,
+            Arc::clone(&census),
+            log.clone(),
+            drain.clone(),
+            list_thread.for_operators(),
+            about,
+        );
         let observed = Observed {
             hub: hub.clone(),
             transports: Arc::clone(&census),
@@ -194,6 +204,7 @@ struct Plane {
     /// Cancelled when a worker has failed.
     failed: CancellationToken,
     tokens: Arc<Tokens>,
+    lists: Lists,
 }
 
 impl Plane {
@@ -217,6 +228,7 @@ fn start_worker(
             lane.id(),
             config.max_message_bytes,
             Arc::clone(&plane.tokens),
+            plane.lists.clone(),
             plane.common_services(CHAT_SERVICES),
         ),
         limits: Arc::clone(&plane.limits),

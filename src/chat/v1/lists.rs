@@ -1,18 +1,28 @@
-//! Lists by page: what was said, who is here, which rooms there are.
+//! Lists by page: what was said, who is here, which rooms there are. They run where [`crate::rpc::lists`] lets them, and
+//! pause as it demands.
 
 use super::{body, checked};
 use crate::chat::said::{Said, position};
 use crate::hub::{Cursor, Gap, Hub, NoStart, Place, Position, Refused, Room, Start};
+use crate::rpc::lists::Slice;
 use crate::rpc::not_found;
-use crate::rpc::page::{self, Tokens};
+use crate::rpc::page::{self, Smallest, Tokens};
 use crate::wire::v1 as api;
 use prost::Message as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tonic::Status;
 
-/// A page of events ends after this many bytes, so that it stays below the 4 MiB that gRPC clients take.
-const EVENTS_BYTES_MAX: usize = 1024 * 1024;
+/// A page of events ends after this many bytes. Far below the 4 MiB that gRPC clients take: a page is encoded on the thread
+/// that serves members, a quarter of a MiB in about 0.1 ms, and is held until it has been read.
+const EVENTS_BYTES_MAX: usize = 256 * 1024;
+
+/// A page of events ends after this many have been looked at, wanted or not: about a millisecond's work. It may then be
+/// short or empty, and has a token for the next (AIP-158).
+const EVENTS_LOOKED_AT_MAX: usize = 8192;
+
+/// Segments between two pauses: of the shortest messages a segment has thousands, 0.1 ms' work.
+const SEGMENTS_AT_ONCE: u64 = 4;
 
 /// The room of this name, which must be there.
 fn the_room(hub: &Hub<Said>, name: &str) -> Result<Arc<Room<Said>>, Status> {
@@ -20,39 +30,48 @@ fn the_room(hub: &Hub<Said>, name: &str) -> Result<Arc<Room<Said>>, Status> {
     hub.room(&name).ok_or_else(|| not_found("room", name.as_str()))
 }
 
-pub(super) fn events(
-    hub: &Hub<Said>,
-    tokens: &Tokens,
-    request: &api::ListEventsRequest,
+pub(super) async fn events(
+    hub: Hub<Said>,
+    tokens: Arc<Tokens>,
+    request: api::ListEventsRequest,
 ) -> Result<api::ListEventsResponse, Status> {
     let size = page::size(request.page_size)?;
     let kinds = checked::kinds("kinds", &request.kinds)?;
     let (start, strict) = checked::start("start", request.start.as_ref(), Start::Earliest)?;
-    let room = the_room(hub, &request.room)?;
+    let room = the_room(&hub, &request.room)?;
     // The rest of the request, which must stay the same.
     let query = format!("events {} {:?} {:?}", room.name(), request.start, request.kinds);
     let token = tokens.read(&query, &request.page_token)?;
     let from = token.as_deref().and_then(after).map_or(start, |after| after);
-    let (cursor, missing) = find(&room, from, strict)
+    let (mut next, missing) = find(&room, from, strict)
         .map_err(|refusal| crate::chat::status::of_refusal(&Refused::Start(refusal)))?;
-    let (mut events, mut bytes) = (Vec::new(), 0);
+    let (mut events, mut bytes, mut looked_at, mut is_full) = (Vec::new(), 0, 0, false);
     let wanted =
         |said: &Said| kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| **kind == *said.kind()));
-    let reached = room.log().visit(&cursor, |entry, stamp| {
-        let is_own = entry.place() == Place::Own;
-        // Looked at before it is copied: most of a log may be of other kinds.
-        let event = (is_own && wanted(&entry.message)).then(|| entry.message.event(stamp)).flatten();
-        let Some(event) = event else { return ControlFlow::Continue(()) };
-        let len = event.encoded_len();
-        if events.len() == size || !events.is_empty() && bytes + len > EVENTS_BYTES_MAX {
-            return ControlFlow::Break(());
+    let mut slice = Slice::default();
+    while !is_full && looked_at < EVENTS_LOOKED_AT_MAX {
+        let reached = room.log().visit(&next, SEGMENTS_AT_ONCE, |entry, stamp| {
+            looked_at += 1;
+            let is_own = entry.place() == Place::Own;
+            // Looked at before it is copied: most of a log may be of other kinds.
+            let event = (is_own && wanted(&entry.message)).then(|| entry.message.event(stamp)).flatten();
+            let Some(event) = event else { return ControlFlow::Continue(()) };
+            let len = event.encoded_len();
+            if events.len() == size || !events.is_empty() && bytes + len > EVENTS_BYTES_MAX {
+                is_full = true;
+                return ControlFlow::Break(());
+            }
+            bytes += len;
+            events.push(event);
+            ControlFlow::Continue(())
+        });
+        match reached {
+            Some(reached) if reached != next => next = reached,
+            // The tail; or trimmed between two looks, of which the next page tells.
+            _ => break,
         }
-        bytes += len;
-        events.push(event);
-        ControlFlow::Continue(())
-    });
-    // Trimmed between the two looks: the next page tells of it.
-    let next = reached.unwrap_or(cursor);
+        slice.pause().await;
+    }
     let more = next.offset < room.log().tail().offset;
     let next = Position { epoch: room.epoch(), offset: next.offset - 1 }.to_string();
     Ok(api::ListEventsResponse {
@@ -75,25 +94,29 @@ fn find(room: &Room<Said>, start: Start, strict: bool) -> Result<(Cursor, Option
     }
 }
 
-pub(super) fn members(
-    hub: &Hub<Said>,
-    tokens: &Tokens,
-    request: &api::ListMembersRequest,
+pub(super) async fn members(
+    hub: Hub<Said>,
+    tokens: Arc<Tokens>,
+    request: api::ListMembersRequest,
 ) -> Result<api::ListMembersResponse, Status> {
     let size = page::size(request.page_size)?;
-    let room = the_room(hub, &request.room)?;
+    let room = the_room(&hub, &request.room)?;
     let query = format!("members {}", room.name());
     let after = tokens.read(&query, &request.page_token)?;
     // A sealed token holds a number.
     let after: u64 = after.and_then(|after| after.parse().ok()).unwrap_or_default();
-    let (mut found, mut total_size) = (Vec::new(), 0);
-    room.for_each_member(|member| {
-        total_size += 1;
-        if member.number() > after {
-            found.push(Arc::clone(member));
+    let (mut found, mut total_size) = (Smallest::new(size + 1), 0);
+    let mut slice = Slice::default();
+    for block in room.member_blocks() {
+        for member in block.iter().filter(|member| !member.is_gone()) {
+            total_size += 1;
+            if member.number() > after {
+                found.add(member.number(), Arc::clone(member));
+            }
         }
-    });
-    found.sort_unstable_by_key(|member| member.number());
+        slice.pause().await;
+    }
+    let mut found = found.in_order();
     let more = found.len() > size;
     found.truncate(size);
     let last = found.last().map_or(after, |member| member.number());
@@ -108,26 +131,27 @@ pub(super) fn members(
     })
 }
 
-pub(super) fn rooms(
-    hub: &Hub<Said>,
-    tokens: &Tokens,
-    request: &api::ListRoomsRequest,
+pub(super) async fn rooms(
+    hub: Hub<Said>,
+    tokens: Arc<Tokens>,
+    request: api::ListRoomsRequest,
 ) -> Result<api::ListRoomsResponse, Status> {
     let size = page::size(request.page_size)?;
-    let rooms = page::by_name(hub.rooms(), |room| room.name().as_str(), size, tokens, &request.page_token)?;
-    let show = |room: &Arc<Room<Said>>| {
+    let after = |name: &str, count| hub.rooms_after(name, count);
+    let name = |room: &Arc<Room<Said>>| room.name().clone();
+    let found = page::by_name(hub.room_count(), after, name, size, &tokens, &request.page_token)?;
+    let mut rooms = Vec::with_capacity(found.page.len());
+    let mut slice = Slice::default();
+    for room in &found.page {
         let (log, epoch) = (room.log(), room.epoch());
         let oldest = position(Position { epoch, offset: log.oldest().offset });
-        api::Room {
+        rooms.push(api::Room {
             name: room.name().to_string(),
             members: room.members() as u64,
             last_position: Some(position(Position { epoch, offset: log.tail().offset - 1 })),
             oldest_position: Some(oldest),
-        }
-    };
-    Ok(api::ListRoomsResponse {
-        rooms: rooms.page.iter().map(show).collect(),
-        next_page_token: rooms.next_page_token,
-        total_size: rooms.total_size,
-    })
+        });
+        slice.pause().await;
+    }
+    Ok(api::ListRoomsResponse { rooms, next_page_token: found.next_page_token, total_size: found.total_size })
 }

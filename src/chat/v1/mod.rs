@@ -14,10 +14,13 @@ pub(super) use body::V1Body;
 use super::broadcast::open;
 use super::codec;
 use super::reply::Reply;
+use super::said::Said;
 use super::seat::{Caller, Door};
+use crate::hub::Hub;
+use crate::rpc::lists::Lists;
 use crate::rpc::no_such_method;
 use crate::rpc::page::Tokens;
-use crate::wire::v1::{self as api, chat_service_server};
+use crate::wire::v1::chat_service_server;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use prost::Message;
@@ -39,6 +42,7 @@ const LIST_ROOMS: &str = "/chatroom.v1.ChatService/ListRooms";
 pub(super) struct ChatService {
     door: Door,
     tokens: Arc<Tokens>,
+    lists: Lists,
 }
 
 impl NamedService for ChatService {
@@ -58,8 +62,8 @@ impl Answer {
 }
 
 impl ChatService {
-    pub(super) fn new(door: Door, tokens: Arc<Tokens>) -> Self {
-        Self { door, tokens }
+    pub(super) fn new(door: Door, tokens: Arc<Tokens>, lists: Lists) -> Self {
+        Self { door, tokens, lists }
     }
 
     pub(super) fn call(&self, request: Request<Body>) -> Answer {
@@ -72,26 +76,30 @@ impl ChatService {
                 self.unary(request, |publish| async move { talk::publish(&door, &peer, publish).await })
             }
             LIST_EVENTS | LIST_MEMBERS | LIST_ROOMS => match door.check_ban(&Caller::of("", &request)) {
-                Ok(()) => self.list(request),
+                Ok(()) => self.any_list(request),
                 Err(banned) => Answer::refuse(banned),
             },
             _ => Answer::refuse(no_such_method("chatroom.v1.ChatService has no such method")),
         }
     }
 
-    fn list(&self, request: Request<Body>) -> Answer {
-        let Self { door, tokens } = self.clone();
+    fn any_list(&self, request: Request<Body>) -> Answer {
         match request.uri().path() {
-            LIST_EVENTS => self.unary(request, move |list: api::ListEventsRequest| {
-                std::future::ready(lists::events(&door.hub, &tokens, &list))
-            }),
-            LIST_MEMBERS => self.unary(request, move |list: api::ListMembersRequest| {
-                std::future::ready(lists::members(&door.hub, &tokens, &list))
-            }),
-            _ => self.unary(request, move |list: api::ListRoomsRequest| {
-                std::future::ready(lists::rooms(&door.hub, &tokens, &list))
-            }),
+            LIST_EVENTS => self.list(request, lists::events),
+            LIST_MEMBERS => self.list(request, lists::members),
+            _ => self.list(request, lists::rooms),
         }
+    }
+
+    /// Has a list made where lists run.
+    fn list<Q, A, F>(&self, request: Request<Body>, list: fn(Hub<Said>, Arc<Tokens>, Q) -> F) -> Answer
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+        F: Future<Output = Result<A, Status>> + Send + 'static,
+    {
+        let Self { door, tokens, lists } = self.clone();
+        self.unary(request, move |query| async move { lists.run(list(door.hub, tokens, query)).await })
     }
 
     fn join(&self, request: Request<Body>) -> Result<Response<Reply>, Status> {
