@@ -94,7 +94,9 @@ async fn read(hub: &Hub<Text>, lane: LaneId, room: &RoomName, form: usize, messa
     let who = Introduction { id: ConnectionId::random(), ..Introduction::anonymous() };
     let mut joined = hub.join(lane, room, who, listening).unwrap();
     while joined.subscription.delivered().offset < messages {
-        let Next::Frames(_) = poll_fn(|cx| joined.subscription.poll_next(cx)).await else { panic!("frames") };
+        let Next::Frames(_) = poll_fn(|cx| joined.subscription.poll_next(cx, usize::MAX)).await else {
+            panic!("frames")
+        };
     }
 }
 

@@ -2,26 +2,39 @@
 
 use super::show;
 use crate::hub::{Ban, Banned, Frame, Hub};
-use crate::rpc::page::{self, Tokens};
+use crate::rpc::page::{self, Smallest, Tokens};
 use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
 use api::remove_ban_request::Target;
 use std::net::IpAddr;
+use std::sync::Arc;
 use tonic::Status;
 
-pub(super) fn list<M: Frame>(
-    hub: &Hub<M>,
-    tokens: &Tokens,
-    request: &api::ListBansRequest,
+pub(super) async fn list<M: Frame>(
+    hub: Hub<M>,
+    tokens: Arc<Tokens>,
+    request: api::ListBansRequest,
 ) -> Result<api::ListBansResponse, Status> {
     let size = page::size(request.page_size)?;
-    // Addresses come before names, each in order.
-    let by_target = hub.bans().into_iter().map(|ban| (ban.banned.to_string(), ban)).collect();
-    let bans = page::by_name(by_target, |(target, _)| target.as_str(), size, tokens, &request.page_token)?;
+    let bans = hub.bans();
+    let total_size = bans.len();
+    let after = |target: &str, count| {
+        let mut first = Smallest::new(count);
+        for ban in bans {
+            // Addresses come before names, each in order.
+            let key = ban.banned.to_string();
+            if key.as_str() > target {
+                first.add(key, ban);
+            }
+        }
+        first.in_order()
+    };
+    let name = |ban: &Ban| ban.banned.to_string();
+    let found = page::by_name(total_size, after, name, size, &tokens, &request.page_token)?;
     Ok(api::ListBansResponse {
-        bans: bans.page.iter().map(|(_, ban)| show::ban(ban)).collect(),
-        next_page_token: bans.next_page_token,
-        total_size: bans.total_size,
+        bans: found.page.iter().map(show::ban).collect(),
+        next_page_token: found.next_page_token,
+        total_size: found.total_size,
     })
 }
 

@@ -195,7 +195,8 @@ impl<M: Frame> AdminService for Admin<M> {
         &self,
         request: Request<api::ListBansRequest>,
     ) -> Result<Response<api::ListBansResponse>, Status> {
-        bans::list(&self.hub, &self.tokens, request.get_ref()).map(Response::new)
+        let (hub, tokens) = (self.hub.clone(), Arc::clone(&self.tokens));
+        self.lists.run(bans::list(hub, tokens, request.into_inner())).await.map(Response::new)
     }
 
     async fn remove_ban(
