@@ -6,7 +6,7 @@ use chatroom::drain::{Drain, Stages};
 use chatroom::hub::{Frame, Hub, Introduction, LaneTask, Limits, Listening, RoomName, Stamp};
 use chatroom::server::Server;
 use chatroom::telemetry::{self, LogFormat};
-use chatroom::transport::{self, Methods, Worker};
+use chatroom::transport::{self, MethodLimits, Methods, Worker};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,9 @@ fn limits() -> Arc<transport::Limits> {
 }
 
 fn worker(failed: &CancellationToken) -> Worker<tonic::service::Routes> {
-    let methods = Methods::of(&[], |_| 1024).unwrap();
+    let methods =
+        Methods::of(&[], |_, _| MethodLimits { request_bytes: 1024, answer_bytes: 1024, silence: true })
+            .unwrap();
     let services = tonic::service::Routes::default();
     Worker { services, limits: limits(), methods, failed: failed.clone() }
 }

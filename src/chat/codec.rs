@@ -71,6 +71,7 @@ pub(super) enum Fault {
     /// The call or its transport broke; there is nobody to blame it on.
     Broken,
     TooLarge,
+    Late(String),
     Invalid(String),
 }
 
@@ -79,6 +80,7 @@ impl From<Status> for Fault {
         // tonic reports an oversized message as OUT_OF_RANGE, and errors of HTTP/2 with their source.
         match status.code() {
             Code::OutOfRange | Code::ResourceExhausted => Self::TooLarge,
+            Code::DeadlineExceeded => Self::Late(status.message().to_owned()),
             _ if std::error::Error::source(&status).is_some() => Self::Broken,
             Code::Cancelled => Self::Broken,
             _ => Self::Invalid(status.message().to_owned()),

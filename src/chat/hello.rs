@@ -92,6 +92,7 @@ fn listen(
                         // The response body is dropped at the same moment, and says so.
                         Fault::Broken => return,
                         Fault::TooLarge => (Departure::MessageTooLarge, codec::too_large(max)),
+                        Fault::Late(why) => (Departure::RequestIncomplete, why),
                         Fault::Invalid(why) => (Departure::InvalidMessage, why),
                     };
                     member.depart(departure, Some(detail));

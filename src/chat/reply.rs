@@ -43,6 +43,10 @@ impl ResponseBody for Reply {
             Self::Other { body } => ResponseBody::is_end_stream(body),
         }
     }
+
+    fn minds_request(&self) -> bool {
+        matches!(self, Self::Hello { .. } | Self::V1 { .. })
+    }
 }
 
 pub(super) fn trailers(status: &Status) -> HeaderMap {

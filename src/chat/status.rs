@@ -14,6 +14,7 @@ pub(super) fn retry_of(departure: Departure) -> Option<Duration> {
         | Departure::Cancelled
         | Departure::MessageTooLarge
         | Departure::InvalidMessage
+        | Departure::RequestIncomplete
         | Departure::Kicked => None,
     }
 }
@@ -25,6 +26,7 @@ pub(super) fn code_of(departure: Departure) -> Code {
         Departure::Cancelled => Code::Cancelled,
         Departure::SlowConsumer | Departure::MessageTooLarge => Code::ResourceExhausted,
         Departure::InvalidMessage => Code::Internal,
+        Departure::RequestIncomplete => Code::DeadlineExceeded,
         Departure::Kicked => Code::PermissionDenied,
         Departure::Shutdown => Code::Unavailable,
     }
@@ -43,6 +45,7 @@ pub(super) fn of_ending(ending: &Ending, delivered: Position, retry: Option<Dura
         }
         Departure::MessageTooLarge => words("the message is too large"),
         Departure::InvalidMessage => words("the message is invalid"),
+        Departure::RequestIncomplete => words("the message was not complete in time"),
         Departure::Kicked => words("removed by an operator"),
         Departure::Shutdown => words("the server is stopping"),
     };

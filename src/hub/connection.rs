@@ -280,9 +280,11 @@ impl<M: Frame> Subscription<M> {
 fn forfeits(departure: Departure) -> bool {
     match departure {
         Departure::Cancelled | Departure::SlowConsumer | Departure::Kicked => true,
-        Departure::Left | Departure::MessageTooLarge | Departure::InvalidMessage | Departure::Shutdown => {
-            false
-        }
+        Departure::Left
+        | Departure::MessageTooLarge
+        | Departure::InvalidMessage
+        | Departure::RequestIncomplete
+        | Departure::Shutdown => false,
     }
 }
 

@@ -32,6 +32,8 @@ departures! {
     MessageTooLarge = "message_too_large",
     /// The client sent something that is not a message of the contract.
     InvalidMessage = "invalid_message",
+    /// The client began a message and did not complete it in time.
+    RequestIncomplete = "request_incomplete",
     /// An operator ended the connection.
     Kicked = "kicked",
     /// The server is stopping.

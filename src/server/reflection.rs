@@ -3,7 +3,7 @@
 //! Reflection lists the services of its listener and health. It also knows the files of `google.rpc` whose messages are
 //! the details of our statuses, so that grpcurl and similar tools can show them.
 
-use crate::transport::Methods;
+use crate::transport::{MethodLimits, Methods};
 use crate::wire;
 use crate::wire::admin::admin_service_server;
 use prost::Message as _;
@@ -19,17 +19,29 @@ const COMMON_REQUEST_BYTES: usize = 4 * 1024;
 /// Bytes that a request to the admin service may have: a kick names up to 10,000 connections.
 const ADMIN_REQUEST_BYTES: usize = 1024 * 1024;
 
+/// Bytes that an answer may have: a page of a list, and all others.
+const PAGE_BYTES: usize = 256 * 1024;
+const ANSWER_BYTES: usize = 1024;
+
 /// The methods of all services, ours and the common ones.
 pub(super) fn methods(max_message_bytes: usize) -> Arc<Methods> {
     let reflection =
         [tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET];
-    let request_bytes = |service: &str| match service {
-        "grpc.health.v1.Health" => COMMON_REQUEST_BYTES,
-        reflection if reflection.starts_with("grpc.reflection.") => COMMON_REQUEST_BYTES,
-        admin_service_server::SERVICE_NAME => ADMIN_REQUEST_BYTES,
-        _ => max_message_bytes,
+    let limits = |service: &str, method: &str| {
+        let is_reflection = service.starts_with("grpc.reflection.");
+        MethodLimits {
+            request_bytes: match service {
+                "grpc.health.v1.Health" => COMMON_REQUEST_BYTES,
+                admin_service_server::SERVICE_NAME => ADMIN_REQUEST_BYTES,
+                _ if is_reflection => COMMON_REQUEST_BYTES,
+                _ => max_message_bytes,
+            },
+            answer_bytes: if method.starts_with("List") { PAGE_BYTES } else { ANSWER_BYTES },
+            // Who has no question any more can come back; who listens to a chat cannot.
+            silence: !is_reflection,
+        }
     };
-    Methods::of(&[wire::DESCRIPTORS, reflection[0], reflection[1]], request_bytes).expect(BUILT_IN)
+    Methods::of(&[wire::DESCRIPTORS, reflection[0], reflection[1]], limits).expect(BUILT_IN)
 }
 
 /// Adds server reflection that lists these services and health.

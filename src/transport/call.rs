@@ -7,15 +7,20 @@ use super::waker::{Part, Parts};
 use super::windows::StreamWindow;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
-/// Bytes of answers that a peer may leave unread on one transport; beyond it, calls that are answered in one piece wait. One
-/// answer may exceed it.
+/// Bytes of answers that a peer may leave unread on one transport, those that are being made included; beyond it, calls that
+/// are answered in one piece wait. One answer may exceed it.
 const UNREAD_ANSWERS_MAX: usize = 1024 * 1024;
+/// The same on all transports of a listener; beyond it, calls whose answers are long are refused.
+pub(super) const ALL_UNREAD_ANSWERS_MAX: usize = 64 * UNREAD_ANSWERS_MAX;
+/// Calls that are woken each time there is more room.
+const WOKEN_FOR_ROOM: usize = 8;
 
 /// A transport's number: counted from 1 since the server began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,12 +61,6 @@ impl Call {
         let transport = &state.transport;
         Self { peer: transport.peer, transport: transport.id, handle: CallHandle(Arc::clone(state)) }
     }
-
-    /// Bytes of answers, on all transports of this listener, that their peers have not taken.
-    #[must_use]
-    pub fn unread_answer_bytes(&self) -> usize {
-        self.handle.0.transport.census.unread_answer_bytes()
-    }
 }
 
 /// Ends a call by force: its stream is reset, and its transport closed once no call is left on it, whatever the
@@ -94,6 +93,7 @@ pub(super) struct CallState {
     pub(super) window: StreamWindow,
     /// Wakes the stream; the same for all its life.
     waker: OnceLock<Waker>,
+    waits_for_room: AtomicBool,
     aborted: AtomicBool,
     closed: AtomicBool,
 }
@@ -104,6 +104,7 @@ impl CallState {
             transport: Arc::clone(transport),
             window: StreamWindow::default(),
             waker: OnceLock::new(),
+            waits_for_room: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         })
@@ -153,8 +154,10 @@ pub(super) struct Transport {
     calls_open: AtomicUsize,
     /// Bytes of answers that wait for the peer's windows.
     unread_answer_bytes: AtomicUsize,
-    /// Calls that begin when enough of these have been taken.
-    waiting: Mutex<Vec<Arc<CallState>>>,
+    /// The same that answers may have which are being made.
+    reserved: AtomicUsize,
+    /// Calls that begin when there is room for their answers.
+    waiting: Mutex<VecDeque<Arc<CallState>>>,
     going_away: AtomicBool,
     closes_when_idle: AtomicBool,
 }
@@ -170,6 +173,7 @@ impl Transport {
             calls_opened: AtomicU64::new(0),
             calls_open: AtomicUsize::new(0),
             unread_answer_bytes: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
             waiting: Mutex::default(),
             going_away: AtomicBool::new(false),
             closes_when_idle: AtomicBool::new(false),
@@ -189,13 +193,33 @@ impl Transport {
         self.unread_answer_bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether a call may begin whose answer comes in one piece. Otherwise it is woken when it may.
-    pub(super) fn may_answer(&self, call: &Arc<CallState>) -> bool {
-        if self.unread_answer_bytes() < UNREAD_ANSWERS_MAX {
-            return true;
+    /// Room for an answer of so many bytes, while it is being made. None: the call is woken when there is.
+    pub(super) fn reserve(self: &Arc<Self>, call: &Arc<CallState>, bytes: usize) -> Option<Reserved> {
+        let taken = self.unread_answer_bytes() + self.reserved.load(Ordering::Relaxed);
+        if taken > 0 && taken + bytes > UNREAD_ANSWERS_MAX {
+            if !call.waits_for_room.swap(true, Ordering::Relaxed) {
+                self.waiting.lock().push_back(Arc::clone(call));
+            }
+            return None;
         }
-        self.waiting.lock().push(Arc::clone(call));
-        false
+        self.reserved.fetch_add(bytes, Ordering::Relaxed);
+        Some(Reserved { bytes, transport: Arc::clone(self) })
+    }
+
+    /// Answers have been taken, or have turned out to be short.
+    fn has_room(&self) {
+        let mut waiting = self.waiting.lock();
+        let mut woken = 0;
+        // One that finds no room waits again, behind the others.
+        while woken < WOKEN_FOR_ROOM
+            && let Some(call) = waiting.pop_front()
+        {
+            call.waits_for_room.store(false, Ordering::Relaxed);
+            if !call.is_closed() {
+                call.wake();
+                woken += 1;
+            }
+        }
     }
 
     /// Whether something is on its way to the peer.
@@ -287,13 +311,23 @@ impl Rest {
 
     fn count_off(&self, len: usize) {
         if len > 0 {
-            let before = self.transport.unread_answer_bytes.fetch_sub(len, Ordering::Relaxed);
+            self.transport.unread_answer_bytes.fetch_sub(len, Ordering::Relaxed);
             self.transport.census.answers_read(len);
-            if before >= UNREAD_ANSWERS_MAX && before - len < UNREAD_ANSWERS_MAX {
-                let waiting = std::mem::take(&mut *self.transport.waiting.lock());
-                waiting.iter().for_each(|call| call.wake());
-            }
+            self.transport.has_room();
         }
+    }
+}
+
+/// Room for an answer that is being made, until this is dropped.
+pub(super) struct Reserved {
+    bytes: usize,
+    transport: Arc<Transport>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.transport.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.transport.has_room();
     }
 }
 

@@ -261,7 +261,7 @@ impl<S: Services> Connection<S> {
         let id = respond.stream_id().as_u32();
         let state = CallState::new(&self.transport);
         let (head, incoming) = request.into_parts();
-        let (incoming, body) = Request::new(incoming, rpc.request_bytes());
+        let (incoming, body) = Request::new(incoming, rpc.limits().request_bytes);
         let mut request = http::Request::from_parts(head, Body::new(body));
         request.extensions_mut().insert(Call::new(&state));
         self.by_id.insert(id, Arc::clone(&state));

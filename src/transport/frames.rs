@@ -17,11 +17,14 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 /// Bytes of one setting: its identifier and its value.
 const SETTING_LEN: usize = 6;
 
-/// What a frame without a message costs, in units of [`super::pace::Pace`].
-const COST: u32 = 1;
+/// What a frame without data costs, in units of [`super::pace::Pace`].
+const COST: u32 = 4;
+/// Data is bounded by flow control; but with so few bytes it is the frame that costs.
+const SHORT_DATA: usize = 64;
+const COST_OF_SHORT_DATA: u32 = 1;
 /// A reset comes with the stream that it ends, which costs hundred times as much as a bare frame; and a change of settings
 /// visits every open stream.
-const COST_OF_RESET_OR_SETTINGS: u32 = 100;
+const COST_OF_RESET_OR_SETTINGS: u32 = 100 * COST;
 
 /// What frames change.
 pub(super) trait Observer {
@@ -102,8 +105,8 @@ impl FrameScanner {
             }
         }
         match kind {
-            // Flow control bounds them, and what they say is bounded by its room.
-            DATA if len > 0 => 0,
+            DATA if len >= SHORT_DATA => 0,
+            DATA if len > 0 => COST_OF_SHORT_DATA,
             RST_STREAM => COST_OF_RESET_OR_SETTINGS,
             SETTINGS if flags & ACK == 0 => COST_OF_RESET_OR_SETTINGS,
             _ => COST,
@@ -202,7 +205,8 @@ mod tests {
         let bytes = connection();
         let scanned = FrameScanner::new().scan(&bytes, &mut frames, &mut seen);
         // Settings and reset; the acknowledgement, two window updates, headers, and data without data.
-        assert_eq!((scanned, frames), ((bytes.len(), 205), 92));
+        let cost = 2 * COST_OF_RESET_OR_SETTINGS + 5 * COST;
+        assert_eq!((scanned, frames), ((bytes.len(), cost), 92));
         assert_eq!(seen, changes());
     }
 
@@ -237,7 +241,7 @@ mod tests {
                 total += cost;
                 rest = later;
             }
-            prop_assert_eq!((seen, frames, total), (changes(), 92, 205));
+            prop_assert_eq!((seen, frames, total), (changes(), 92, 820));
         }
     }
 }

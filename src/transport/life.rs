@@ -77,6 +77,9 @@ impl Life {
         if self.stage == Stage::GoingAway {
             return self.poll_going_away(cx);
         }
+        if matches!(self.stage, Stage::Preface | Stage::FirstCall) && self.transport.has_had_calls() {
+            self.stage = Stage::Serving;
+        }
         loop {
             let due = self.due();
             if self.timer.deadline() != due {
@@ -116,7 +119,7 @@ impl Life {
         let has_called = self.transport.has_had_calls();
         match self.stage {
             Stage::Preface if !flow.has_preface() => return Some(Due::Close(Closed::NoPreface)),
-            Stage::Preface => self.stage = if has_called { Stage::Serving } else { Stage::FirstCall },
+            Stage::Preface => self.stage = Stage::FirstCall,
             Stage::FirstCall if !has_called => return Some(Due::Close(Closed::NoCall)),
             Stage::FirstCall => self.stage = Stage::Serving,
             Stage::Serving | Stage::GoingAway => {

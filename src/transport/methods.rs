@@ -46,23 +46,34 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
+/// What bounds the calls of a method.
+#[derive(Clone, Copy, Debug)]
+pub struct MethodLimits {
+    /// Bytes that each message of a request may have.
+    pub request_bytes: usize,
+    /// Bytes that an answer in one piece may have, about.
+    pub answer_bytes: usize,
+    /// A client that streams requests may be silent between them.
+    pub silence: bool,
+}
+
 struct Method {
     service: String,
     name: String,
     kind: &'static str,
-    request_bytes: usize,
+    limits: MethodLimits,
     started: Counter,
     handled: [Counter; CODES.len()],
     seconds: Histogram,
 }
 
 impl Method {
-    fn new(service: &str, name: &str, kind: &'static str, request_bytes: usize) -> Self {
+    fn new(service: &str, name: &str, kind: &'static str, limits: MethodLimits) -> Self {
         Self {
             service: service.to_owned(),
             name: name.to_owned(),
             kind,
-            request_bytes,
+            limits,
             started: Counter::default(),
             handled: std::array::from_fn(|_| Counter::default()),
             seconds: Histogram::new(HANDLING),
@@ -77,22 +88,21 @@ pub struct Methods {
 }
 
 impl Methods {
-    /// Knows the methods in these encoded `FileDescriptorSet`s, and one more for all unknown ones. Each message of a request
-    /// to a service may have as many bytes as `request_bytes` says.
+    /// Knows the methods in these encoded `FileDescriptorSet`s, and one more for all unknown ones. `limits` gives
+    /// what bounds the calls of a service's method, by their names.
     ///
     /// # Errors
     /// When one of them is no `FileDescriptorSet`.
     pub fn of(
         descriptors: &[&[u8]],
-        request_bytes: impl Fn(&str) -> usize,
+        limits: impl Fn(&str, &str) -> MethodLimits,
     ) -> Result<Arc<Self>, prost::DecodeError> {
-        let mut methods = vec![Method::new("unknown", "unknown", "unary", request_bytes(""))];
+        let mut methods = vec![Method::new("unknown", "unknown", "unary", limits("", ""))];
         let mut by_path = HashMap::new();
         for set in descriptors {
             for file in prost_types::FileDescriptorSet::decode(*set)?.file {
                 for service in &file.service {
                     let name = format!("{}.{}", file.package(), service.name());
-                    let request_bytes = request_bytes(&name);
                     for method in &service.method {
                         let kind = match (method.client_streaming(), method.server_streaming()) {
                             (false, false) => "unary",
@@ -101,7 +111,7 @@ impl Methods {
                             (true, true) => "bidi_stream",
                         };
                         by_path.entry(format!("/{name}/{}", method.name())).or_insert(methods.len());
-                        methods.push(Method::new(&name, method.name(), kind, request_bytes));
+                        methods.push(Method::new(&name, method.name(), kind, limits(&name, method.name())));
                     }
                 }
             }
@@ -160,9 +170,13 @@ impl Rpc {
         if self.method().kind == "unary" { CallKind::Unary } else { CallKind::Stream }
     }
 
-    /// Bytes that each message of the request may have.
-    pub(super) fn request_bytes(&self) -> usize {
-        self.method().request_bytes
+    /// Whether the whole request is one message.
+    pub(super) fn has_one_request(&self) -> bool {
+        matches!(self.method().kind, "unary" | "server_stream")
+    }
+
+    pub(super) fn limits(&self) -> MethodLimits {
+        self.method().limits
     }
 
     fn ends(&mut self, code: Code) {

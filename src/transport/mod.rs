@@ -30,7 +30,7 @@ pub use accept::Acceptor;
 pub use call::{Call, CallHandle, TransportId};
 pub use connection::{Limits, Services};
 pub use listener::{ListenError, Listener, open_file_limit, prepare};
-pub use methods::Methods;
+pub use methods::{MethodLimits, Methods};
 pub use response::{Chunk, ResponseBody};
 pub use stats::{Refusal, TransportCensus};
 pub use worker::{Worker, WorkerHandle};

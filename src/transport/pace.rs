@@ -1,15 +1,15 @@
-//! How fast a transport may send frames that carry no message.
+//! How fast a transport may send frames that cost more than the data in them.
 //!
-//! A token bucket (one unit for a bare frame, see [`super::frames`]) that never refuses: a peer that is ahead of it is
+//! A token bucket (four units for a frame without data, see [`super::frames`]) that never refuses: a peer that is ahead of it is
 //! read later, so that TCP slows it, and its neighbours on other transports do not notice. Honest clients stay far below.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Units a second: 20,000 window updates, pings or requests, or 200 resets.
-const RATE: u32 = 20_000;
+/// Units a second: 80,000 frames with a few bytes of data, or 20,000 window updates, pings or requests, or 200 resets.
+const RATE: u32 = 80_000;
 /// Units at once: a client may open and drop 1,000 calls in a loop.
-const BURST: u32 = 100_000;
+const BURST: u32 = 400_000;
 
 pub(super) struct Pace {
     left: f64,

@@ -90,13 +90,15 @@ pub(super) struct Request {
     message_bytes_max: usize,
     ended: bool,
     failed: bool,
+    /// Why the transport has failed it, until the call is told.
+    failure: Option<Status>,
 }
 
 /// What has become of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// More may come.
-    Open,
+    /// More may come, after as many messages.
+    Open(u64),
     /// The message of this number has begun, and is to be complete in time.
     WithinMessage(u64),
     /// All of it has come, or no more is wanted.
@@ -115,7 +117,7 @@ impl Request {
         let buffer = Arc::new(Mutex::new(buffer));
         let body = RequestBody(Arc::clone(&buffer));
         let framing = Framing::default();
-        (Self { stream, buffer, framing, message_bytes_max, ended, failed: false }, body)
+        (Self { stream, buffer, framing, message_bytes_max, ended, failed: false, failure: None }, body)
     }
 
     /// Whether the peer has ended it.
@@ -142,7 +144,7 @@ impl Request {
                 Poll::Pending if self.framing.is_within_message() => {
                     return Progress::WithinMessage(self.framing.messages);
                 }
-                Poll::Pending => return Progress::Open,
+                Poll::Pending => return Progress::Open(self.framing.messages),
             }
         }
         Progress::Complete
@@ -155,7 +157,7 @@ impl Request {
         if let Err(len) = self.framing.follow(data, self.message_bytes_max) {
             let max = self.message_bytes_max;
             let words = format!("a message may have at most {max} bytes, not {len}");
-            self.fail(refused(Code::ResourceExhausted, words, "MESSAGE_TOO_LARGE", &[], None));
+            self.refuse(refused(Code::ResourceExhausted, words, "MESSAGE_TOO_LARGE", &[], None));
             return self.discard(data.len());
         }
         let mut buffer = self.buffer.lock();
@@ -174,8 +176,19 @@ impl Request {
         let _ = self.stream.flow_control().release_capacity(bytes);
     }
 
+    /// Fails it for what the peer did or did not send.
+    fn refuse(&mut self, status: Status) {
+        self.failure = Some(status.clone());
+        self.fail(status);
+    }
+
+    /// Why the transport has failed the request, once.
+    pub(super) fn take_failure(&mut self) -> Option<Status> {
+        self.failure.take()
+    }
+
     /// Has the service find an error where the rest of the request should be; what comes from now on is discarded.
-    pub(super) fn fail(&mut self, status: Status) {
+    fn fail(&mut self, status: Status) {
         self.failed = true;
         let mut buffer = self.buffer.lock();
         if !buffer.ended {
@@ -193,7 +206,7 @@ impl Request {
     /// The request was not complete in time.
     pub(super) fn fail_late(&mut self, within: Duration) {
         let words = format!("the request was not complete within {within:?}");
-        self.fail(refused(Code::DeadlineExceeded, words, "REQUEST_INCOMPLETE", &[], None));
+        self.refuse(refused(Code::DeadlineExceeded, words, "REQUEST_INCOMPLETE", &[], None));
     }
 
     /// The response is complete: reads what still comes, and lets the peer end its request by itself.

@@ -36,6 +36,12 @@ pub trait ResponseBody: Send + 'static {
     fn is_end_stream(&self) -> bool {
         false
     }
+
+    /// Whether it ends by itself, with a status of its own, when the request turns out to be wrong or late. Else the
+    /// transport ends it with its own.
+    fn minds_request(&self) -> bool {
+        false
+    }
 }
 
 /// Answers of tonic's services: data of any size, sent in parts.

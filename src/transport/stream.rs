@@ -12,7 +12,7 @@
 //! CANCEL of that for their own client (`HAProxy` before 3.0), and gRPC's C core then reports CANCELLED instead of the
 //! status; so the peer gets a moment to end it by itself.
 
-use super::call::{CallState, OpenCall, Rest};
+use super::call::{ALL_UNREAD_ANSWERS_MAX, CallState, OpenCall, Reserved, Rest};
 use super::in_flight::InFlightData;
 use super::methods::Rpc;
 use super::request::{Progress, Request};
@@ -21,6 +21,7 @@ use super::stats::{CallKind, CountedCall};
 use super::timeout;
 use super::windows::Grant;
 use super::{Limits, Services};
+use crate::rpc::{refused, retry_after};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
@@ -31,14 +32,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 /// How long a peer may take to end its request once it has the whole response.
 const HOLD: Duration = Duration::from_secs(1);
 
 /// Bytes of one DATA frame's worth of messages, and of what a stream hands to HTTP/2 before others have their turn.
 const TURN_BYTES: usize = 64 * 1024;
+
+/// Bytes from which on an answer is long.
+const LONG_ANSWER: usize = 64 * 1024;
 
 pin_project! {
     /// The future of one call; it returns the number of its stream.
@@ -69,6 +73,8 @@ struct Exchange {
     rest: Rest,
     rpc: Option<Rpc>,
     deadlines: Deadlines,
+    /// Room for the answer, until it is there.
+    reserved: Option<Reserved>,
     /// Both until the response is complete.
     open: Option<(OpenCall, CountedCall)>,
 }
@@ -78,7 +84,16 @@ enum Output {
     Body(SendStream<InFlightData>),
 }
 
+/// Whether a service may have a call.
+enum Begin {
+    Now,
+    /// The call is woken when it may.
+    Later,
+    Never,
+}
+
 /// How a poll of a stage ends.
+#[derive(PartialEq, Eq)]
 enum Step {
     /// To the next stage.
     Next,
@@ -86,6 +101,23 @@ enum Step {
     Sent,
     /// The call is over, however it ended.
     Over,
+}
+
+/// The refusal of a call whose answer there is no room for.
+fn answers_unread() -> Status {
+    let words = "too many answers have not been read";
+    refused(Code::ResourceExhausted, words, "ANSWERS_UNREAD", &[], Some(retry_after()))
+}
+
+impl<S: Services> Stage<S> {
+    /// Whether the response ends by itself when the request is wrong or late.
+    fn minds_request(&self) -> bool {
+        match self {
+            Self::Sending { body } => body.minds_request(),
+            Self::Waiting { .. } | Self::Answering { .. } => false,
+            Self::Holding => true,
+        }
+    }
 }
 
 impl<S: Services> Stream<S> {
@@ -98,11 +130,20 @@ impl<S: Services> Stream<S> {
     ) -> Self {
         let NewCall { id, state, request: incoming, respond, open } = call;
         let rest = Rest::new(&state.transport);
-        let deadlines = Deadlines::new(rpc.kind(), &incoming, &request, limits);
+        let deadlines = Deadlines::new(&rpc, &incoming, &request, limits);
         let output = Output::Head(respond);
         let rpc = Some(rpc);
-        let exchange =
-            Exchange { id, state, request: incoming, output, rest, rpc, deadlines, open: Some(open) };
+        let exchange = Exchange {
+            id,
+            state,
+            request: incoming,
+            output,
+            rest,
+            rpc,
+            deadlines,
+            reserved: None,
+            open: Some(open),
+        };
         Self { stage: Stage::Waiting { waiting: Some(Box::new((request, services))) }, exchange }
     }
 }
@@ -133,18 +174,32 @@ impl<S: Services> Future for Stream<S> {
         }
         exchange.deadlines.request_is(progress);
         loop {
+            if let Some(status) = exchange.request.take_failure()
+                && !this.stage.minds_request()
+            {
+                if exchange.refuse(&status) == Step::Over {
+                    return exchange.is_over();
+                }
+                this.stage.set(Stage::Holding);
+                exchange.hold();
+            }
             let step = match this.stage.as_mut().project() {
-                StageProjection::Waiting { waiting } => match waiting.take_if(|_| exchange.may_begin()) {
-                    None => Poll::Pending,
-                    Some(begins) => {
-                        let (request, mut services) = *begins;
-                        let response = Box::pin(services.call(request));
-                        this.stage.set(Stage::Answering { response });
-                        Poll::Ready(Step::Next)
-                    }
+                StageProjection::Waiting { waiting } => match exchange.begin() {
+                    Begin::Later => exchange.poll_reset(cx),
+                    Begin::Never => Poll::Ready(exchange.refuse(&answers_unread())),
+                    Begin::Now => match waiting.take() {
+                        None => Poll::Ready(Step::Over),
+                        Some(begins) => {
+                            let (request, mut services) = *begins;
+                            let response = Box::pin(services.call(request));
+                            this.stage.set(Stage::Answering { response });
+                            Poll::Ready(Step::Next)
+                        }
+                    },
                 },
                 StageProjection::Answering { response } => match response.as_mut().poll(cx) {
                     Poll::Ready(Ok(response)) => {
+                        exchange.reserved = None;
                         let (head, body) = response.into_parts();
                         let ends = body.is_end_stream();
                         let step = exchange.send_head(Response::from_parts(head, ()), ends);
@@ -170,7 +225,14 @@ impl<S: Services> Future for Stream<S> {
                     Late::Request => exchange.request_is_late(),
                     Late::Call => {
                         let status = Status::deadline_exceeded("the deadline of the call has passed");
-                        if matches!(exchange.refuse(&status), Step::Over) {
+                        if exchange.refuse(&status) == Step::Over {
+                            return exchange.is_over();
+                        }
+                        this.stage.set(Stage::Holding);
+                        exchange.hold();
+                    }
+                    Late::Room => {
+                        if exchange.refuse(&answers_unread()) == Step::Over {
                             return exchange.is_over();
                         }
                         this.stage.set(Stage::Holding);
@@ -205,20 +267,34 @@ impl Exchange {
     fn hold(&mut self) {
         self.state.close();
         self.rpc = None;
+        self.reserved = None;
         self.open = None;
         self.request.hold();
         self.deadlines.hold();
     }
 
-    /// Whether the service may have the call now; if not, the call is woken when it may.
-    fn may_begin(&self) -> bool {
-        let is_unary = self.rpc.as_ref().is_some_and(|rpc| rpc.kind() == CallKind::Unary);
-        !is_unary || self.state.transport.may_answer(&self.state)
+    /// Whether the service may have the call now. An answer in one piece needs room.
+    fn begin(&mut self) -> Begin {
+        let Some(rpc) = self.rpc.as_ref().filter(|rpc| rpc.kind() == CallKind::Unary) else {
+            return Begin::Now;
+        };
+        let bytes = rpc.limits().answer_bytes;
+        let transport = &self.state.transport;
+        if bytes >= LONG_ANSWER && transport.census.unread_answer_bytes() >= ALL_UNREAD_ANSWERS_MAX {
+            return Begin::Never;
+        }
+        self.reserved = transport.reserve(&self.state, bytes);
+        if self.reserved.is_none() {
+            self.deadlines.wait_for_room();
+            return Begin::Later;
+        }
+        self.deadlines.room = None;
+        Begin::Now
     }
 
     fn request_is_late(&mut self) {
         let request_time = self.deadlines.limits.request_deadline;
-        if !self.deadlines.whole && self.request.waits_for_service() {
+        if self.deadlines.expected == Expected::Messages && self.request.waits_for_service() {
             // The service has not granted the rest: it is not the peer that is late.
             self.deadlines.request = Some(Instant::now() + request_time);
         } else {
@@ -372,37 +448,55 @@ enum Late {
     Request,
     /// The call has not ended before the deadline that its client gave.
     Call,
+    /// The peer has not taken the answers before this one.
+    Room,
     /// The peer has taken nothing of what waits for it.
     Peer,
     /// The peer has not ended its request although it has the response.
     Hold,
 }
 
+/// What of a request is to come in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// All of it.
+    Whole,
+    /// Each message that has begun.
+    Messages,
+    /// One message after the other.
+    NextMessage,
+}
+
 /// The deadlines of a call. Most calls wait for none of them: then there is no timer.
 struct Deadlines {
     limits: Arc<Limits>,
-    /// The whole request is to come in time, not only each message.
-    whole: bool,
-    /// The message that is to be complete at `request`.
+    expected: Expected,
+    /// The number of the message that is to be complete at `request`.
     message: u64,
     request: Option<Instant>,
     call: Option<Instant>,
+    room: Option<Instant>,
     peer: Option<Instant>,
     hold: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadlines {
-    fn new(kind: CallKind, incoming: &Request, request: &http::Request<Body>, limits: &Arc<Limits>) -> Self {
-        let whole = kind == CallKind::Unary;
-        let request_time = limits.request_deadline;
+    fn new(rpc: &Rpc, incoming: &Request, request: &http::Request<Body>, limits: &Arc<Limits>) -> Self {
+        let expected = match (rpc.has_one_request(), rpc.limits().silence) {
+            (true, _) => Expected::Whole,
+            (false, true) => Expected::Messages,
+            (false, false) => Expected::NextMessage,
+        };
         let at = |after| Instant::now() + after;
+        let is_due = expected != Expected::Messages && !incoming.has_ended();
         Self {
             limits: Arc::clone(limits),
-            whole,
+            expected,
             message: 0,
-            request: (whole && !incoming.has_ended()).then(|| at(request_time)),
+            request: is_due.then(|| at(limits.request_deadline)),
             call: timeout::of(request.headers()).map(at),
+            room: None,
             peer: None,
             hold: None,
             timer: None,
@@ -410,17 +504,32 @@ impl Deadlines {
     }
 
     fn request_is(&mut self, progress: Progress) {
-        match progress {
-            Progress::Complete | Progress::Gone => self.request = None,
-            Progress::Open if !self.whole => self.request = None,
-            Progress::WithinMessage(message)
-                if !self.whole && (self.request.is_none() || message != self.message) =>
-            {
-                self.message = message;
-                self.request = Some(Instant::now() + self.limits.request_deadline);
+        match (progress, self.expected) {
+            (Progress::Complete | Progress::Gone, _) => self.request = None,
+            (_, Expected::Whole) => {}
+            (Progress::Open(_), Expected::Messages) => self.request = None,
+            (Progress::WithinMessage(message), Expected::Messages) => {
+                if self.request.is_none() || message != self.message {
+                    self.expect(message);
+                }
             }
-            Progress::Open | Progress::WithinMessage(_) => {}
+            (Progress::WithinMessage(_), Expected::NextMessage) => {}
+            (Progress::Open(messages), Expected::NextMessage) => {
+                if messages != self.message {
+                    self.expect(messages);
+                }
+            }
         }
+    }
+
+    fn expect(&mut self, message: u64) {
+        self.message = message;
+        self.request = Some(Instant::now() + self.limits.request_deadline);
+    }
+
+    /// The peer takes the answers before this one in time, or there is none.
+    fn wait_for_room(&mut self) {
+        self.room.get_or_insert_with(|| Instant::now() + self.limits.request_deadline);
     }
 
     /// The peer has taken something, and whether more waits for it.
@@ -430,7 +539,10 @@ impl Deadlines {
 
     /// Only the end of the request is waited for.
     fn hold(&mut self) {
-        (self.request, self.call, self.peer) = (None, None, None);
+        self.request = None;
+        self.call = None;
+        self.room = None;
+        self.peer = None;
         self.hold = Some(Instant::now() + HOLD);
     }
 
@@ -439,6 +551,7 @@ impl Deadlines {
         let all = [
             (&mut self.request, Late::Request),
             (&mut self.call, Late::Call),
+            (&mut self.room, Late::Room),
             (&mut self.peer, Late::Peer),
             (&mut self.hold, Late::Hold),
         ];

@@ -73,6 +73,7 @@ pub(super) async fn first<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<
         Ok(Ok(None)) => Err(invalid("request", "the call ended without one")),
         Ok(Err(status)) => Err(match Fault::from(status) {
             Fault::TooLarge => too_large(max),
+            Fault::Late(why) => refused(Code::DeadlineExceeded, why, "REQUEST_INCOMPLETE", &[], None),
             Fault::Invalid(why) => invalid_message(why),
             Fault::Broken => Status::cancelled("the call was cancelled"),
         }),
@@ -152,6 +153,10 @@ impl Talk {
                     Fault::Broken => return,
                     Fault::TooLarge => {
                         member.depart(Departure::MessageTooLarge, Some(codec::too_large(self.max)));
+                        return;
+                    }
+                    Fault::Late(why) => {
+                        member.depart(Departure::RequestIncomplete, Some(why));
                         return;
                     }
                     Fault::Invalid(why) => Err(invalid_message(why)),
