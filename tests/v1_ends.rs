@@ -223,3 +223,16 @@ async fn comes(server: &Server) -> Result<(), Status> {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn a_subscriber_that_drops_its_call_leaves_before_the_next_message() {
+    let server = Server::start(&[]);
+    let mut ann = Guest::joins(&server, hello("blue")).await;
+    let request = SubscribeRequest { room: "blue".into(), display_name: "bob".into(), ..Default::default() };
+    let mut bob = Guest::subscribes(&server, request).await;
+    ann.is_heard("hi").await;
+    bob.hears("hi").await;
+    drop(bob);
+    let left = within(PATIENCE, "its leave", server.departure_of("bob")).await;
+    assert_eq!(left, "cancelled");
+}

@@ -73,6 +73,8 @@ struct Exchange {
     rest: Rest,
     rpc: Option<Rpc>,
     deadlines: Deadlines,
+    /// HTTP/2 wakes the call when the peer resets it.
+    watches_reset: bool,
     /// Room for the answer, until it is there.
     reserved: Option<Reserved>,
     /// Both until the response is complete.
@@ -141,6 +143,7 @@ impl<S: Services> Stream<S> {
             rest,
             rpc,
             deadlines,
+            watches_reset: false,
             reserved: None,
             open: Some(open),
         };
@@ -302,7 +305,19 @@ impl Exchange {
         }
     }
 
-    /// Whether the peer has given up a call whose request has ended.
+    /// Waits for what comes after so many bytes were `sent`, or for the peer to give up the call.
+    ///
+    /// HTTP/2 keeps the waker until then, so that it need not be left again with each frame; whatever else uses it up wakes
+    /// a poll that sends nothing.
+    fn wait(&mut self, sent: usize, cx: &mut Context<'_>) -> Poll<Step> {
+        if sent > 0 && self.watches_reset {
+            return Poll::Pending;
+        }
+        self.watches_reset = true;
+        self.poll_reset(cx)
+    }
+
+    /// Whether the peer has given up the call.
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         let reset = match &mut self.output {
             Output::Head(head) => head.poll_reset(cx),
@@ -370,7 +385,7 @@ impl Exchange {
                 let needed = self.rest.len();
                 let now =
                     if open > 0 { Grant::Now(open) } else { windows.ask_for_rest(&state, needed, blocked) };
-                let Grant::Now(open) = now else { return self.poll_reset(cx) };
+                let Grant::Now(open) = now else { return self.wait(sent, cx) };
                 if sent >= TURN_BYTES {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -385,8 +400,7 @@ impl Exchange {
             }
             let room = open.min(TURN_BYTES - sent);
             let needed = match body.as_mut().poll_chunk(cx, room) {
-                Poll::Pending if sent > 0 => return Poll::Pending,
-                Poll::Pending => return self.poll_reset(cx),
+                Poll::Pending => return self.wait(sent, cx),
                 Poll::Ready(Chunk::Data(data)) if data.len() <= room => {
                     sent += data.len();
                     if self.send_data(data).is_err() {
@@ -412,7 +426,7 @@ impl Exchange {
                 return Poll::Pending;
             }
             if needed > open && windows.ask(&state, needed, blocked) == Grant::Later {
-                return if sent > 0 { Poll::Pending } else { self.poll_reset(cx) };
+                return self.wait(sent, cx);
             }
             // As long as one frame's worth, or it goes out in parts.
             match body.as_mut().poll_chunk(cx, needed) {
