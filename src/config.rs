@@ -26,6 +26,12 @@ pub struct Settings {
     pub max_message_bytes: usize,
     /// Connections in all rooms together.
     pub max_connections: usize,
+    /// Connections in one room. None by default: a large room costs no more than many small ones with as many members in
+    /// all, and some rooms are meant for everyone.
+    pub max_connections_per_room: Option<usize>,
+    /// Connections from one address; of IPv6, from one /64 network. None by default: behind a proxy, or a company's or a
+    /// phone network's one address, thousands of clients are usual.
+    pub max_connections_per_address: Option<usize>,
     /// TCP connections.
     pub max_transports: usize,
     /// Calls at a time on one transport; beyond it clients queue.
@@ -93,6 +99,8 @@ impl Default for Settings {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_message_bytes: 64 * KIB as usize,
             max_connections: 50_000,
+            max_connections_per_room: None,
+            max_connections_per_address: None,
             max_transports: 10_000,
             max_streams: 1_000,
             max_rooms: 10_000,
@@ -207,6 +215,8 @@ impl Settings {
     /// Each setting by its flag's name, for people.
     #[must_use]
     pub fn by_name(&self) -> Vec<(&'static str, String)> {
+        let or_none =
+            |limit: Option<usize>| limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
         vec![
             ("listen", self.listen.to_string()),
             ("admin-listen", self.admin_listen.to_string()),
@@ -214,6 +224,8 @@ impl Settings {
             ("workers", self.workers.to_string()),
             ("max-message-bytes", self.max_message_bytes.to_string()),
             ("max-connections", self.max_connections.to_string()),
+            ("max-connections-per-room", or_none(self.max_connections_per_room)),
+            ("max-connections-per-address", or_none(self.max_connections_per_address)),
             ("max-transports", self.max_transports.to_string()),
             ("max-streams", self.max_streams.to_string()),
             ("max-rooms", self.max_rooms.to_string()),
@@ -267,6 +279,12 @@ impl Settings {
         within("workers", self.workers, 1, 64)?;
         within("max-message-bytes", self.max_message_bytes, 1, 4 << 20)?;
         within("max-connections", self.max_connections, 1, 10_000_000)?;
+        for (key, limit) in [
+            ("max-connections-per-room", self.max_connections_per_room),
+            ("max-connections-per-address", self.max_connections_per_address),
+        ] {
+            limit.map_or(Ok(()), |limit| within(key, limit, 1, 10_000_000))?;
+        }
         within("max-transports", self.max_transports, 1, 10_000_000)?;
         within("max-streams", self.max_streams, 1, 1_000_000)?;
         within("max-rooms", self.max_rooms, 1, 1_000_000)?;

@@ -62,7 +62,10 @@ pub(super) fn of_refusal(refusal: &Refused) -> Status {
             metadata.push(("until", humantime::format_rfc3339_seconds(*until).to_string()));
             (Code::PermissionDenied, "BANNED", false)
         }
-        Refused::Connections(_) => (Code::ResourceExhausted, "TOO_MANY_CONNECTIONS", true),
+        Refused::Connections(_) | Refused::ConnectionsOfAddress(_) => {
+            (Code::ResourceExhausted, "TOO_MANY_CONNECTIONS", true)
+        }
+        Refused::ConnectionsOfRoom(_) => (Code::ResourceExhausted, "ROOM_FULL", true),
         Refused::Rooms(_) | Refused::RoomsOfClient { .. } => {
             (Code::ResourceExhausted, "TOO_MANY_ROOMS", true)
         }

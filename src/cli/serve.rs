@@ -104,6 +104,12 @@ struct LimitArgs {
     /// Connections in all rooms together
     #[arg(long, env = "CHATROOM_MAX_CONNECTIONS", value_name = "N", default_value_t = defaults().max_connections)]
     max_connections: usize,
+    /// Connections in one room [default: no limit]
+    #[arg(long, env = "CHATROOM_MAX_CONNECTIONS_PER_ROOM", value_name = "N")]
+    max_connections_per_room: Option<usize>,
+    /// Connections from one address, of IPv6 from one /64 network; behind a proxy it is the proxy's [default: no limit]
+    #[arg(long, env = "CHATROOM_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    max_connections_per_address: Option<usize>,
     /// TCP connections [default: 10000, less if the open-file limit is low]
     #[arg(long, env = "CHATROOM_MAX_TRANSPORTS", value_name = "N")]
     max_transports: Option<usize>,
@@ -209,6 +215,8 @@ impl ServeArgs {
             workers: self.workers,
             max_message_bytes: bytes(limits.max_message_bytes),
             max_connections: limits.max_connections,
+            max_connections_per_room: limits.max_connections_per_room,
+            max_connections_per_address: limits.max_connections_per_address,
             max_transports: limits.max_transports.unwrap_or_else(|| transports_max(open_files)),
             max_streams: limits.max_streams,
             max_rooms: limits.max_rooms,

@@ -1,8 +1,14 @@
 //! Who came and why they went: counted once each, and told to those who watch.
 
+use super::creators::network;
 use super::departure::Departure;
 use super::frame::FORMS_MAX;
+use super::member::{Introduction, Member};
 use super::sight::{Event, Happening, Sight};
+use super::{Limits, Refused};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 use tokio::sync::broadcast;
@@ -16,6 +22,8 @@ pub struct Census {
     numbered: AtomicU64,
     /// Places that are taken, by who is here or is about to be.
     claimed: AtomicUsize,
+    /// The same by address; empty unless they are limited. Locked when one joins or leaves, never for a broadcast.
+    addresses: Mutex<HashMap<IpAddr, usize>>,
     forms: [OfForm; FORMS_MAX],
     events: broadcast::Sender<Event>,
 }
@@ -60,6 +68,7 @@ impl Default for Census {
         Self {
             numbered: AtomicU64::new(0),
             claimed: AtomicUsize::new(0),
+            addresses: Mutex::default(),
             forms: Default::default(),
             events: broadcast::Sender::new(EVENTS_KEPT),
         }
@@ -103,18 +112,40 @@ impl Census {
         self.events.subscribe()
     }
 
-    /// Claims a place for one more connection; false when `max` are here. It must then join or be given back.
-    pub(crate) fn claim(&self, max: usize) -> bool {
-        let more = |here| (here < max).then_some(here + 1);
-        self.claimed.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    /// Claims a place for one more connection. It must then join or be given back.
+    pub(crate) fn claim(&self, who: &Introduction, limits: &Limits) -> Result<(), Refused> {
+        let max = limits.connections;
+        let more = |here| (here < max).then(|| here + 1);
+        if self.claimed.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            return Err(Refused::Connections(max));
+        }
+        if let (Some(max), Some(peer)) = (limits.connections_per_address, who.peer) {
+            let mut addresses = self.addresses.lock();
+            let here = addresses.entry(network(peer.ip())).or_default();
+            if *here >= max {
+                self.claimed.fetch_sub(1, Ordering::AcqRel);
+                return Err(Refused::ConnectionsOfAddress(max));
+            }
+            *here += 1;
+        }
+        Ok(())
     }
 
     pub(crate) fn next_number(&self) -> u64 {
         self.numbered.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(crate) fn give_back(&self) {
+    /// Gives back the place of a connection from here.
+    pub(crate) fn give_back(&self, peer: Option<SocketAddr>) {
         self.claimed.fetch_sub(1, Ordering::AcqRel);
+        let Some(address) = peer.map(|peer| network(peer.ip())) else { return };
+        let mut addresses = self.addresses.lock();
+        if let Some(here) = addresses.get_mut(&address) {
+            *here -= 1;
+            if *here == 0 {
+                addresses.remove(&address);
+            }
+        }
     }
 
     pub(crate) fn joined(&self, form: usize, sight: impl FnOnce() -> Sight) {
@@ -123,10 +154,11 @@ impl Census {
         self.tell(Happening::Joined, sight);
     }
 
-    pub(crate) fn departed(&self, form: usize, departure: Departure, sight: impl FnOnce() -> Sight) {
+    pub(crate) fn departed(&self, member: &Member, departure: Departure, sight: impl FnOnce() -> Sight) {
+        let form = member.form();
         self.forms[form].departed[departure as usize].fetch_add(1, Ordering::Relaxed);
         self.forms[form].present.fetch_sub(1, Ordering::Relaxed);
-        self.give_back();
+        self.give_back(member.peer());
         self.tell(Happening::Left(departure), sight);
     }
 

@@ -72,6 +72,10 @@ use tokio::sync::Notify;
 pub struct Limits {
     /// Connections in all rooms together.
     pub connections: usize,
+    /// Connections in one room.
+    pub connections_per_room: Option<usize>,
+    /// Connections from one address; of IPv6, from one /64 network.
+    pub connections_per_address: Option<usize>,
     /// Rooms at a time, beside the lobby, whose place is reserved.
     pub rooms: usize,
     /// Rooms at a time that one client has created, by its transport and by its address.
@@ -109,6 +113,8 @@ impl Limits {
     pub fn of(settings: &Settings) -> Self {
         Self {
             connections: settings.max_connections,
+            connections_per_room: settings.max_connections_per_room,
+            connections_per_address: settings.max_connections_per_address,
             rooms: settings.max_rooms,
             rooms_per_client: settings.max_rooms_per_client,
             room_idle: settings.room_idle,
@@ -147,6 +153,12 @@ pub enum Refused {
     /// [`Limits::connections`] is met.
     #[error("the server has all the {0} connections it may have")]
     Connections(usize),
+    /// [`Limits::connections_per_address`] is met.
+    #[error("this address has all the {0} connections it may have")]
+    ConnectionsOfAddress(usize),
+    /// [`Limits::connections_per_room`] is met.
+    #[error("the room has all the {0} connections it may have")]
+    ConnectionsOfRoom(usize),
     /// [`Limits::rooms`] is met, the room does not exist yet, and no room is empty.
     #[error("the server has all the {0} rooms it may have, and somebody is in each of them")]
     Rooms(usize),
@@ -268,10 +280,14 @@ impl<M: Frame> Hub<M> {
     ) -> Result<Joined<M>, Refused> {
         let Shared { limits, census, .. } = &*self.shared;
         self.shared.bans.check(&who)?;
-        if !census.claim(limits.connections) {
-            return Err(Refused::Connections(limits.connections));
+        census.claim(&who, limits)?;
+        let peer = who.peer;
+        let room = self.enter(room, &who).inspect_err(|_| census.give_back(peer))?;
+        if !room.claim_connection() {
+            room.give_up();
+            census.give_back(peer);
+            return Err(Refused::ConnectionsOfRoom(limits.connections_per_room.unwrap_or(usize::MAX)));
         }
-        let room = self.enter(room, &who).inspect_err(|_| census.give_back())?;
         let Listening { start, strict, lens, presence, gaps } = listening;
         let (cursor, gap) = start
             .find(room.log())
@@ -280,8 +296,9 @@ impl<M: Frame> Hub<M> {
                 gap => Ok((cursor, gap)),
             })
             .map_err(|error| {
+                room.give_back_connection();
                 room.give_up();
-                census.give_back();
+                census.give_back(peer);
                 Refused::Start(error)
             })?;
         if let Some(gap) = gap {

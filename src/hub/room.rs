@@ -41,6 +41,9 @@ pub struct Room<M> {
     lanes: Arc<[Lane<M>]>,
     census: Arc<Census>,
     occupancy: Occupancy,
+    /// Connections that are in it or about to be, visitors not counted; and how many may be.
+    connections: AtomicUsize,
+    connections_max: usize,
     /// The room in the counts of the client that created it; the lobby is in nobody's.
     claim: Option<Claim>,
     /// How many members speak each wire form.
@@ -92,6 +95,8 @@ impl<M: Frame> Room<M> {
             lanes,
             census,
             occupancy: Occupancy::empty(),
+            connections: AtomicUsize::new(0),
+            connections_max: limits.connections_per_room.unwrap_or(usize::MAX),
             claim: None,
             speakers: Default::default(),
             attentive: AtomicUsize::new(0),
@@ -214,7 +219,20 @@ impl<M: Frame> Room<M> {
         self.occupancy.enter()
     }
 
-    /// Makes the member one of the room's; [`Room::enter`] came before, [`Room::leave`] must come after.
+    /// Claims one of the room's connections; false when all are taken. [`Room::leave`] gives it back.
+    pub(crate) fn claim_connection(&self) -> bool {
+        if self.connections.fetch_add(1, Ordering::AcqRel) < self.connections_max {
+            return true;
+        }
+        self.give_back_connection();
+        false
+    }
+
+    pub(crate) fn give_back_connection(&self) {
+        self.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Makes the member one of the room's; [`Room::enter`] and [`Room::claim_connection`] came before, [`Room::leave`] must come after.
     pub(crate) fn join(self: &Arc<Self>, member: Arc<Member>) {
         let (lane, manner) = (member.lane(), member.manner());
         self.speakers[manner.form].fetch_add(1, Ordering::AcqRel);
@@ -231,12 +249,13 @@ impl<M: Frame> Room<M> {
         // Before anybody is told: who has seen the end must not find the member again.
         member.goes();
         if let Some(ending) = member.ending() {
-            self.census.departed(member.form(), ending.departure, || self.sight(member));
+            self.census.departed(member, ending.departure, || self.sight(member));
         }
         let lane = member.lane();
         if self.members[lane].leave(Arc::clone(member)) {
             self.lanes[lane].push(Turn::Members(Arc::clone(self)));
         }
+        self.give_back_connection();
         let manner = member.manner();
         self.speakers[manner.form].fetch_sub(1, Ordering::AcqRel);
         if manner.presence && self.attentive.fetch_sub(1, Ordering::AcqRel) == 1 {
