@@ -2,6 +2,7 @@
 
 use super::show;
 use crate::hub::{Ban, Banned, Frame, Hub};
+use crate::rpc::lists::Slice;
 use crate::rpc::page::{self, Smallest, Tokens};
 use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
@@ -30,6 +31,8 @@ pub(super) async fn list<M: Frame>(
         first.in_order()
     };
     let name = |ban: &Ban| ban.banned.to_string();
+    // Others have their turn before what is next.
+    Slice::default().pause().await;
     let found = page::by_name(total_size, after, name, size, &tokens, &request.page_token)?;
     Ok(api::ListBansResponse {
         bans: found.page.iter().map(show::ban).collect(),

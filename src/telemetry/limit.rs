@@ -189,17 +189,21 @@ mod tests {
         admitted: Arc<Mutex<u64>>,
         #[expect(dead_code, reason = "held for its drop")]
         in_force: tracing::subscriber::DefaultGuard,
+        // After it, so that it is dropped later.
+        #[expect(dead_code, reason = "held for its drop")]
+        alone: parking_lot::MutexGuard<'static, ()>,
     }
 
     impl Stage {
         fn set() -> Self {
+            let alone = crate::telemetry::SUBSCRIBER_TESTS.lock();
             let limiter = Arc::new(Limiter::new(&["our::server", "our::operators"]));
             let now = Arc::new(Mutex::new(Instant::now()));
             let admitted = Arc::<Mutex<u64>>::default();
             let asks = Asks { limiter: limiter.clone(), now: now.clone(), admitted: admitted.clone() };
             let subscriber = tracing_subscriber::registry().with(asks);
             let in_force = tracing::subscriber::set_default(subscriber);
-            Self { limiter, now, admitted, in_force }
+            Self { limiter, now, admitted, in_force, alone }
         }
 
         fn pass(&self, time: Duration) {

@@ -150,3 +150,8 @@ impl Telemetry {
         }
     }
 }
+
+/// Held by tests that set a subscriber: `tracing` keeps for each call site whether anybody wants it, and a test that ends
+/// would change that under another.
+#[cfg(test)]
+static SUBSCRIBER_TESTS: parking_lot::Mutex<()> = parking_lot::Mutex::new(());

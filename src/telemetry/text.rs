@@ -71,6 +71,7 @@ mod tests {
             .with_ansi(ansi)
             .fmt_fields(fields())
             .with_writer(move || writer.clone());
+        let _alone = crate::telemetry::SUBSCRIBER_TESTS.lock();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         String::from_utf8(lines.0.lock().clone()).unwrap()
     }

@@ -158,7 +158,7 @@ impl<S: Services> Connection<S> {
             // What a stream hands over is within its windows, and is never more than this.
             .max_send_buffer_size(limits.message_bytes + FRAME_MAX as usize)
             .handshake(socket);
-        let waker = |part| PartWaker::new(part, &transport.parts);
+        let waker = |part| PartWaker::waker(part, &transport.parts);
         let wakers = Wakers { calls: waker(Part::Calls), http2: waker(Part::Http2), life: waker(Part::Life) };
         let life = Life::new(Arc::clone(&transport), Arc::clone(&limits));
         Self {

@@ -122,14 +122,15 @@ impl FrameScanner {
         }
         self.have = 0;
         self.values -= len;
-        let [a, b, c, d, e, f] = self.value;
+        let [id0, id1, value @ ..] = self.value;
         if is_window {
             let [.., s0, s1, s2, s3] = self.header;
             // The first bit of both is reserved.
             let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
-            to.window_update(stream, u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff);
-        } else if u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE {
-            to.initial_window(u32::from_be_bytes([c, d, e, f]));
+            let [i0, i1, i2, i3, ..] = self.value;
+            to.window_update(stream, u32::from_be_bytes([i0, i1, i2, i3]) & 0x7fff_ffff);
+        } else if u16::from_be_bytes([id0, id1]) == INITIAL_WINDOW_SIZE {
+            to.initial_window(u32::from_be_bytes(value));
         }
         if self.values == 0 {
             self.in_values = false;

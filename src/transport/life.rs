@@ -121,7 +121,6 @@ impl Life {
             Stage::Preface if !flow.has_preface() => return Some(Due::Close(Closed::NoPreface)),
             Stage::Preface => self.stage = Stage::FirstCall,
             Stage::FirstCall if !has_called => return Some(Due::Close(Closed::NoCall)),
-            Stage::FirstCall => self.stage = Stage::Serving,
             Stage::Serving | Stage::GoingAway => {
                 if self.idle_since.is_some_and(|since| now >= since + self.limits.idle) {
                     tracing::debug!(transport = %self.transport.id, "transport closed: it is idle");
@@ -135,7 +134,7 @@ impl Life {
                 }
             }
             Stage::Pinged(at) if flow.last_read() < at => return Some(Due::Close(Closed::NoPong)),
-            Stage::Pinged(_) => self.stage = Stage::Serving,
+            Stage::FirstCall | Stage::Pinged(_) => self.stage = Stage::Serving,
         }
         None
     }

@@ -9,6 +9,7 @@
 mod accept;
 mod call;
 mod connection;
+mod deadlines;
 mod frames;
 mod gate;
 mod in_flight;

@@ -13,12 +13,12 @@
 //! status; so the peer gets a moment to end it by itself.
 
 use super::call::{ALL_UNREAD_ANSWERS_MAX, CallState, OpenCall, Reserved, Rest};
+use super::deadlines::{Deadlines, Late};
 use super::in_flight::InFlightData;
 use super::methods::Rpc;
 use super::request::{Progress, Request};
 use super::response::{Chunk, ResponseBody};
 use super::stats::{CallKind, CountedCall};
-use super::timeout;
 use super::windows::Grant;
 use super::{Limits, Services};
 use crate::rpc::{refused, retry_after};
@@ -30,13 +30,8 @@ use pin_project_lite::pin_project;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::body::Body;
 use tonic::{Code, Status};
-
-/// How long a peer may take to end its request once it has the whole response.
-const HOLD: Duration = Duration::from_secs(1);
 
 /// Bytes of one DATA frame's worth of messages, and of what a stream hands to HTTP/2 before others have their turn.
 const TURN_BYTES: usize = 64 * 1024;
@@ -291,17 +286,13 @@ impl Exchange {
             self.deadlines.wait_for_room();
             return Begin::Later;
         }
-        self.deadlines.room = None;
+        self.deadlines.has_room();
         Begin::Now
     }
 
     fn request_is_late(&mut self) {
-        let request_time = self.deadlines.limits.request_deadline;
-        if self.deadlines.expected == Expected::Messages && self.request.waits_for_service() {
-            // The service has not granted the rest: it is not the peer that is late.
-            self.deadlines.request = Some(Instant::now() + request_time);
-        } else {
-            self.request.fail_late(request_time);
+        if self.deadlines.request_is_late(self.request.waits_for_service()) {
+            self.request.fail_late(self.deadlines.request_time());
         }
     }
 
@@ -452,134 +443,5 @@ impl Exchange {
         let nothing = self.state.in_flight(Bytes::new());
         let Output::Body(body) = &mut self.output else { return Step::Over };
         if body.send_data(nothing, true).is_ok() { Step::Sent } else { Step::Over }
-    }
-}
-
-/// What was not done in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Late {
-    /// The peer has not completed its request, or a message of it.
-    Request,
-    /// The call has not ended before the deadline that its client gave.
-    Call,
-    /// The peer has not taken the answers before this one.
-    Room,
-    /// The peer has taken nothing of what waits for it.
-    Peer,
-    /// The peer has not ended its request although it has the response.
-    Hold,
-}
-
-/// What of a request is to come in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expected {
-    /// All of it.
-    Whole,
-    /// Each message that has begun.
-    Messages,
-    /// One message after the other.
-    NextMessage,
-}
-
-/// The deadlines of a call. Most calls wait for none of them: then there is no timer.
-struct Deadlines {
-    limits: Arc<Limits>,
-    expected: Expected,
-    /// The number of the message that is to be complete at `request`.
-    message: u64,
-    request: Option<Instant>,
-    call: Option<Instant>,
-    room: Option<Instant>,
-    peer: Option<Instant>,
-    hold: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Deadlines {
-    fn new(rpc: &Rpc, incoming: &Request, request: &http::Request<Body>, limits: &Arc<Limits>) -> Self {
-        let expected = match (rpc.has_one_request(), rpc.limits().silence) {
-            (true, _) => Expected::Whole,
-            (false, true) => Expected::Messages,
-            (false, false) => Expected::NextMessage,
-        };
-        let at = |after| Instant::now() + after;
-        let is_due = expected != Expected::Messages && !incoming.has_ended();
-        Self {
-            limits: Arc::clone(limits),
-            expected,
-            message: 0,
-            request: is_due.then(|| at(limits.request_deadline)),
-            call: timeout::of(request.headers()).map(at),
-            room: None,
-            peer: None,
-            hold: None,
-            timer: None,
-        }
-    }
-
-    fn request_is(&mut self, progress: Progress) {
-        match (progress, self.expected) {
-            (Progress::Complete | Progress::Gone, _) => self.request = None,
-            (_, Expected::Whole) => {}
-            (Progress::Open(_), Expected::Messages) => self.request = None,
-            (Progress::WithinMessage(message), Expected::Messages) => {
-                if self.request.is_none() || message != self.message {
-                    self.expect(message);
-                }
-            }
-            (Progress::WithinMessage(_), Expected::NextMessage) => {}
-            (Progress::Open(messages), Expected::NextMessage) => {
-                if messages != self.message {
-                    self.expect(messages);
-                }
-            }
-        }
-    }
-
-    fn expect(&mut self, message: u64) {
-        self.message = message;
-        self.request = Some(Instant::now() + self.limits.request_deadline);
-    }
-
-    /// The peer takes the answers before this one in time, or there is none.
-    fn wait_for_room(&mut self) {
-        self.room.get_or_insert_with(|| Instant::now() + self.limits.request_deadline);
-    }
-
-    /// The peer has taken something, and whether more waits for it.
-    fn peer_moves(&mut self, more: bool) {
-        self.peer = more.then(|| Instant::now() + self.limits.response_stall);
-    }
-
-    /// Only the end of the request is waited for.
-    fn hold(&mut self) {
-        self.request = None;
-        self.call = None;
-        self.room = None;
-        self.peer = None;
-        self.hold = Some(Instant::now() + HOLD);
-    }
-
-    /// Ready with what is late, once for each deadline.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
-        let all = [
-            (&mut self.request, Late::Request),
-            (&mut self.call, Late::Call),
-            (&mut self.room, Late::Room),
-            (&mut self.peer, Late::Peer),
-            (&mut self.hold, Late::Hold),
-        ];
-        let set = all.into_iter().filter_map(|(at, late)| at.map(|time| (time, at, late)));
-        let Some((time, at, late)) = set.min_by_key(|(time, ..)| *time) else {
-            self.timer = None;
-            return Poll::Pending;
-        };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(time)));
-        if timer.deadline() != time {
-            timer.as_mut().reset(time);
-        }
-        ready!(timer.as_mut().poll(cx));
-        *at = None;
-        Poll::Ready(late)
     }
 }

@@ -106,7 +106,7 @@ pub(super) struct PartWaker {
 }
 
 impl PartWaker {
-    pub(super) fn new(part: Part, parts: &Arc<Parts>) -> Waker {
+    pub(super) fn waker(part: Part, parts: &Arc<Parts>) -> Waker {
         Waker::from(Arc::new(Self { part, parts: Arc::clone(parts) }))
     }
 }
@@ -159,7 +159,7 @@ mod tests {
         let (count, waker) = task();
         parts.begin(&waker);
         while parts.next().is_some() {}
-        PartWaker::new(Part::Calls, &parts).wake();
+        PartWaker::waker(Part::Calls, &parts).wake();
         parts.wake(Part::Life);
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         parts.begin(&waker);

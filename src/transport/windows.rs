@@ -90,7 +90,12 @@ pub(super) enum Grant {
 /// Of the transport's window any part will do, for whoever is first in the queue: streams that are not read hold on to much
 /// of it, and what the peer holds back of the rest may be less than it takes to send an update.
 fn threshold(needed: usize, initial: i64) -> i64 {
-    (needed as i64).min((initial + 1) / 2).max(1)
+    signed(needed).min((initial + 1) / 2).max(1)
+}
+
+/// Windows may be negative (RFC 9113, section 6.9.2); no message is longer than this can count.
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 impl Windows {
@@ -137,7 +142,7 @@ impl Windows {
             return Grant::Later;
         }
         // Both are positive: the thresholds are.
-        Grant::Now(self.connection().min(self.stream(stream)) as usize)
+        Grant::Now(usize::try_from(self.connection().min(self.stream(stream))).unwrap_or(0))
     }
 
     fn queue(&self, call: &Arc<CallState>, needed: usize, first: bool) {
@@ -148,29 +153,31 @@ impl Windows {
         stream.needed.store(needed, Ordering::Relaxed);
         let mut waiting = self.waiting.lock();
         if first {
-            waiting.push_front(Arc::clone(call))
+            waiting.push_front(Arc::clone(call));
         } else {
-            waiting.push_back(Arc::clone(call))
+            waiting.push_back(Arc::clone(call));
         }
         self.waiting_len.store(waiting.len(), Ordering::Relaxed);
     }
 
     /// So many bytes have been handed to HTTP/2.
     pub(super) fn take(&self, stream: &StreamWindow, bytes: usize) {
-        self.connection.fetch_sub(bytes as i64, Ordering::Relaxed);
-        stream.delta.fetch_sub(bytes as i64, Ordering::Relaxed);
+        self.connection.fetch_sub(signed(bytes), Ordering::Relaxed);
+        stream.delta.fetch_sub(signed(bytes), Ordering::Relaxed);
         stream.has_turn.store(false, Ordering::Relaxed);
     }
 
     /// The transport's window is open for so many bytes more.
     pub(super) fn give_back(&self, bytes: usize) {
-        self.connection.fetch_add(bytes as i64, Ordering::Relaxed);
+        self.connection.fetch_add(signed(bytes), Ordering::Relaxed);
     }
 
     /// Applies what the peer has sent since, once HTTP/2 has seen it too, and wakes the streams that it lets send.
     pub(super) fn apply(&self, calls: &HashMap<u32, Arc<CallState>>) {
         if self.initial_changed.swap(false, Ordering::Relaxed) {
-            calls.values().for_each(|call| wake_if_waiting(call));
+            for call in calls.values() {
+                wake_if_waiting(call);
+            }
         }
         for (id, increment) in self.updates.lock().drain(..) {
             // A stream that has ended needs none.
@@ -195,7 +202,7 @@ impl Windows {
             let Some(first) = waiting.pop_front() else { break };
             first.window.queued.store(false, Ordering::Relaxed);
             if !first.is_closed() {
-                open -= needed as i64;
+                open -= signed(needed);
                 first.window.has_turn.store(true, Ordering::Relaxed);
                 first.wake();
             }
