@@ -11,8 +11,8 @@
 //! | 4 | [`server`] | the composition root |
 //! | 3 | [`chat`], [`admin`], [`health`], [`http`]; [`client`], which imports [`wire`] only | gRPC status, HTTP |
 //! | 2 | [`hub`] | rooms, log, members; no gRPC, no HTTP |
-//! | 1 | [`transport`], [`telemetry`], [`drain`], [`rpc`] | sockets, HTTP/2, log output, the stages of the way out, refusals and pages |
-//! | 0 | [`config`], [`wire`], [`metrics`] | nothing of ours |
+//! | 1 | [`transport`], [`telemetry`], [`drain`] | sockets, HTTP/2, log output, the stages of the way out |
+//! | 0 | [`config`], [`wire`], [`metrics`], [`rpc`] | nothing of ours: settings, encodings, counts, refusals and pages |
 
 pub mod admin;
 pub mod chat;

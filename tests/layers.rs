@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first; `main`, `cli` and `cmd` share the highest.
 const LAYERS: &[&[&str]] = &[
-    &["config", "wire", "metrics"],
-    &["transport", "telemetry", "drain", "rpc", "auth"],
+    &["config", "wire", "metrics", "rpc"],
+    &["transport", "telemetry", "drain", "auth"],
     &["hub"],
     &["chat", "admin", "health", "http", "client"],
     &["server"],

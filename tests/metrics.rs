@@ -321,9 +321,10 @@ async fn no_name_room_or_path_that_clients_choose_adds_a_series() {
 
 /// Many names, in few rooms and in more than there may be, and many paths on each listener.
 async fn choose(server: &Server, prefix: &str, paths: usize, names: usize) {
-    let transport = Transport::connect(server.addr).await;
     let chosen: Vec<usize> = (0..names).collect();
     for some in chosen.chunks(200) {
+        // Each call is dropped, which is a reset: a transport may have some hundred of those at once.
+        let transport = Transport::connect(server.addr).await;
         let joining = some.iter().map(|n| {
             let name = format!("{prefix} {n}");
             let room = match n % 2 {
@@ -339,8 +340,11 @@ async fn choose(server: &Server, prefix: &str, paths: usize, names: usize) {
         futures_util::future::join_all(joining).await;
     }
     for (addr, every) in [(server.addr, 1), (server.admin_addr, 10)] {
-        let transport = Transport::connect(addr).await;
-        for n in (0..paths).step_by(every) {
+        let mut transport = Transport::connect(addr).await;
+        for (count, n) in (0..paths).step_by(every).enumerate() {
+            if count % 500 == 499 {
+                transport = Transport::connect(addr).await;
+            }
             let path = match n % 3 {
                 0 => format!("/hello.ChatRoom/{prefix}{n}"),
                 1 => format!("/{prefix}.Service{n}/Method"),

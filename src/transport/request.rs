@@ -5,7 +5,7 @@
 //! takes the bytes. So a fast sender is slowed, and holds no more than the window of its stream.
 
 use crate::rpc::refused;
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use h2::{FlowControl, RecvStream};
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
@@ -30,17 +30,19 @@ struct Framing {
 }
 
 impl Framing {
-    /// Follows the bytes. An error is the length of a message that has more than `max` bytes.
-    fn follow(&mut self, mut bytes: &[u8], max: usize) -> Result<(), usize> {
-        while !bytes.is_empty() {
+    /// Follows the bytes. An error is the first message that has more than `max` bytes.
+    fn follow(&mut self, bytes: &[u8], max: usize) -> Result<(), TooLong> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
             if self.rest > 0 {
-                let skipped = self.rest.min(bytes.len());
+                let skipped = self.rest.min(rest.len());
                 self.rest -= skipped;
-                bytes.advance(skipped);
+                at += skipped;
                 continue;
             }
-            let read = (PREFIX_LEN - self.have).min(bytes.len());
-            bytes.copy_to_slice(&mut self.prefix[self.have..self.have + read]);
+            let read = (PREFIX_LEN - self.have).min(rest.len());
+            self.prefix[self.have..self.have + read].copy_from_slice(&rest[..read]);
             self.have += read;
             if self.have == PREFIX_LEN {
                 let [_, a, b, c, d] = self.prefix;
@@ -48,9 +50,10 @@ impl Framing {
                 self.messages += 1;
                 self.rest = u32::from_be_bytes([a, b, c, d]) as usize;
                 if self.rest > max {
-                    return Err(self.rest);
+                    return Err(TooLong { after: at, len: self.rest });
                 }
             }
+            at += read;
         }
         Ok(())
     }
@@ -59,6 +62,15 @@ impl Framing {
     fn is_within_message(&self) -> bool {
         self.have > 0 || self.rest > 0
     }
+}
+
+/// A message over the limit.
+#[derive(Debug, PartialEq, Eq)]
+struct TooLong {
+    /// Bytes that belong to messages before it.
+    after: usize,
+    /// Its length.
+    len: usize,
 }
 
 /// What has come and was not taken, shared by the stream and the service.
@@ -154,12 +166,19 @@ impl Request {
         if self.failed {
             return self.discard(data.len());
         }
-        if let Err(len) = self.framing.follow(data, self.message_bytes_max) {
+        if let Err(TooLong { after, len }) = self.framing.follow(data, self.message_bytes_max) {
+            // What came before it was right.
+            self.keep(&data[..after]);
             let max = self.message_bytes_max;
             let words = format!("a message may have at most {max} bytes, not {len}");
             self.refuse(refused(Code::ResourceExhausted, words, "MESSAGE_TOO_LARGE", &[], None));
-            return self.discard(data.len());
+            return self.discard(data.len() - after);
         }
+        self.keep(data);
+    }
+
+    /// Keeps it for the service.
+    fn keep(&mut self, data: &[u8]) {
         let mut buffer = self.buffer.lock();
         if buffer.unwanted {
             // Without credit: a window's worth may come, and no more.
@@ -293,6 +312,9 @@ mod tests {
     fn a_message_over_the_limit_is_found_by_its_prefix() {
         let mut framing = Framing::default();
         assert_eq!(framing.follow(&message(10), 10), Ok(()));
-        assert_eq!(framing.follow(&[0, 0xff, 0xff, 0xff, 0xff], 10), Err(u32::MAX as usize));
+        let mut bytes = message(3);
+        bytes.extend([0, 0xff, 0xff, 0xff, 0xff]);
+        let too_long = TooLong { after: PREFIX_LEN + 3, len: u32::MAX as usize };
+        assert_eq!(framing.follow(&bytes, 10), Err(too_long));
     }
 }

@@ -271,6 +271,10 @@ impl Exchange {
         self.deadlines.hold();
     }
 
+    fn is_unary(&self) -> bool {
+        self.rpc.as_ref().is_some_and(|rpc| rpc.kind() == CallKind::Unary)
+    }
+
     /// Whether the service may have the call now. An answer in one piece needs room.
     fn begin(&mut self) -> Begin {
         let Some(rpc) = self.rpc.as_ref().filter(|rpc| rpc.kind() == CallKind::Unary) else {
@@ -368,6 +372,9 @@ impl Exchange {
     fn poll_send<B: ResponseBody>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Step> {
         let state = Arc::clone(&self.state);
         let (windows, flow) = (&state.transport.flow.windows, &state.transport.flow);
+        // An answer is taken in time, and so is a message of a broadcast that is sent in parts; other streams, such as
+        // watches, hold one message at most and may wait.
+        let in_time = self.is_unary() || body.minds_request();
         let mut sent = 0;
         loop {
             let blocked = flow.is_blocked();
@@ -386,7 +393,7 @@ impl Exchange {
                 if self.send_data(part).is_err() {
                     return Poll::Ready(Step::Over);
                 }
-                self.deadlines.peer_moves(!self.rest.is_empty());
+                self.deadlines.peer_moves(in_time && !self.rest.is_empty());
                 continue;
             }
             let room = open.min(TURN_BYTES - sent);
@@ -400,7 +407,7 @@ impl Exchange {
                     continue;
                 }
                 Poll::Ready(Chunk::Data(data)) => {
-                    self.keep(data);
+                    self.keep(data, in_time);
                     continue;
                 }
                 Poll::Ready(Chunk::NoRoom(needed)) => needed,
@@ -421,7 +428,7 @@ impl Exchange {
             }
             // As long as one frame's worth, or it goes out in parts.
             match body.as_mut().poll_chunk(cx, needed) {
-                Poll::Ready(Chunk::Data(data)) => self.keep(data),
+                Poll::Ready(Chunk::Data(data)) => self.keep(data, in_time),
                 Poll::Ready(Chunk::Trailers(trailers)) => return Poll::Ready(self.send_trailers(trailers)),
                 // It needs more than it said: ask again for that.
                 Poll::Ready(_) | Poll::Pending => {
@@ -433,9 +440,9 @@ impl Exchange {
     }
 
     /// Keeps data that is sent in parts.
-    fn keep(&mut self, data: Bytes) {
+    fn keep(&mut self, data: Bytes, in_time: bool) {
         self.rest.set(data);
-        self.deadlines.peer_moves(true);
+        self.deadlines.peer_moves(in_time);
     }
 
     /// Ends the response without trailers.
