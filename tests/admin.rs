@@ -13,6 +13,7 @@ use chatroom::wire::admin::{
 use common::{
     PATIENCE,
     client::{Member, Transport, Windows},
+    metrics::Scrape,
     server::Server,
     within,
 };
@@ -241,11 +242,18 @@ async fn a_watcher_that_does_not_read_is_told_how_many_events_it_missed() {
     let mut admin = admin(&server).await;
     let request = WatchConnectionsRequest { room: "blue".to_owned() };
     let mut events = admin.watch_connections(request).await.unwrap().into_inner();
-    let transport = Transport::connect(server.addr).await;
     for _ in 0..COMERS / 100 {
+        // A transport may have some hundred resets at once.
+        let transport = Transport::connect(server.addr).await;
         let comers = (0..100).map(|_| transport.join("blue", "comer"));
         futures_util::future::join_all(comers).await.into_iter().for_each(Member::reset);
     }
+    let all_gone = async {
+        while Scrape::of(server.metrics_addr).await.sum("chatroom_connections") > 0.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(PATIENCE, "the leave of all", all_gone).await;
     let mut last = server.join_as("blue", "last").await;
     last.half_close();
     let (mut told, mut missed) = (0, 0);

@@ -157,7 +157,9 @@ async fn after_a_storm_the_gauges_are_at_zero_and_all_that_opened_has_closed() {
     }
     let calls_of = |name| scrape.sum_of(name, "grpc_method=\"Chat\"");
     assert_eq!(calls_of("grpc_server_handled_total"), calls_of("grpc_server_handling_seconds_count"));
-    assert_eq!(calls_of("grpc_server_started_total"), opened);
+    // A call that is dropped before it is looked at has begun, and opens no connection.
+    assert!(calls_of("grpc_server_started_total") >= opened);
+    assert_eq!(calls_of("grpc_server_started_total"), calls_of("grpc_server_handled_total"));
 }
 
 /// Opens calls and leaves them in every way there is; how many.

@@ -244,6 +244,8 @@ class Instance:
     def start(self):
         command = [CHATROOM, "serve", "--log-format", "json"]
         command += [f"--{flag}=127.0.0.1:{port}" for flag, port in self.ports.items()]
+        # All clients come from the balancer's address.
+        command += ["--max-rooms-per-client=10000"]
         command += [f"--drain-notice={NOTICE}s", f"--drain-spread={SPREAD}s", f"--drain-deadline={DEADLINE}s"]
         process = self._stage.process(self.name, *command)
         self._lives.append(process)
