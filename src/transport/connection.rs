@@ -8,10 +8,8 @@ use super::methods::Methods;
 use super::request::Request;
 use super::response::ResponseBody;
 use super::socket::Socket;
-use super::stats::CallKind;
 use super::stream::{NewCall, Stream};
 use super::waker::{Part, PartWaker, Woken};
-use crate::rpc::{refused, retry_after};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use h2::RecvStream;
 use h2::server::{self, Handshake, SendResponse};
@@ -23,7 +21,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tonic::Code;
 use tonic::body::Body;
 use tower::Service;
 
@@ -251,23 +248,23 @@ impl<S: Services> Connection<S> {
             let _ = respond.send_response(answer, true);
             return;
         }
-        let mut rpc = self.methods.start(request.uri().path());
-        let Some(counted) = self.transport.census.open_call(rpc.kind(), self.limits.calls) else {
-            let (head, _) = too_many_calls(rpc.kind(), self.limits.calls).into_http::<Body>().into_parts();
-            rpc.read(&head.headers);
-            let _ = respond.send_response(Response::from_parts(head, ()), true);
-            return;
-        };
+        let rpc = self.methods.start(request.uri().path());
         let id = respond.stream_id().as_u32();
         let state = CallState::new(&self.transport);
         let (head, incoming) = request.into_parts();
         let (incoming, body) = Request::new(incoming, rpc.limits().request_bytes);
-        let mut request = http::Request::from_parts(head, Body::new(body));
-        request.extensions_mut().insert(Call::new(&state));
         self.by_id.insert(id, Arc::clone(&state));
-        let open = (OpenCall::new(&self.transport), counted);
-        let call = NewCall { id, state, request: incoming, respond, open };
-        let stream = Stream::new(self.services.clone(), call, request, rpc, &self.limits);
+        let counted = self.transport.census.open_call(rpc.kind(), self.limits.calls);
+        let call = NewCall { id, state: Arc::clone(&state), request: incoming, respond, rpc };
+        let stream = match counted {
+            None => Stream::refused(call, &self.limits),
+            Some(counted) => {
+                let mut request = http::Request::from_parts(head, Body::new(body));
+                request.extensions_mut().insert(Call::new(&state));
+                let open = (OpenCall::new(&self.transport), counted);
+                Stream::new(self.services.clone(), call, request, open, &self.limits)
+            }
+        };
         self.calls.push(Box::pin(stream));
         self.has_new_calls = true;
         self.transport.parts.wake(Part::Calls);
@@ -290,15 +287,6 @@ impl<S: Services> Connection<S> {
             }
         }
     }
-}
-
-fn too_many_calls(kind: CallKind, max: usize) -> tonic::Status {
-    let (what, reason) = match kind {
-        CallKind::Unary => ("unary calls", "TOO_MANY_CALLS"),
-        CallKind::Stream => ("connections", "TOO_MANY_CONNECTIONS"),
-    };
-    let words = format!("the server has all the {max} {what} it may have");
-    refused(Code::ResourceExhausted, words, reason, &[], Some(retry_after()))
 }
 
 impl<S: Services> Future for Connection<S> {

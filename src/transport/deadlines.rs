@@ -3,13 +3,11 @@
 use super::Limits;
 use super::methods::Rpc;
 use super::request::{Progress, Request};
-use super::timeout;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::body::Body;
 
 /// How long a peer may take to end its request once it has the whole response.
 const HOLD: Duration = Duration::from_secs(1);
@@ -55,12 +53,7 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    pub(super) fn new(
-        rpc: &Rpc,
-        incoming: &Request,
-        request: &http::Request<Body>,
-        limits: &Arc<Limits>,
-    ) -> Self {
+    pub(super) fn new(rpc: &Rpc, incoming: &Request, limits: &Arc<Limits>) -> Self {
         let expected = match (rpc.has_one_request(), rpc.limits().silence) {
             (true, _) => Expected::Whole,
             (false, true) => Expected::Messages,
@@ -73,12 +66,17 @@ impl Deadlines {
             expected,
             message: 0,
             request: is_due.then(|| at(limits.request_deadline)),
-            call: timeout::of(request.headers()).map(at),
+            call: None,
             room: None,
             peer: None,
             hold: None,
             timer: None,
         }
+    }
+
+    /// The client waits for the call to end for so long.
+    pub(super) fn call_until(&mut self, timeout: Option<Duration>) {
+        self.call = timeout.map(|timeout| Instant::now() + timeout);
     }
 
     pub(super) fn request_is(&mut self, progress: Progress) {

@@ -1,9 +1,11 @@
 //! The life-cycle of a transport: the deadlines of its beginning, keepalive, idleness, and its end.
 //!
 //! ```text
-//! Preface ──► FirstCall ──► Serving ──► GoingAway ──► closed
-//!    └────────────┴─────────────┴───────────────────► closed: late, or it answers no ping
+//! Preface ──► FirstCall ──► Serving ◄──► Pinged
+//!    └────────────┴─────────────┴───────────┴──► closed: late, idle, or it answers no ping
 //! ```
+//!
+//! In any of them it may be told to go away: then it is closed once it has no call.
 
 use super::Limits;
 use super::call::Transport;
@@ -35,14 +37,14 @@ enum Stage {
     Serving,
     /// A ping waits for its answer since.
     Pinged(Instant),
-    GoingAway,
 }
 
 pub(super) struct Life {
     transport: Arc<Transport>,
     limits: Arc<Limits>,
     stage: Stage,
-    /// None while only a change of the transport's state is waited for.
+    /// The peer has been told to open no more calls.
+    going_away: bool,
     timer: Pin<Box<Sleep>>,
     ping: Option<PingPong>,
     /// Since when no call is open.
@@ -55,7 +57,16 @@ impl Life {
     pub(super) fn new(transport: Arc<Transport>, limits: Arc<Limits>) -> Self {
         let preface = transport.flow.began() + limits.preface_deadline;
         let timer = Box::pin(sleep_until(preface));
-        Self { transport, limits, stage: Stage::Preface, timer, ping: None, idle_since: None, close_at: None }
+        Self {
+            transport,
+            limits,
+            stage: Stage::Preface,
+            going_away: false,
+            timer,
+            ping: None,
+            idle_since: None,
+            close_at: None,
+        }
     }
 
     /// The handshake is complete; this pings.
@@ -65,17 +76,18 @@ impl Life {
 
     /// Ready with what is to be done. Woken by its timer, and whenever the transport's calls or orders change.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
-        if self.transport.is_going_away() && self.stage != Stage::GoingAway {
-            self.stage = Stage::GoingAway;
+        if self.transport.is_going_away() && !self.going_away {
+            self.going_away = true;
             return Poll::Ready(Due::GoAway);
         }
         if self.transport.has_no_call() {
             self.idle_since.get_or_insert_with(Instant::now);
+            if self.going_away {
+                return self.poll_close(cx);
+            }
         } else {
             self.idle_since = None;
-        }
-        if self.stage == Stage::GoingAway {
-            return self.poll_going_away(cx);
+            self.close_at = None;
         }
         if matches!(self.stage, Stage::Preface | Stage::FirstCall) && self.transport.has_had_calls() {
             self.stage = Stage::Serving;
@@ -106,7 +118,7 @@ impl Life {
         match self.stage {
             Stage::Preface => flow.began() + preface_deadline,
             Stage::FirstCall => flow.began() + first_stream_deadline.max(preface_deadline),
-            Stage::Serving | Stage::GoingAway => {
+            Stage::Serving => {
                 let ping = flow.last_read() + keepalive_interval;
                 self.idle_since.map_or(ping, |since| ping.min(since + idle))
             }
@@ -121,11 +133,11 @@ impl Life {
             Stage::Preface if !flow.has_preface() => return Some(Due::Close(Closed::NoPreface)),
             Stage::Preface => self.stage = Stage::FirstCall,
             Stage::FirstCall if !has_called => return Some(Due::Close(Closed::NoCall)),
-            Stage::Serving | Stage::GoingAway => {
+            Stage::Serving => {
                 if self.idle_since.is_some_and(|since| now >= since + self.limits.idle) {
                     tracing::debug!(transport = %self.transport.id, "transport closed: it is idle");
                     self.transport.go_away();
-                    self.stage = Stage::GoingAway;
+                    self.going_away = true;
                     return Some(Due::GoAway);
                 }
                 if now >= flow.last_read() + self.limits.keepalive_interval {
@@ -147,12 +159,9 @@ impl Life {
         let _ = ping.send_ping(Ping::opaque());
     }
 
-    fn poll_going_away(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+    /// Closes the transport, which has no call, once everything has been written and its peer has had time to close it.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         let transport = &self.transport;
-        if !transport.has_no_call() {
-            self.close_at = None;
-            return Poll::Pending;
-        }
         let is_writing = transport.is_writing();
         if is_writing && !transport.closes_when_idle() {
             // The limit of the socket holds. Looked at again when it may have written everything.

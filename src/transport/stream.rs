@@ -19,6 +19,7 @@ use super::methods::Rpc;
 use super::request::{Progress, Request};
 use super::response::{Chunk, ResponseBody};
 use super::stats::{CallKind, CountedCall};
+use super::timeout;
 use super::windows::Grant;
 use super::{Limits, Services};
 use crate::rpc::{refused, retry_after};
@@ -118,32 +119,38 @@ impl<S: Services> Stage<S> {
 }
 
 impl<S: Services> Stream<S> {
+    /// A call for the services.
     pub(super) fn new(
         services: S,
         call: NewCall,
         request: http::Request<Body>,
-        rpc: Rpc,
+        open: (OpenCall, CountedCall),
         limits: &Arc<Limits>,
     ) -> Self {
-        let NewCall { id, state, request: incoming, respond, open } = call;
-        let rest = Rest::new(&state.transport);
-        let deadlines = Deadlines::new(&rpc, &incoming, &request, limits);
-        let output = Output::Head(respond);
-        let rpc = Some(rpc);
-        let exchange = Exchange {
-            id,
-            state,
-            request: incoming,
-            output,
-            rest,
-            rpc,
-            deadlines,
-            watches_reset: false,
-            reserved: None,
-            open: Some(open),
-        };
+        let mut exchange = Exchange::new(call, limits);
+        exchange.deadlines.call_until(timeout::of(request.headers()));
+        exchange.open = Some(open);
         Self { stage: Stage::Waiting { waiting: Some(Box::new((request, services))) }, exchange }
     }
+
+    /// A call beyond those that there may be.
+    pub(super) fn refused(call: NewCall, limits: &Arc<Limits>) -> Self {
+        let status = too_many_calls(call.rpc.kind(), limits.calls);
+        let mut exchange = Exchange::new(call, limits);
+        // If the stream is gone already, that is found next.
+        exchange.refuse(&status);
+        exchange.hold();
+        Self { stage: Stage::Holding, exchange }
+    }
+}
+
+fn too_many_calls(kind: CallKind, max: usize) -> Status {
+    let (what, reason) = match kind {
+        CallKind::Unary => ("unary calls", "TOO_MANY_CALLS"),
+        CallKind::Stream => ("connections", "TOO_MANY_CONNECTIONS"),
+    };
+    let words = format!("the server has all the {max} {what} it may have");
+    refused(Code::ResourceExhausted, words, reason, &[], Some(retry_after()))
 }
 
 /// A call as the transport hands it over.
@@ -152,7 +159,7 @@ pub(super) struct NewCall {
     pub(super) state: Arc<CallState>,
     pub(super) request: Request,
     pub(super) respond: SendResponse<InFlightData>,
-    pub(super) open: (OpenCall, CountedCall),
+    pub(super) rpc: Rpc,
 }
 
 impl<S: Services> Future for Stream<S> {
@@ -249,6 +256,22 @@ impl<S: Services> Future for Stream<S> {
 }
 
 impl Exchange {
+    fn new(call: NewCall, limits: &Arc<Limits>) -> Self {
+        let NewCall { id, state, request, respond, rpc } = call;
+        Self {
+            id,
+            rest: Rest::new(&state.transport),
+            deadlines: Deadlines::new(&rpc, &request, limits),
+            state,
+            request,
+            output: Output::Head(respond),
+            rpc: Some(rpc),
+            watches_reset: false,
+            reserved: None,
+            open: None,
+        }
+    }
+
     fn is_over(&self) -> Poll<u32> {
         self.state.close();
         Poll::Ready(self.id)
