@@ -21,7 +21,7 @@ const SETTING_LEN: usize = 6;
 const COST: u32 = 4;
 /// Data is bounded by flow control; but with so few bytes it is the frame that costs.
 const SHORT_DATA: usize = 64;
-const COST_OF_SHORT_DATA: u32 = 1;
+const COST_OF_SHORT_DATA: u32 = 2;
 /// A reset comes with the stream that it ends, which costs hundred times as much as a bare frame; and a change of settings
 /// visits every open stream.
 const COST_OF_RESET_OR_SETTINGS: u32 = 100 * COST;

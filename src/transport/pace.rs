@@ -6,7 +6,7 @@
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Units a second: 80,000 frames with a few bytes of data, or 20,000 window updates, pings or requests, or 200 resets.
+/// Units a second: 40,000 frames with a few bytes of data, or 20,000 window updates, pings or requests, or 200 resets.
 const RATE: u32 = 80_000;
 /// Units at once: a client may open and drop 1,000 calls in a loop.
 const BURST: u32 = 400_000;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep};
 const COPY_BELOW: usize = 2048;
 
 /// Frames that a transport reads in one turn; then its calls take what has come, and others have their turn.
-const FRAMES_PER_TURN: u32 = 256;
+const FRAMES_PER_TURN: u32 = 64;
 
 /// What the socket shares with those that watch the transport.
 pub(super) struct Flow {
