@@ -76,7 +76,9 @@ func main() {
 			}
 			transports[name] = transport
 		}
-		all.Go(func() { r.run(transports[name]) })
+		// Looked up here: the map is still being filled.
+		transport := transports[name]
+		all.Go(func() { r.run(transport) })
 	}
 	all.Wait()
 }
