@@ -2,19 +2,17 @@
 
 use super::show;
 use crate::hub::{Ban, Banned, Frame, Hub};
-use crate::rpc::lists::Slice;
 use crate::rpc::page::{self, Smallest, Tokens};
 use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
 use api::remove_ban_request::Target;
 use std::net::IpAddr;
-use std::sync::Arc;
 use tonic::Status;
 
-pub(super) async fn list<M: Frame>(
-    hub: Hub<M>,
-    tokens: Arc<Tokens>,
-    request: api::ListBansRequest,
+pub(super) fn list<M: Frame>(
+    hub: &Hub<M>,
+    tokens: &Tokens,
+    request: &api::ListBansRequest,
 ) -> Result<api::ListBansResponse, Status> {
     let size = page::size(request.page_size)?;
     let bans = hub.bans();
@@ -31,9 +29,7 @@ pub(super) async fn list<M: Frame>(
         first.in_order()
     };
     let name = |ban: &Ban| ban.banned.to_string();
-    // Others have their turn before what is next.
-    Slice::default().pause().await;
-    let found = page::by_name(total_size, after, name, size, &tokens, &request.page_token)?;
+    let found = page::by_name(total_size, after, name, size, tokens, &request.page_token)?;
     Ok(api::ListBansResponse {
         bans: found.page.iter().map(show::ban).collect(),
         next_page_token: found.next_page_token,

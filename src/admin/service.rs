@@ -196,7 +196,7 @@ impl<M: Frame> AdminService for Admin<M> {
         request: Request<api::ListBansRequest>,
     ) -> Result<Response<api::ListBansResponse>, Status> {
         let (hub, tokens) = (self.hub.clone(), Arc::clone(&self.tokens));
-        self.lists.run(bans::list(hub, tokens, request.into_inner())).await.map(Response::new)
+        self.lists.run(async move { bans::list(&hub, &tokens, request.get_ref()) }).await.map(Response::new)
     }
 
     async fn remove_ban(
