@@ -36,6 +36,9 @@ pub struct Settings {
     pub max_transports: usize,
     /// Calls at a time on one transport; beyond it clients queue.
     pub max_streams: u32,
+    /// Calls of `chatroom.v1` that name a room must name it in the metadata `chatroom-room` too: for servers behind a
+    /// balancer that routes by it, where a call without it would meet another instance's room of the same name.
+    pub require_room_header: bool,
     /// Rooms at a time, beside the lobby, whose place is reserved. For one more, an empty room is evicted.
     pub max_rooms: usize,
     /// Rooms at a time that one client has created, counted by its TCP connection and by its address. A hundredth of
@@ -103,6 +106,7 @@ impl Default for Settings {
             max_connections_per_address: None,
             max_transports: 10_000,
             max_streams: 1_000,
+            require_room_header: false,
             max_rooms: 10_000,
             max_rooms_per_client: 100,
             room_idle: Duration::from_secs(60),
@@ -228,6 +232,7 @@ impl Settings {
             ("max-connections-per-address", or_none(self.max_connections_per_address)),
             ("max-transports", self.max_transports.to_string()),
             ("max-streams", self.max_streams.to_string()),
+            ("require-room-header", self.require_room_header.to_string()),
             ("max-rooms", self.max_rooms.to_string()),
             ("max-rooms-per-client", self.max_rooms_per_client.to_string()),
             ("room-idle", format!("{:?}", self.room_idle)),

@@ -7,11 +7,12 @@
 //!
 //! | layer | modules | knows |
 //! |---|---|---|
-//! | 5 | `main`, [`cli`], [`cmd`] | flags, terminals |
-//! | 4 | [`server`] | the composition root |
-//! | 3 | [`chat`], [`admin`], [`health`], [`http`]; [`client`], which imports [`wire`] only | gRPC status, HTTP |
-//! | 2 | [`hub`] | rooms, log, members; no gRPC, no HTTP |
-//! | 1 | [`transport`], [`telemetry`], [`drain`] | sockets, HTTP/2, log output, the stages of the way out |
+//! | 6 | `main`, [`cli`], [`cmd`] | flags, terminals |
+//! | 5 | [`server`] | the composition root |
+//! | 4 | [`chat`], [`admin`], [`health`], [`http`]; [`client`], which imports [`wire`] only | gRPC status, HTTP |
+//! | 3 | [`hub`] | rooms, log, members; no gRPC, no HTTP |
+//! | 2 | [`transport`] | sockets, HTTP/2 |
+//! | 1 | [`telemetry`], [`drain`] | log output, spans, the stages of the way out |
 //! | 0 | [`config`], [`wire`], [`metrics`], [`rpc`] | nothing of ours: settings, encodings, counts, refusals and pages |
 
 pub mod admin;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 /// The layers, lowest first; `main`, `cli` and `cmd` share the highest.
 const LAYERS: &[&[&str]] = &[
     &["config", "wire", "metrics", "rpc"],
-    &["transport", "telemetry", "drain", "auth"],
+    &["telemetry", "drain"],
+    &["transport"],
     &["hub"],
     &["chat", "admin", "health", "http", "client"],
     &["server"],

@@ -4,16 +4,24 @@
 
 mod common;
 
-use chatroom::telemetry::trace::{Connection, ConnectionSpan};
+use chatroom::rpc::code_name;
+use chatroom::telemetry::trace::{Rpc, RpcSpan};
 use chatroom::telemetry::{self, LogFormat};
-use common::client::{Member, Transport, chat};
+use chatroom::wire::admin::{GetServerInfoRequest, KickConnectionsRequest};
+use chatroom::wire::v1::{ListMembersRequest, Publish, PublishRequest};
+use common::client::{Member, Transport, call, chat};
 use common::collector::{Collector, Seen};
+use common::frames::prefixed;
 use common::metrics::Scrape;
 use common::server::Server;
+use common::v1::{Guest, hello, said_in, text};
 use common::{PATIENCE, eventually, within};
-use std::net::TcpListener;
+use http::Method;
+use prost::Message;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
 use tracing::level_filters::LevelFilter;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -102,6 +110,90 @@ async fn spans_have_the_attributes_of_the_semantic_conventions() {
     let client = format!("{}:{}", of("OK").says("client.address"), of("OK").says("client.port"));
     assert_eq!((client, of("OK").attributes.get("error.type")), (peer, None));
     assert_eq!(of("UNAVAILABLE").says("error.type"), "UNAVAILABLE");
+}
+
+/// How a unary call ends, in its caller's trace.
+async fn asks(addr: SocketAddr, path: &str, message: &impl Message) -> Option<Code> {
+    let head = call(Method::POST, path, "application/grpc", &[("traceparent", &caller(true))]);
+    let (_, mut answer) = Transport::connect(addr).await.ask(head, prefixed(&message.encode_to_vec())).await;
+    loop {
+        if let Some(ending) = within(PATIENCE, "the end", answer.ear.hear_bodies(|_| {})).await {
+            return ending.code();
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_rpc_has_a_span_with_its_status() {
+    let collector = Collector::start().await;
+    let server = traced(&collector.url(), &[("CHATROOM_MAX_CONNECTIONS", "1")]);
+    let publish = "chatroom.v1.ChatService/Publish";
+    let list = "chatroom.v1.ChatService/ListMembers";
+    let admin = "chatroom.admin.v1.AdminService/GetServerInfo";
+    let kick = "chatroom.admin.v1.AdminService/KickConnections";
+    let health = "grpc.health.v1.Health/Check";
+    let request: PublishRequest = said_in("blue", text("hi"));
+    for (addr, method, code) in [
+        (server.addr, publish, asks(server.addr, &format!("/{publish}"), &request).await),
+        (server.addr, list, asks(server.addr, &format!("/{list}"), &ListMembersRequest::default()).await),
+        (
+            server.admin_addr,
+            admin,
+            asks(server.admin_addr, &format!("/{admin}"), &GetServerInfoRequest::default()).await,
+        ),
+        (
+            server.admin_addr,
+            kick,
+            asks(server.admin_addr, &format!("/{kick}"), &KickConnectionsRequest::default()).await,
+        ),
+        (server.addr, health, asks(server.addr, &format!("/{health}"), &HealthCheckRequest::default()).await),
+    ] {
+        let span = collector.sees(1, method).await.remove(0);
+        assert_eq!((span.trace.as_str(), span.parent.as_str()), (TRACE, CALLER), "{addr} {span:?}");
+        let name = code_name(code.unwrap());
+        assert_eq!((span.says("rpc.method"), span.says("rpc.response.status_code")), (method, name));
+    }
+    let published = collector.sees(1, publish).await.remove(0);
+    let message = collector.sees(1, "publish").await.remove(0);
+    assert_eq!((published.says("chatroom.room"), &message.parent), ("blue", &published.id));
+    // Refused: by the room's name, by the limit, and for a method that nobody has.
+    refused_in_trace(&server, "/hello.ChatRoom/Chat", &[("chatroom-room", "a b")]).await;
+    let _ann = join(&server, "blue", &[("traceparent", &caller(false))]).await;
+    refused_in_trace(&server, "/hello.ChatRoom/Chat", &[]).await;
+    refused_in_trace(&server, "/no.Such/Method", &[]).await;
+    let spans = collector.sees(2, CHAT).await;
+    let codes: Vec<_> = spans.iter().map(|span| span.says("rpc.response.status_code")).collect();
+    assert_eq!(codes, ["INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"], "{spans:?}");
+    let unknown = collector.sees(1, "grpc").await.remove(0);
+    let said = ["rpc.method", "rpc.method_original", "rpc.response.status_code", "error.type"];
+    let expected = ["_OTHER", "no.Such/Method", "UNIMPLEMENTED", "UNIMPLEMENTED"];
+    assert_eq!(said.map(|attribute| unknown.says(attribute)), expected);
+    // The audit line of the kick is found from its trace.
+    let audit = server.logs("audit", |_| true).await;
+    let kicked = collector.sees(1, kick).await.remove(0);
+    assert_eq!((&audit["trace_id"], &audit["span_id"]), (&TRACE.into(), &(&*kicked.id).into()), "{audit}");
+}
+
+/// A call that the server refuses, in its caller's trace.
+async fn refused_in_trace(server: &Server, path: &str, more: &[(&str, &str)]) {
+    let mut headers = vec![("traceparent", caller(true))];
+    headers.extend(more.iter().map(|(key, value)| (*key, (*value).to_owned())));
+    let headers: Vec<_> = headers.iter().map(|(key, value)| (*key, &**value)).collect();
+    let head = call(Method::POST, path, "application/grpc", &headers);
+    let (_, mut refused) = Transport::connect(server.addr).await.open(head).await;
+    assert_ne!(refused.ends().await.code(), Some(Code::Ok));
+}
+
+#[tokio::test]
+async fn invalid_v1_message_has_its_status_in_the_span() {
+    let collector = Collector::start().await;
+    let server = traced(&collector.url(), &[]);
+    let mut guest = Guest::joins(&server, hello("blue")).await;
+    guest.says(Publish::default());
+    assert_eq!(guest.ends().await.1.code(), Code::InvalidArgument);
+    let span = collector.sees(1, "chatroom.v1.ChatService/Join").await.remove(0);
+    assert_eq!(span.says("rpc.response.status_code"), "INVALID_ARGUMENT");
+    assert_eq!(span.says("chatroom.disconnect.reason"), "invalid_message");
 }
 
 #[tokio::test]
@@ -252,8 +344,8 @@ async fn with_traces_off_a_span_is_turned_away_at_its_callsite() {
     let (telemetry, _last_lines) = telemetry::init(LogFormat::Text, "info", &[]).unwrap();
     // Static, so that what is not wanted costs a load wherever it stands in the code, also in h2.
     assert_eq!(LevelFilter::current(), LevelFilter::INFO);
-    let about = Connection { method: CHAT, id: &1, peer: None, room: &"lobby" };
-    assert!(ConnectionSpan::begin(&http::HeaderMap::new(), &about).is_none());
+    let rpc = Rpc { method: Some(CHAT), path: "/hello.ChatRoom/Chat", peer: ([127, 0, 0, 1], 1).into() };
+    assert!(RpcSpan::begin(&http::HeaderMap::new(), rpc).is_none());
     let change = telemetry.logs().set("warn", None).unwrap();
     assert_eq!((change.previous.as_str(), LevelFilter::current()), ("info", LevelFilter::WARN));
 }

@@ -1,5 +1,6 @@
 //! The audit line of every action that changes something: who did what to whom, with which result.
 
+use crate::telemetry::trace::RpcSpan;
 use crate::transport::Call;
 use crate::wire::admin as api;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use tonic::{Request, Status};
 /// What the line says of an action, beside its result.
 #[derive(Default)]
 pub(super) struct AuditRecord<'a> {
-    /// The operator's address.
-    pub(super) who: String,
+    /// The operator.
+    pub(super) who: Operator,
     /// The action, as a verb.
     pub(super) action: &'static str,
     /// Whom or what it is done to.
@@ -27,17 +28,31 @@ impl AuditRecord<'_> {
             Ok(done) => result(done),
             Err(status) => format!("{:?}: {}", status.code(), status.message()),
         };
-        let Self { who, action, whom, .. } = self;
+        let Self { action, whom, .. } = self;
+        let who = &self.who.address;
         let reason = Some(self.reason).filter(|reason| !reason.is_empty());
         let duration = self.duration.map(|duration| humantime::format_duration(duration).to_string());
-        tracing::info!(who, action, whom, reason, duration, result, "audit");
+        // Wherever the action was done: lists and kicks have a thread of their own.
+        RpcSpan::in_scope(self.who.span.as_ref(), || {
+            tracing::info!(who, action, whom, reason, duration, result, "audit");
+        });
     }
 }
 
-/// The address of the operator who sends this request.
-pub(super) fn who<T>(request: &Request<T>) -> String {
-    let call = request.extensions().get::<Call>();
-    call.map_or_else(|| "unknown".to_owned(), |call| call.peer.to_string())
+/// Who sends a request.
+#[derive(Default)]
+pub(super) struct Operator {
+    address: String,
+    /// The span of the request, if it is sampled.
+    span: Option<RpcSpan>,
+}
+
+/// The operator who sends this request.
+pub(super) fn who<T>(request: &Request<T>) -> Operator {
+    match request.extensions().get::<Call>() {
+        Some(call) => Operator { address: call.peer.to_string(), span: call.span.clone() },
+        None => Operator { address: "unknown".to_owned(), span: None },
+    }
 }
 
 /// A filter in few words.

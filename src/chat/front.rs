@@ -40,11 +40,12 @@ impl Front {
         hub: Hub<Said>,
         lane: LaneId,
         max_message_bytes: usize,
+        require_room_header: bool,
         tokens: Arc<Tokens>,
         lists: Lists,
         others: Routes,
     ) -> Self {
-        let door = Door { hub, lane, max_message_bytes };
+        let door = Door { hub, lane, max_message_bytes, require_room_header };
         Self {
             hello: ChatRoom { door: door.clone() },
             v1: ChatService::new(door, tokens, lists),

@@ -2,29 +2,22 @@
 
 use super::broadcast::{Broadcast, open};
 use super::codec::{self, Fault};
+use super::metadata;
 use super::reply::Reply;
 use super::said::{HELLO, Said, Sender};
 use super::seat::{Admitted, Caller, Door};
-use crate::hub::{
-    Departure, DisplayName, InvalidName, Lens, Listening, NoPosition, Publisher, RoomName, Start,
-};
-use crate::rpc::{invalid, no_such_method};
-use crate::telemetry::trace::ConnectionSpan;
+use crate::hub::{Departure, Lens, Listening, Publisher};
+use crate::rpc::no_such_method;
+use crate::telemetry::trace::RpcSpan;
 use crate::wire::hello::{ChatRequest, chat_room_server};
 use crate::wire::v1::body::Body as Words;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use std::sync::Arc;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Status, Streaming};
 
-/// The method's path, and its name in traces.
 const CHAT: &str = "/hello.ChatRoom/Chat";
-const METHOD: &str = "hello.ChatRoom/Chat";
-/// Request metadata that chooses a room, gives a display name, and goes on after a position.
-const ROOM: &str = "chatroom-room";
-const NAME: &str = "chatroom-name";
-const RESUME: &str = "chatroom-resume";
 
 /// The service for calls on one lane's thread.
 #[derive(Clone)]
@@ -50,10 +43,10 @@ impl ChatRoom {
         let (parts, body) = request.into_parts();
         let max = self.door.max_message_bytes;
         let messages = codec::messages::<ChatRequest>(&parts.headers, body, max)?;
-        let caller = Caller::new(METHOD, parts);
-        let room = metadata(&caller.headers, ROOM, RoomName::new, InvalidName::Room)?;
-        let name = metadata(&caller.headers, NAME, DisplayName::new, InvalidName::Display)?;
-        let start = metadata(&caller.headers, RESUME, parse_position, NoPosition)?;
+        let room = metadata::room(&parts.headers)?.unwrap_or_default();
+        let name = metadata::display_name(&parts.headers)?;
+        let start = metadata::start(&parts.headers)?;
+        let caller = Caller::of(&parts.extensions);
         let listening =
             Listening { start, strict: true, lens: Lens::whole(HELLO), presence: false, gaps: false };
         let who = caller.introduction(name);
@@ -70,7 +63,7 @@ impl ChatRoom {
 fn listen(
     mut messages: Streaming<ChatRequest>,
     mut publisher: Publisher<Said>,
-    span: Option<ConnectionSpan>,
+    span: Option<RpcSpan>,
     max: usize,
 ) -> impl Future<Output = ()> {
     let member = Arc::clone(publisher.member());
@@ -80,7 +73,7 @@ fn listen(
             match messages.message().await {
                 Ok(Some(ChatRequest { message: text })) => {
                     let said = Said::by(&sender, Words::Text(text));
-                    let said = said.traced(span.as_ref().map(ConnectionSpan::message));
+                    let said = said.traced(span.as_ref().map(RpcSpan::message));
                     // An error means that the connection has been ended: nobody listens any more.
                     if publisher.publish(said).await.is_err() {
                         return;
@@ -101,26 +94,4 @@ fn listen(
             }
         }
     }
-}
-
-/// Something from request metadata, or its default.
-fn metadata<T: Default, E: std::error::Error>(
-    headers: &HeaderMap,
-    key: &str,
-    parse: impl Fn(&str) -> Result<T, E>,
-    otherwise: E,
-) -> Result<T, Status> {
-    let Some(value) = headers.get(key) else {
-        return Ok(T::default());
-    };
-    // Header values may be any bytes; ours are UTF-8.
-    let text = std::str::from_utf8(value.as_bytes());
-    let parsed = text.map_err(|_| otherwise).and_then(parse);
-    parsed.map_err(|error| invalid(key, error.to_string()))
-}
-
-fn parse_position(text: &str) -> Result<Start, NoPosition> {
-    let (epoch, offset) = text.split_once(':').ok_or(NoPosition)?;
-    let offset = offset.parse().map_err(|_| NoPosition)?;
-    Ok(Start::After(epoch.parse()?, offset))
 }

@@ -7,6 +7,7 @@ mod broadcast;
 mod codec;
 mod front;
 mod hello;
+mod metadata;
 mod proto;
 mod reply;
 mod said;

@@ -1,15 +1,14 @@
 //! A client's place in a room, whichever API it speaks: how it is taken, and what happens when it is given up.
 
-use super::said::{Said, V1};
+use super::said::Said;
 use super::status;
 use crate::hub::{
     Abort, ConnectionId, Departure, DisplayName, Gap, Hub, Introduction, Joined, LaneId, Listening, Member,
     Publisher, Refused, RoomName, Subscription,
 };
-use crate::telemetry::trace::{Connection, ConnectionSpan};
+use crate::telemetry::trace::RpcSpan;
 use crate::transport::{Call, CallHandle};
-use http::request::Parts;
-use http::{HeaderMap, Request};
+use http::Extensions;
 use std::sync::Arc;
 use tokio::task::AbortHandle;
 use tonic::Status;
@@ -20,27 +19,25 @@ pub(super) struct Door {
     pub(super) hub: Hub<Said>,
     pub(super) lane: LaneId,
     pub(super) max_message_bytes: usize,
+    /// Calls of `chatroom.v1` that name a room must name it in their metadata too.
+    pub(super) require_room_header: bool,
 }
 
 /// Who comes in, by which call.
 #[derive(Clone)]
 pub(super) struct Caller {
-    /// The method called, like `hello.ChatRoom/Chat`.
-    pub(super) method: &'static str,
-    pub(super) headers: HeaderMap,
-    pub(super) call: Option<Call>,
+    call: Option<Call>,
 }
 
 impl Caller {
-    pub(super) fn new(method: &'static str, parts: Parts) -> Self {
-        let Parts { headers, mut extensions, .. } = parts;
-        Self { method, headers, call: extensions.remove::<Call>() }
+    /// Who sends the request with these extensions.
+    pub(super) fn of(request: &Extensions) -> Self {
+        Self { call: request.get::<Call>().cloned() }
     }
 
-    /// Who sends this request.
-    pub(super) fn of<B>(method: &'static str, request: &Request<B>) -> Self {
-        let call = request.extensions().get::<Call>().cloned();
-        Self { method, headers: request.headers().clone(), call }
+    /// The call's span, if it is sampled.
+    pub(super) fn span(&self) -> Option<&RpcSpan> {
+        self.call.as_ref()?.span.as_ref()
     }
 
     pub(super) fn introduction(&self, name: DisplayName) -> Introduction {
@@ -75,7 +72,7 @@ pub(super) struct Admitted {
     pub(super) subscription: Subscription<Said>,
     pub(super) seat: Seat,
     pub(super) gap: Option<Gap>,
-    pub(super) span: Option<ConnectionSpan>,
+    pub(super) span: Option<RpcSpan>,
 }
 
 impl Door {
@@ -101,9 +98,11 @@ impl Door {
             status::of_refusal(&refused)
         })?;
         let member = joined.subscription.member();
-        let about = Connection { method: caller.method, id: &member.id(), peer: member.peer(), room };
-        let span = ConnectionSpan::begin(&caller.headers, &about);
-        ConnectionSpan::in_scope(span.as_ref(), || {
+        let span = caller.span().cloned();
+        if let Some(span) = &span {
+            span.joined(member.id(), room);
+        }
+        RpcSpan::in_scope(span.as_ref(), || {
             tracing::info!(
                 connection = %member.id(),
                 peer = member.peer().map(tracing::field::display),
@@ -125,7 +124,7 @@ pub struct Seat {
     room: RoomName,
     /// The task that reads what this client says.
     pub(super) listener: Option<AbortHandle>,
-    span: Option<ConnectionSpan>,
+    span: Option<RpcSpan>,
 }
 
 impl Drop for Seat {
@@ -138,12 +137,9 @@ impl Drop for Seat {
         member.depart(Departure::Cancelled, None);
         let reason = member.ending().map(|ending| ending.departure.as_str());
         if let (Some(span), Some(reason)) = (&self.span, reason) {
-            // The status for an invalid request of v1 is chosen by its field, which is not known here.
-            let departure = member.ending().map(|ending| ending.departure);
-            let departure = departure.filter(|d| *d != Departure::InvalidMessage || member.form() != V1);
-            span.ended(reason, departure.map(status::code_of).map(status::span_status));
+            span.disconnected(reason);
         }
-        ConnectionSpan::in_scope(self.span.as_ref(), || {
+        RpcSpan::in_scope(self.span.as_ref(), || {
             tracing::info!(
                 connection = %member.id(),
                 room = %self.room,

@@ -2,7 +2,6 @@
 
 use crate::hub::{Departure, Ending, NoStart, Position, Refused};
 use crate::rpc::{refused, retry_after};
-use crate::telemetry::trace::StatusCode;
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -20,7 +19,7 @@ pub(super) fn retry_of(departure: Departure) -> Option<Duration> {
 }
 
 /// The code of the status that ends a call. For an invalid message of v1 it may be another, which names the field.
-pub(super) fn code_of(departure: Departure) -> Code {
+fn code_of(departure: Departure) -> Code {
     match departure {
         Departure::Left => Code::Ok,
         Departure::Cancelled => Code::Cancelled,
@@ -86,55 +85,4 @@ pub(super) fn of_refusal(refusal: &Refused) -> Status {
         _ => retry.then(retry_after),
     };
     refused(code, refusal.to_string(), reason, &metadata, retry)
-}
-
-/// A status's code as spans have it.
-pub(super) fn span_status(code: Code) -> StatusCode {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let is_server_error = matches!(
-        code,
-        Code::Unknown
-            | Code::DeadlineExceeded
-            | Code::Unimplemented
-            | Code::Internal
-            | Code::Unavailable
-            | Code::DataLoss
-    );
-    StatusCode { name: NAMES[code as usize], is_server_error }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_have_the_specifications_names_of_codes() {
-        for (code, name, is_server_error) in [
-            (Code::Ok, "OK", false),
-            (Code::ResourceExhausted, "RESOURCE_EXHAUSTED", false),
-            (Code::Unavailable, "UNAVAILABLE", true),
-            (Code::Unauthenticated, "UNAUTHENTICATED", false),
-        ] {
-            let status = span_status(code);
-            assert_eq!((status.name, status.is_server_error), (name, is_server_error));
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use crate::config::{Config, InvalidSetting, Settings, SlowPolicy, SlowRule, SlowRules};
 use crate::telemetry::LogFormat;
 use bytesize::ByteSize;
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -82,6 +83,10 @@ pub struct ServeArgs {
     /// Worker threads [default: one per core]
     #[arg(long, env = "CHATROOM_WORKERS", value_name = "N", default_value_t = defaults().workers, hide_default_value = true)]
     workers: usize,
+    /// Refuse calls of chatroom.v1 that name a room in their messages only: for servers behind a balancer that routes by
+    /// the metadata chatroom-room, as deploy/haproxy.cfg does
+    #[arg(long, env = "CHATROOM_REQUIRE_ROOM_HEADER", value_parser = BoolishValueParser::new())]
+    require_room_header: bool,
     /// How log lines look
     #[arg(long, env = "CHATROOM_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormatArg,
@@ -219,6 +224,7 @@ impl ServeArgs {
             max_connections_per_address: limits.max_connections_per_address,
             max_transports: limits.max_transports.unwrap_or_else(|| transports_max(open_files)),
             max_streams: limits.max_streams,
+            require_room_header: self.require_room_header,
             max_rooms: limits.max_rooms,
             max_rooms_per_client: limits.max_rooms_per_client,
             room_idle: *limits.room_idle,

@@ -2,6 +2,7 @@
 //!
 //! Promises an answer within the time that the options give. Knows nothing of other calls.
 
+use super::metadata::in_room;
 use super::types::{Join, Start, Welcome};
 use super::{Error, Options};
 use crate::wire::v1::chat_service_client::ChatServiceClient;
@@ -89,18 +90,19 @@ async fn join_room(
     channel: Channel,
     hello: Hello,
 ) -> Result<(mpsc::Sender<JoinRequest>, Streaming<JoinResponse>), Status> {
+    let room = hello.room.clone();
     let (said, requests) = mpsc::channel(AHEAD);
     // There is room for the first.
     let _ = said.try_send(JoinRequest { request: Some(Request::Hello(hello)) });
     let mut client = ChatServiceClient::new(channel).max_decoding_message_size(RESPONSE_MAX_BYTES);
-    let response = client.join(ReceiverStream::new(requests)).await?;
+    let response = client.join(in_room(&room, ReceiverStream::new(requests))).await?;
     Ok((said, response.into_inner()))
 }
 
 /// The response is read as Join's: the contract gives both the same numbers.
 async fn subscribe(channel: Channel, hello: Hello) -> Result<Streaming<JoinResponse>, Status> {
     let Hello { room, display_name, start, kinds, presence, .. } = hello;
-    let mut request = tonic::Request::new(SubscribeRequest { room, display_name, start, kinds, presence });
+    let mut request = in_room(&room.clone(), SubscribeRequest { room, display_name, start, kinds, presence });
     request.extensions_mut().insert(GrpcMethod::new("chatroom.v1.ChatService", "Subscribe"));
     let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(RESPONSE_MAX_BYTES);
     grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;

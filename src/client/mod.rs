@@ -47,6 +47,7 @@ mod back_off;
 mod call;
 mod caller;
 mod error;
+mod metadata;
 mod outbox;
 mod pages;
 mod place;
@@ -76,6 +77,7 @@ use back_off::Waits;
 use call::{Opener, RESPONSE_MAX_BYTES, Way};
 use caller::Caller;
 use error::{is_lost, told};
+use metadata::in_room;
 use outbox::Outbox;
 use place::Place;
 use publisher::{checked_kind, fresh_key};
@@ -235,7 +237,7 @@ impl Client {
         };
         let (deadline, mut waits) = (self.deadline(), Waits::new(self.options.back_off.clone()));
         loop {
-            let attempt = async |mut service: Service| service.publish(request.clone()).await;
+            let attempt = async |mut service: Service| service.publish(in_room(room, request.clone())).await;
             let status = match self.ask_until(deadline, attempt).await {
                 Ok(said) => return Ack::new(said.position, said.repeated),
                 Err(status) => status,

@@ -1,5 +1,6 @@
 //! Lists, page by page.
 
+use super::metadata::in_room;
 use super::types::{Event, Gap, Member, Room};
 use super::{Client, Error};
 use crate::wire::v1;
@@ -92,9 +93,10 @@ impl<T> fmt::Debug for Pages<T> {
 
 pub(super) fn events(client: Client, query: v1::ListEventsRequest) -> Pages<Past> {
     Pages::new(move |page_token| {
-        let (client, query) = (client.clone(), v1::ListEventsRequest { page_token, ..query.clone() });
+        let client = client.clone();
+        let request = in_room(&query.room, v1::ListEventsRequest { page_token, ..query.clone() });
         async move {
-            let page = client.ask(async |mut service| service.list_events(query).await).await?;
+            let page = client.ask(async |mut service| service.list_events(request).await).await?;
             let gap = page.gap.map(|gap| Gap::try_from(gap).map(Past::Gap));
             let events = page.events.into_iter().map(|event| Event::try_from(event).map(Past::Event));
             Ok(Page {
@@ -108,6 +110,7 @@ pub(super) fn events(client: Client, query: v1::ListEventsRequest) -> Pages<Past
 pub(super) fn members(client: Client, room: String) -> Pages<Member> {
     Pages::new(move |page_token| {
         let query = v1::ListMembersRequest { room: room.clone(), page_size: PAGE_SIZE, page_token };
+        let query = in_room(&room, query);
         let client = client.clone();
         async move {
             let page = client.ask(async |mut service| service.list_members(query).await).await?;

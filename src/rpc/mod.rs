@@ -1,7 +1,10 @@
 //! What all our gRPC services answer alike: refusals (AIP-193), and pages of lists (AIP-158).
 
+mod code;
 pub mod lists;
 pub mod page;
+
+pub use code::{CODES, code_name, go_code_names};
 
 use rand::Rng as _;
 use std::collections::HashMap;

@@ -227,6 +227,7 @@ fn start_worker(
             hub.clone(),
             lane.id(),
             config.max_message_bytes,
+            config.require_room_header,
             Arc::clone(&plane.tokens),
             plane.lists.clone(),
             plane.common_services(CHAT_SERVICES),

@@ -1,12 +1,13 @@
-//! The spans: one for each connection that is sampled, and below it one for each message it publishes.
+//! The spans: one for each RPC that is sampled, and below it one for each message that its client publishes.
 //!
-//! Promises: a connection's span continues the caller's trace if the request says which; a message gets a span only if
-//! its connection is sampled, so with traces off, or a connection not sampled, a message costs one look at an empty
-//! handle. Nothing is ever done per delivered message. A span ends when its handle is dropped.
+//! Guarantees: an RPC's span continues the caller's trace if the request names one; a message gets a span only if its RPC
+//! is sampled, so with traces off, or an RPC not sampled, a message costs one look at an empty handle. Nothing is done per
+//! delivered message. A span ends when its last handle is dropped.
 //!
 //! The attributes `rpc.*`, `client.*` and `error.type` are those of OpenTelemetry's stable semantic conventions for gRPC
 //! servers, version 1.45; ours begin with `chatroom.`. Does not know where spans go, nor what the values in them mean.
 
+use crate::rpc::code_name;
 use http::HeaderMap;
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
@@ -15,6 +16,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tonic::Code;
 use tracing::Span;
 use tracing::field::{Empty, display};
 use tracing::level_filters::LevelFilter;
@@ -25,46 +27,49 @@ pub(super) const TARGET: &str = "chatroom::trace";
 /// The level of every span here.
 pub(super) const LEVEL: LevelFilter = LevelFilter::INFO;
 
-/// What a connection's span says from the start.
-pub struct Connection<'a> {
-    /// The method called, like `hello.ChatRoom/Chat`.
-    pub method: &'static str,
-    /// The connection's id.
-    pub id: &'a dyn Display,
-    /// Where it comes from.
-    pub peer: Option<SocketAddr>,
-    /// The room it is in.
-    pub room: &'a dyn Display,
+/// Bytes of an unknown method's path that a span shows.
+const ORIGINAL_MAX: usize = 256;
+
+/// What an RPC's span has from the start.
+#[derive(Clone, Copy)]
+pub struct Rpc<'a> {
+    /// The full name of the method, like `hello.ChatRoom/Chat`; `None` if the server has no such method.
+    pub method: Option<&'a str>,
+    /// The request's path.
+    pub path: &'a str,
+    /// The client's address.
+    pub peer: SocketAddr,
 }
 
-/// A sampled connection's span. Cheap to clone; it ends with its last clone and its last message's span.
+/// A sampled RPC's span. Cheap to clone; it ends with its last clone and its last message's span.
 #[derive(Clone)]
-pub struct ConnectionSpan {
-    // Behind a pointer, because most connections have none.
+pub struct RpcSpan {
+    // Behind a pointer, because most RPCs have none.
     span: Arc<Span>,
 }
 
-impl ConnectionSpan {
-    /// Begins the span of a connection, in the trace that its request's `traceparent` names. None, when traces are off
-    /// or this one is not sampled.
+impl RpcSpan {
+    /// Begins the span of an RPC, in the trace that its request's `traceparent` names. `None` if traces are off or this
+    /// one is not sampled.
     #[must_use]
-    pub fn begin(headers: &HeaderMap, connection: &Connection<'_>) -> Option<Self> {
-        // Its fields are not looked at when nobody wants the span.
+    pub fn begin(headers: &HeaderMap, rpc: Rpc<'_>) -> Option<Self> {
+        // Its fields are not evaluated when nobody wants the span.
         let span = tracing::info_span!(
             target: TARGET,
             parent: None,
-            "connection",
-            otel.name = connection.method,
+            "rpc",
+            otel.name = rpc.method.unwrap_or("grpc"),
             otel.kind = "server",
             otel.status_code = Empty,
             rpc.system.name = "grpc",
-            rpc.method = connection.method,
+            rpc.method = rpc.method.unwrap_or("_OTHER"),
+            rpc.method_original = rpc.original_method(),
             rpc.response.status_code = Empty,
             error.type = Empty,
-            client.address = connection.peer.map(|peer| display(peer.ip())),
-            client.port = connection.peer.map(|peer| i64::from(peer.port())),
-            chatroom.connection.id = %connection.id,
-            chatroom.room = %connection.room,
+            client.address = %rpc.peer.ip(),
+            client.port = i64::from(rpc.peer.port()),
+            chatroom.connection.id = Empty,
+            chatroom.room = Empty,
             chatroom.disconnect.reason = Empty,
         );
         if span.is_disabled() {
@@ -79,14 +84,40 @@ impl ConnectionSpan {
         sampled.then(|| Self { span: Arc::new(span) })
     }
 
-    /// Does this inside the span, if there is one: log lines have its ids.
+    /// Records the connection that the RPC has become, and its room.
+    pub fn joined(&self, connection: impl Display, room: impl Display) {
+        self.span.record("chatroom.connection.id", display(connection));
+        self.in_room(room);
+    }
+
+    /// Records the room that the RPC is about.
+    pub fn in_room(&self, room: impl Display) {
+        self.span.record("chatroom.room", display(room));
+    }
+
+    /// Records why the connection ended.
+    pub fn disconnected(&self, reason: &str) {
+        self.span.record("chatroom.disconnect.reason", reason);
+    }
+
+    /// Records the status that ended the RPC.
+    pub fn ended(&self, code: Code) {
+        let name = code_name(code);
+        self.span.record("rpc.response.status_code", name);
+        if is_server_error(code) {
+            self.span.record("error.type", name);
+            self.span.record("otel.status_code", "ERROR");
+        }
+    }
+
+    /// Runs `f` inside the span, if there is one: its log lines have the span's ids.
     // By OpenTelemetry's context and not by entering the span: leaving that again would be taken for its end.
     pub fn in_scope<T>(span: Option<&Self>, f: impl FnOnce() -> T) -> T {
         let _attached = span.map(|span| span.span.context().attach());
         f()
     }
 
-    /// Begins the span of a message that this connection publishes.
+    /// Begins the span of a message that this RPC's client publishes.
     #[must_use]
     pub fn message(&self) -> MessageSpan {
         let span = tracing::info_span!(
@@ -100,26 +131,27 @@ impl ConnectionSpan {
         );
         MessageSpan { span: Box::new(span) }
     }
+}
 
-    /// Records why the connection ended, and with which status if that is known.
-    pub fn ended(&self, reason: &str, status: Option<StatusCode>) {
-        self.span.record("chatroom.disconnect.reason", reason);
-        let Some(StatusCode { name, is_server_error }) = status else { return };
-        self.span.record("rpc.response.status_code", name);
-        if is_server_error {
-            self.span.record("error.type", name);
-            self.span.record("otel.status_code", "ERROR");
-        }
+impl<'a> Rpc<'a> {
+    /// The path as it came, for a method that the server does not have.
+    fn original_method(&self) -> Option<&'a str> {
+        let path = self.path.trim_start_matches('/');
+        self.method.is_none().then(|| path.get(..ORIGINAL_MAX).unwrap_or(path))
     }
 }
 
-/// The status that ended a call, as spans have it.
-#[derive(Clone, Copy, Debug)]
-pub struct StatusCode {
-    /// Like `RESOURCE_EXHAUSTED`.
-    pub name: &'static str,
-    /// Whether the conventions count it as an error of a server's span: not those that a client causes.
-    pub is_server_error: bool,
+/// Whether the conventions count a status as an error of the server's span: not those that a client causes.
+fn is_server_error(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
 }
 
 /// A published message's span: from the offer, which may wait for room, to the last member woken.
@@ -129,7 +161,7 @@ pub struct MessageSpan {
 }
 
 impl MessageSpan {
-    /// Says where the message stands in its room, how many went with it, and how many members were woken.
+    /// Records the message's position in its room, how many messages went with it, and how many members were woken.
     pub fn broadcast(&self, position: impl Display, messages: u64, members: usize) {
         // Signed, because that is the only integer that OpenTelemetry has.
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);

@@ -5,6 +5,7 @@ use super::socket::Flow;
 use super::stats::TransportCensus;
 use super::waker::{Part, Parts};
 use super::windows::StreamWindow;
+use crate::telemetry::trace::RpcSpan;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -54,12 +55,15 @@ pub struct Call {
     pub transport: TransportId,
     /// Ends the call.
     pub handle: CallHandle,
+    /// The call's span, if it is sampled.
+    pub span: Option<RpcSpan>,
 }
 
 impl Call {
-    pub(super) fn new(state: &Arc<CallState>) -> Self {
+    pub(super) fn new(state: &Arc<CallState>, span: Option<&RpcSpan>) -> Self {
         let transport = &state.transport;
-        Self { peer: transport.peer, transport: transport.id, handle: CallHandle(Arc::clone(state)) }
+        let handle = CallHandle(Arc::clone(state));
+        Self { peer: transport.peer, transport: transport.id, handle, span: span.cloned() }
     }
 }
 

@@ -248,11 +248,11 @@ impl<S: Services> Connection<S> {
             let _ = respond.send_response(answer, true);
             return;
         }
-        let rpc = self.methods.start(request.uri().path());
+        let rpc = self.methods.start(request.uri().path(), request.headers(), self.transport.peer);
         let id = respond.stream_id().as_u32();
         let state = CallState::new(&self.transport);
         let (head, incoming) = request.into_parts();
-        let (incoming, body) = Request::new(incoming, rpc.limits().request_bytes);
+        let (incoming, body) = Request::new(incoming, rpc.limits().request_bytes, rpc.has_one_request());
         self.by_id.insert(id, Arc::clone(&state));
         let counted = self.transport.census.open_call(rpc.kind(), self.limits.calls);
         let call = NewCall { id, state: Arc::clone(&state), request: incoming, respond, rpc };
@@ -260,7 +260,7 @@ impl<S: Services> Connection<S> {
             None => Stream::refused(call, &self.limits),
             Some(counted) => {
                 let mut request = http::Request::from_parts(head, Body::new(body));
-                request.extensions_mut().insert(Call::new(&state));
+                request.extensions_mut().insert(Call::new(&state, call.rpc.span()));
                 let open = (OpenCall::new(&self.transport), counted);
                 Stream::new(self.services.clone(), call, request, open, &self.limits)
             }

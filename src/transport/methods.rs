@@ -1,13 +1,17 @@
-//! Every RPC, counted as the gRPC ecosystem's dashboards expect (go-grpc-middleware's metric and label names).
+//! Every RPC: its span, and its counts as the gRPC ecosystem's dashboards expect them (go-grpc-middleware's metric and label
+//! names).
 //!
 //! Methods are learnt from the compiled-in descriptors, so that a client cannot add a label by calling a method that
 //! does not exist: those are counted together.
 
 use super::stats::CallKind;
 use crate::metrics::{Counter, Distribution, Exposition, Histogram};
+use crate::rpc::{CODES, go_code_names};
+use crate::telemetry::trace::{self, RpcSpan};
 use http::HeaderMap;
 use prost::Message as _;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tonic::Code;
@@ -25,26 +29,8 @@ const HANDLING: &[u64] = &[
     3_600_000_000_000,
 ];
 
-/// Codes, by number; the names are go-grpc's.
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
+/// Where the counts of unknown methods are.
+const UNKNOWN: usize = 0;
 
 /// What bounds the calls of a method.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +46,12 @@ pub struct MethodLimits {
 struct Method {
     service: String,
     name: String,
+    /// Like `hello.ChatRoom/Chat`.
+    full_name: String,
     kind: &'static str,
     limits: MethodLimits,
     started: Counter,
-    handled: [Counter; CODES.len()],
+    handled: [Counter; CODES],
     seconds: Histogram,
 }
 
@@ -72,6 +60,7 @@ impl Method {
         Self {
             service: service.to_owned(),
             name: name.to_owned(),
+            full_name: format!("{service}/{name}"),
             kind,
             limits,
             started: Counter::default(),
@@ -119,11 +108,14 @@ impl Methods {
         Ok(Arc::new(Self { methods, by_path }))
     }
 
-    /// A call to `path` begins.
-    pub(super) fn start(self: &Arc<Self>, path: &str) -> Rpc {
-        let method = self.by_path.get(path).copied().unwrap_or_default();
+    /// A call begins.
+    pub(super) fn start(self: &Arc<Self>, path: &str, headers: &HeaderMap, peer: SocketAddr) -> Rpc {
+        let known = self.by_path.get(path).copied();
+        let method = known.unwrap_or(UNKNOWN);
         self.methods[method].started.add(1);
-        Rpc { methods: Arc::clone(self), method, began: Instant::now(), handled: false }
+        let name = known.map(|method| &*self.methods[method].full_name);
+        let span = RpcSpan::begin(headers, trace::Rpc { method: name, path, peer });
+        Rpc { methods: Arc::clone(self), method, began: Instant::now(), span, handled: false }
     }
 
     /// Adds the three metrics, with a series for each method (and code) from the start: a rate over a series that
@@ -134,10 +126,10 @@ impl Methods {
             to.counter("grpc_server_started_total", help, &labels(method), method.started.get());
         }
         for method in &self.methods {
-            for (code, handled) in CODES.iter().zip(&method.handled) {
+            for (code, handled) in go_code_names().zip(&method.handled) {
                 let help = "RPCs that ended, by status; a call that its client gave up counts as Canceled.";
                 let [kind, service, name] = labels(method);
-                let labels = [("grpc_code", *code), name, service, kind];
+                let labels = [("grpc_code", code), name, service, kind];
                 to.counter("grpc_server_handled_total", help, &labels, handled.get());
             }
         }
@@ -158,6 +150,7 @@ pub(super) struct Rpc {
     methods: Arc<Methods>,
     method: usize,
     began: Instant,
+    span: Option<RpcSpan>,
     handled: bool,
 }
 
@@ -179,9 +172,17 @@ impl Rpc {
         self.method().limits
     }
 
+    /// The span, if the call is sampled.
+    pub(super) fn span(&self) -> Option<&RpcSpan> {
+        self.span.as_ref()
+    }
+
     fn ends(&mut self, code: Code) {
         if std::mem::replace(&mut self.handled, true) {
             return;
+        }
+        if let Some(span) = &self.span {
+            span.ended(code);
         }
         let method = self.method();
         method.handled[code as usize].add(1);

@@ -100,6 +100,8 @@ pub(super) struct Request {
     buffer: Arc<Mutex<Buffer>>,
     framing: Framing,
     message_bytes_max: usize,
+    /// The whole request is one message.
+    is_one: bool,
     ended: bool,
     failed: bool,
     /// Why the transport has failed it, until the call is told.
@@ -120,8 +122,9 @@ pub(super) enum Progress {
 }
 
 impl Request {
-    /// Reads a request whose messages may have so many bytes each; the body is for the service.
-    pub(super) fn new(mut stream: RecvStream, message_bytes_max: usize) -> (Self, RequestBody) {
+    /// Reads a request whose messages may have so many bytes each, and which may be one message only; the body is for the
+    /// service.
+    pub(super) fn new(mut stream: RecvStream, message_bytes_max: usize, is_one: bool) -> (Self, RequestBody) {
         let credit = stream.flow_control().clone();
         let ended = stream.is_end_stream();
         let buffer =
@@ -129,7 +132,9 @@ impl Request {
         let buffer = Arc::new(Mutex::new(buffer));
         let body = RequestBody(Arc::clone(&buffer));
         let framing = Framing::default();
-        (Self { stream, buffer, framing, message_bytes_max, ended, failed: false, failure: None }, body)
+        let request =
+            Self { stream, buffer, framing, message_bytes_max, is_one, ended, failed: false, failure: None };
+        (request, body)
     }
 
     /// Whether the peer has ended it.
@@ -173,6 +178,12 @@ impl Request {
             let words = format!("a message may have at most {max} bytes, not {len}");
             self.refuse(refused(Code::ResourceExhausted, words, "MESSAGE_TOO_LARGE", &[], None));
             return self.discard(data.len() - after);
+        }
+        if self.is_one && self.framing.messages > 1 {
+            // gRPC's code for it (its status codes, "request cardinality violation").
+            let words = "the method takes one request, not several";
+            self.refuse(refused(Code::Unimplemented, words, "ONE_REQUEST_ONLY", &[], None));
+            return self.discard(data.len());
         }
         self.keep(data);
     }

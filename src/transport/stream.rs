@@ -23,6 +23,7 @@ use super::timeout;
 use super::windows::Grant;
 use super::{Limits, Services};
 use crate::rpc::{refused, retry_after};
+use crate::telemetry::trace::RpcSpan;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
@@ -196,24 +197,26 @@ impl<S: Services> Future for Stream<S> {
                         None => Poll::Ready(Step::Over),
                         Some(begins) => {
                             let (request, mut services) = *begins;
-                            let response = Box::pin(services.call(request));
+                            let response = Box::pin(exchange.in_span(|| services.call(request)));
                             this.stage.set(Stage::Answering { response });
                             Poll::Ready(Step::Next)
                         }
                     },
                 },
-                StageProjection::Answering { response } => match response.as_mut().poll(cx) {
-                    Poll::Ready(Ok(response)) => {
-                        exchange.reserved = None;
-                        let (head, body) = response.into_parts();
-                        let ends = body.is_end_stream();
-                        let step = exchange.send_head(Response::from_parts(head, ()), ends);
-                        this.stage.set(Stage::Sending { body });
-                        Poll::Ready(step)
+                StageProjection::Answering { response } => {
+                    match exchange.in_span(|| response.as_mut().poll(cx)) {
+                        Poll::Ready(Ok(response)) => {
+                            exchange.reserved = None;
+                            let (head, body) = response.into_parts();
+                            let ends = body.is_end_stream();
+                            let step = exchange.send_head(Response::from_parts(head, ()), ends);
+                            this.stage.set(Stage::Sending { body });
+                            Poll::Ready(step)
+                        }
+                        Poll::Ready(Err(never)) => match never {},
+                        Poll::Pending => exchange.poll_reset(cx),
                     }
-                    Poll::Ready(Err(never)) => match never {},
-                    Poll::Pending => exchange.poll_reset(cx),
-                },
+                }
                 StageProjection::Sending { body } => exchange.poll_send(body, cx),
                 StageProjection::Holding if exchange.request.has_ended() => Poll::Ready(Step::Over),
                 StageProjection::Holding => Poll::Pending,
@@ -292,6 +295,11 @@ impl Exchange {
         self.open = None;
         self.request.hold();
         self.deadlines.hold();
+    }
+
+    /// Runs a part of the service inside the call's span.
+    fn in_span<T>(&self, f: impl FnOnce() -> T) -> T {
+        RpcSpan::in_scope(self.rpc.as_ref().and_then(Rpc::span), f)
     }
 
     fn is_unary(&self) -> bool {

@@ -165,6 +165,15 @@ def rooms_are_apart(stage):
     ok("a name that cannot be a room's is INVALID_ARGUMENT")
 
 
+def names_outside_ascii_come_as_binary_metadata(stage):
+    for count, kind in enumerate(LINE_CLIENTS, start=1):
+        stage.client(kind, name=f"Änne 😂 {kind}")
+        stage.server.arrived(count)
+    names = {arrival["name"] for arrival in stage.server.arrived(len(LINE_CLIENTS))}
+    ok("foreign clients give names outside ASCII in chatroom-name-bin",
+       names == {f"Änne 😂 {kind}" for kind in LINE_CLIENTS}, f"{names}")
+
+
 def a_message_over_the_limit_ends_only_its_sender(stage):
     witness = stage.client("node")
     stage.server.arrived(1)
@@ -242,6 +251,7 @@ SCENARIOS = [
     who_half_closes_at_once_hears_itself,
     operators_tools_find_their_way,
     rooms_are_apart,
+    names_outside_ascii_come_as_binary_metadata,
     a_message_over_the_limit_ends_only_its_sender,
     who_is_killed_leaves_alone,
     what_does_not_exist_is_unimplemented,

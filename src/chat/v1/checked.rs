@@ -2,7 +2,7 @@
 
 use crate::chat::said::{Said, Sender};
 use crate::hub::{DisplayName, Epoch, RoomName, Start};
-use crate::rpc::invalid;
+use crate::rpc::{invalid, with_reason};
 use crate::wire::v1 as api;
 use std::sync::Arc;
 use tonic::Status;
@@ -12,12 +12,19 @@ const KIND_MAX: usize = 64;
 const REFERENCE_MAX: usize = 64;
 const KEY_MAX: usize = 64;
 
-/// The room of this name; the default one, if there is no name.
-pub(super) fn room(field: &str, name: &str) -> Result<RoomName, Status> {
+/// The room of this name; without a name the one that the call's metadata has `named`, or the lobby.
+pub(super) fn room(field: &str, name: &str, named: Option<RoomName>) -> Result<RoomName, Status> {
     if name.is_empty() {
-        return Ok(RoomName::default());
+        return Ok(named.unwrap_or_default());
     }
-    RoomName::new(name).map_err(|error| invalid(field, error.to_string()))
+    let room = RoomName::new(name).map_err(|error| invalid(field, error.to_string()))?;
+    match named {
+        Some(named) if named != room => {
+            let rule = format!("must be {named}, as the metadata has it, or empty");
+            Err(with_reason(&invalid(field, rule), "ROOM_MISMATCH", &[]))
+        }
+        _ => Ok(room),
+    }
 }
 
 pub(super) fn name(field: &str, name: &str) -> Result<DisplayName, Status> {

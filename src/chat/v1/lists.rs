@@ -3,7 +3,7 @@
 
 use super::{body, checked};
 use crate::chat::said::{Said, position};
-use crate::hub::{Cursor, Gap, Hub, NoStart, Place, Position, Refused, Room, Start};
+use crate::hub::{Cursor, Gap, Hub, NoStart, Place, Position, Refused, Room, RoomName, Start};
 use crate::rpc::lists::Slice;
 use crate::rpc::not_found;
 use crate::rpc::page::{self, Smallest, Tokens};
@@ -24,24 +24,34 @@ const EVENTS_LOOKED_AT_MAX: usize = 8192;
 /// Segments between two pauses: of the shortest messages a segment has thousands, 0.1 ms' work.
 const SEGMENTS_AT_ONCE: u64 = 4;
 
-/// The room of this name, which must be there.
-fn the_room(hub: &Hub<Said>, name: &str) -> Result<Arc<Room<Said>>, Status> {
-    let name = checked::room("room", name)?;
-    hub.room(&name).ok_or_else(|| not_found("room", name.as_str()))
+/// What a list is made from.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) hub: Hub<Said>,
+    pub(super) tokens: Arc<Tokens>,
+    /// The room that the call's metadata names.
+    pub(super) named: Option<RoomName>,
+}
+
+impl Source {
+    /// The room of this name, which must be there.
+    fn room(&self, name: &str) -> Result<Arc<Room<Said>>, Status> {
+        let name = checked::room("room", name, self.named.clone())?;
+        self.hub.room(&name).ok_or_else(|| not_found("room", name.as_str()))
+    }
 }
 
 pub(super) async fn events(
-    hub: Hub<Said>,
-    tokens: Arc<Tokens>,
+    source: Source,
     request: api::ListEventsRequest,
 ) -> Result<api::ListEventsResponse, Status> {
     let size = page::size(request.page_size)?;
     let kinds = checked::kinds("kinds", &request.kinds)?;
     let (start, strict) = checked::start("start", request.start.as_ref(), Start::Earliest)?;
-    let room = the_room(&hub, &request.room)?;
+    let room = source.room(&request.room)?;
     // The rest of the request, which must stay the same.
     let query = format!("events {} {:?} {:?}", room.name(), request.start, request.kinds);
-    let token = tokens.read(&query, &request.page_token)?;
+    let token = source.tokens.read(&query, &request.page_token)?;
     let from = token.as_deref().and_then(after).map_or(start, |after| after);
     let (mut next, missing) = find(&room, from, strict)
         .map_err(|refusal| crate::chat::status::of_refusal(&Refused::Start(refusal)))?;
@@ -76,7 +86,7 @@ pub(super) async fn events(
     let next = Position { epoch: room.epoch(), offset: next.offset - 1 }.to_string();
     Ok(api::ListEventsResponse {
         events,
-        next_page_token: if more { tokens.write(&query, &next) } else { String::new() },
+        next_page_token: if more { source.tokens.write(&query, &next) } else { String::new() },
         gap: missing.as_ref().map(body::gap),
     })
 }
@@ -95,14 +105,13 @@ fn find(room: &Room<Said>, start: Start, strict: bool) -> Result<(Cursor, Option
 }
 
 pub(super) async fn members(
-    hub: Hub<Said>,
-    tokens: Arc<Tokens>,
+    source: Source,
     request: api::ListMembersRequest,
 ) -> Result<api::ListMembersResponse, Status> {
     let size = page::size(request.page_size)?;
-    let room = the_room(&hub, &request.room)?;
+    let room = source.room(&request.room)?;
     let query = format!("members {}", room.name());
-    let after = tokens.read(&query, &request.page_token)?;
+    let after = source.tokens.read(&query, &request.page_token)?;
     // A sealed token holds a number.
     let after: u64 = after.and_then(|after| after.parse().ok()).unwrap_or_default();
     let (mut found, mut total_size) = (Smallest::new(size + 1), 0);
@@ -126,17 +135,17 @@ pub(super) async fn members(
     };
     Ok(api::ListMembersResponse {
         members: found.iter().map(member).collect(),
-        next_page_token: if more { tokens.write(&query, &last.to_string()) } else { String::new() },
+        next_page_token: if more { source.tokens.write(&query, &last.to_string()) } else { String::new() },
         total_size,
     })
 }
 
 pub(super) async fn rooms(
-    hub: Hub<Said>,
-    tokens: Arc<Tokens>,
+    source: Source,
     request: api::ListRoomsRequest,
 ) -> Result<api::ListRoomsResponse, Status> {
     let size = page::size(request.page_size)?;
+    let Source { hub, tokens, .. } = source;
     let after = |name: &str, count| hub.rooms_after(name, count);
     let name = |room: &Arc<Room<Said>>| room.name().clone();
     let found = page::by_name(hub.room_count(), after, name, size, &tokens, &request.page_token)?;

@@ -7,9 +7,9 @@ use crate::chat::codec::{self, Fault};
 use crate::chat::said::{Said, Sender, V1, position};
 use crate::chat::seat::{Admitted, Caller, Door};
 use crate::chat::status;
-use crate::hub::{Departure, Hub, Lens, Listening, Publisher, Refused, Start};
+use crate::hub::{Departure, Hub, Lens, Listening, Publisher, Refused, RoomName, Start};
 use crate::rpc::{invalid, invalid_message, no_request, refused, retry_after};
-use crate::telemetry::trace::ConnectionSpan;
+use crate::telemetry::trace::RpcSpan;
 use crate::wire::v1::{self as api, join_request::Request};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -25,6 +25,7 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) async fn join(
     door: Door,
     caller: Caller,
+    named: Option<RoomName>,
     mut requests: Streaming<api::JoinRequest>,
     tell: oneshot::Sender<Told>,
 ) {
@@ -36,10 +37,8 @@ pub(super) async fn join(
         Err(status) => Err(status),
     };
     let has_spoken = Arc::new(AtomicBool::new(false));
-    let admitted = hello.and_then(|hello| enter(&door, &caller, &hello, &has_spoken, "hello."));
+    let admitted = hello.and_then(|hello| enter(&door, &caller, named, &hello, &has_spoken, "hello."));
     let Some((publisher, span, fault)) = tell_of(admitted, max, tell) else { return };
-    // With the request's headers, which nobody needs any more.
-    drop(caller);
     Talk { requests, publisher, span, fault, has_spoken, max }.run().await;
 }
 
@@ -47,37 +46,52 @@ pub(super) async fn join(
 pub(super) async fn subscribe(
     door: Door,
     caller: Caller,
+    named: Option<RoomName>,
     mut requests: Streaming<api::SubscribeRequest>,
     tell: oneshot::Sender<Told>,
 ) {
     let max = door.max_message_bytes;
-    let hello = first(&mut requests, max, &door.hub).await.map(|request| {
+    let hello = only(&mut requests, max, &door.hub).await.map(|request| {
         let api::SubscribeRequest { room, display_name, start, kinds, presence } = request;
         api::Hello { room, display_name, start, kinds, suppress_echo: false, presence }
     });
-    let admitted = hello.and_then(|hello| enter(&door, &caller, &hello, &Arc::default(), ""));
+    let admitted = hello.and_then(|hello| enter(&door, &caller, named, &hello, &Arc::default(), ""));
     // Nothing more comes from it. That it is silent does not mean that it leaves.
     drop(tell_of(admitted, max, tell));
 }
 
+/// The only request of a call, once the client has ended its side: a second one is refused by the transport.
+pub(super) async fn only<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<Said>) -> Result<T, Status> {
+    let request = first(requests, max, hub).await?;
+    // Nothing but its end can follow, or why it does not.
+    next(requests, max, hub).await.map(|_| request)
+}
+
 /// The first request of a call, unless the server stops before it comes.
-pub(super) async fn first<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<Said>) -> Result<T, Status> {
-    let first = tokio::select! {
+async fn first<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<Said>) -> Result<T, Status> {
+    let first = next(requests, max, hub).await?;
+    first.ok_or_else(|| invalid("request", "the call ended without one"))
+}
+
+async fn next<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<Said>) -> Result<Option<T>, Status> {
+    let next = tokio::select! {
         biased;
         () = hub.until_shut() => return Err(status::of_refusal(&Refused::Closing)),
-        first = timeout(HELLO_DEADLINE, requests.message()) => first,
+        next = timeout(HELLO_DEADLINE, requests.message()) => next,
     };
-    match first {
-        Err(_) => Err(no_request(HELLO_DEADLINE)),
-        Ok(Ok(Some(request))) => Ok(request),
-        Ok(Ok(None)) => Err(invalid("request", "the call ended without one")),
-        Ok(Err(status)) => Err(match Fault::from(status) {
+    let next = next.map_err(|_| no_request(HELLO_DEADLINE))?;
+    next.map_err(|status| {
+        if status.code() == Code::Unimplemented {
+            // The transport has found a second request.
+            return status;
+        }
+        match Fault::from(status) {
             Fault::TooLarge => too_large(max),
             Fault::Late(why) => refused(Code::DeadlineExceeded, why, "REQUEST_INCOMPLETE", &[], None),
             Fault::Invalid(why) => invalid_message(why),
             Fault::Broken => Status::cancelled("the call was cancelled"),
-        }),
-    }
+        }
+    })
 }
 
 fn too_large(max: usize) -> Status {
@@ -89,12 +103,13 @@ fn too_large(max: usize) -> Status {
 fn enter(
     door: &Door,
     caller: &Caller,
+    named: Option<RoomName>,
     hello: &api::Hello,
     has_spoken: &Arc<AtomicBool>,
     path: &str,
 ) -> Result<Admitted, Status> {
     let at = |field: &str| format!("{path}{field}");
-    let room = checked::room(&at("room"), &hello.room)?;
+    let room = checked::room(&at("room"), &hello.room, named)?;
     let who = caller.introduction(checked::name(&at("display_name"), &hello.display_name)?);
     let (start, strict) = checked::start(&at("start"), hello.start.as_ref(), Start::Tail)?;
     let wants = Wants {
@@ -109,7 +124,7 @@ fn enter(
     door.admit(caller, &room, who, listening)
 }
 
-type Speaking = (Publisher<Said>, Option<ConnectionSpan>, Arc<OnceLock<Status>>);
+type Speaking = (Publisher<Said>, Option<RpcSpan>, Arc<OnceLock<Status>>);
 
 /// Tells the body who is in, or why not; what is left to the client's task.
 fn tell_of(admitted: Result<Admitted, Status>, max: usize, tell: oneshot::Sender<Told>) -> Option<Speaking> {
@@ -132,7 +147,7 @@ fn tell_of(admitted: Result<Admitted, Status>, max: usize, tell: oneshot::Sender
 struct Talk {
     requests: Streaming<api::JoinRequest>,
     publisher: Publisher<Said>,
-    span: Option<ConnectionSpan>,
+    span: Option<RpcSpan>,
     fault: Arc<OnceLock<Status>>,
     has_spoken: Arc<AtomicBool>,
     max: usize,
@@ -163,7 +178,7 @@ impl Talk {
                 },
             };
             let said = match said {
-                Ok(said) => said.traced(self.span.as_ref().map(ConnectionSpan::message)),
+                Ok(said) => said.traced(self.span.as_ref().map(RpcSpan::message)),
                 Err(status) => {
                     let words = status.message().to_owned();
                     // Set before the end is decided, which has the body look for it.
@@ -185,14 +200,19 @@ impl Talk {
 pub(super) async fn publish(
     door: &Door,
     caller: &Caller,
+    named: Option<RoomName>,
     request: api::PublishRequest,
 ) -> Result<api::PublishResponse, Status> {
     let api::PublishRequest { room, display_name, kind, body, idempotency_key } = request;
-    let room = checked::room("room", &room)?;
+    let room = checked::room("room", &room, named)?;
+    if let Some(span) = caller.span() {
+        span.in_room(&room);
+    }
     let name = checked::name("display_name", &display_name)?;
     let sender = Sender::new(None, &name);
     let publish = api::Publish { reference: String::new(), kind, body, idempotency_key };
-    let (said, told) = checked::said("", publish, &sender)?.with_receipt();
+    let said = checked::said("", publish, &sender)?;
+    let (said, told) = said.traced(caller.span().map(RpcSpan::message)).with_receipt();
     let visit = door.hub.visit(&room, &caller.introduction(name));
     let visit = visit.map_err(|refusal| status::of_refusal(&refusal))?;
     visit.say(V1, said).map_err(|_| {

@@ -1,8 +1,10 @@
 //! Header blocks: that of a request, and what those of an answer say of the call.
 
 use super::protocol::Fault;
+use crate::rpc::{CODES, code_name};
 use loona_hpack::Decoder;
 use percent_encoding::percent_decode;
+use tonic::Code;
 
 /// The header block of a call: nothing is indexed, nothing is compressed, so it needs no state.
 pub(super) fn request(path: &str, authority: &str, room: Option<&str>) -> Vec<u8> {
@@ -74,27 +76,9 @@ impl Answer {
 
 /// The name of a status, as the gRPC specification writes it.
 fn grpc_status(code: &str) -> String {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let name = code.parse().ok().and_then(|code: usize| NAMES.get(code));
-    name.map_or_else(|| format!("grpc-status {code}"), |&name| name.to_owned())
+    let known = code.parse().ok().filter(|number| (0..CODES as i32).contains(number));
+    let name = known.map(|number| code_name(Code::from_i32(number)));
+    name.map_or_else(|| format!("grpc-status {code}"), ToOwned::to_owned)
 }
 
 /// The name of an HTTP/2 error code (RFC 9113, 7).

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -40,7 +41,12 @@ func chat(addr, name string) error {
 	}
 	defer connection.Close()
 
-	ctx := metadata.AppendToOutgoingContext(context.Background(), "chatroom-name", name)
+	// Plain metadata is ASCII only; grpc-go encodes what ends in -bin.
+	key := "chatroom-name"
+	if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+		key += "-bin"
+	}
+	ctx := metadata.AppendToOutgoingContext(context.Background(), key, name)
 	if room := os.Getenv("CHATROOM_ROOM"); room != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "chatroom-room", room)
 	}

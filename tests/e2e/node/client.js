@@ -13,7 +13,9 @@ const proto = path.join(__dirname, "../../../proto/hello/chat.proto");
 const { hello } = grpc.loadPackageDefinition(protoLoader.loadSync(proto, { defaults: true }));
 
 const metadata = new grpc.Metadata();
-metadata.set("chatroom-name", name);
+// Plain metadata is ASCII only.
+if (/^[\x20-\x7e]*$/.test(name)) metadata.set("chatroom-name", name);
+else metadata.set("chatroom-name-bin", Buffer.from(name));
 if (process.env.CHATROOM_ROOM) metadata.set("chatroom-room", process.env.CHATROOM_ROOM);
 
 const client = new hello.ChatRoom(addr, grpc.credentials.createInsecure());

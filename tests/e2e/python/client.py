@@ -12,7 +12,8 @@ from hello import chat_pb2, chat_pb2_grpc
 
 
 def main(addr, name):
-    metadata = [("chatroom-name", name)]
+    # Plain metadata is ASCII only.
+    metadata = [("chatroom-name", name) if name.isascii() else ("chatroom-name-bin", name.encode())]
     if room := os.environ.get("CHATROOM_ROOM"):
         metadata.append(("chatroom-room", room))
     with grpc.insecure_channel(addr) as channel:

@@ -1,0 +1,53 @@
+//! The names of gRPC's status codes.
+
+use tonic::Code;
+
+/// By number: the name in gRPC's specification, and the one that go-grpc and its dashboards use.
+const NAMES: [(&str, &str); CODES] = [
+    ("OK", "OK"),
+    ("CANCELLED", "Canceled"),
+    ("UNKNOWN", "Unknown"),
+    ("INVALID_ARGUMENT", "InvalidArgument"),
+    ("DEADLINE_EXCEEDED", "DeadlineExceeded"),
+    ("NOT_FOUND", "NotFound"),
+    ("ALREADY_EXISTS", "AlreadyExists"),
+    ("PERMISSION_DENIED", "PermissionDenied"),
+    ("RESOURCE_EXHAUSTED", "ResourceExhausted"),
+    ("FAILED_PRECONDITION", "FailedPrecondition"),
+    ("ABORTED", "Aborted"),
+    ("OUT_OF_RANGE", "OutOfRange"),
+    ("UNIMPLEMENTED", "Unimplemented"),
+    ("INTERNAL", "Internal"),
+    ("UNAVAILABLE", "Unavailable"),
+    ("DATA_LOSS", "DataLoss"),
+    ("UNAUTHENTICATED", "Unauthenticated"),
+];
+
+/// How many codes there are.
+pub const CODES: usize = 17;
+
+/// The name of a code as gRPC's specification writes it, like `RESOURCE_EXHAUSTED`.
+#[must_use]
+pub fn code_name(code: Code) -> &'static str {
+    NAMES[code as usize].0
+}
+
+/// The names of all codes by number as go-grpc writes them, like `ResourceExhausted`.
+pub fn go_code_names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_codes() {
+        for (number, (name, go_name)) in NAMES.iter().enumerate() {
+            let code = Code::from_i32(number as i32);
+            assert_eq!(name.replace('_', "").to_lowercase(), format!("{code:?}").to_lowercase());
+            let of_spec = go_name.to_uppercase().replace("CANCELED", "CANCELLED");
+            assert_eq!(name.replace('_', ""), of_spec);
+        }
+    }
+}
