@@ -5,13 +5,13 @@ are on one TCP connection that is kept, and on new ones.
 """
 
 import itertools
-import json
 import sys
 import threading
 import time
 
 import grpc
 from hello import chat_pb2, chat_pb2_grpc
+from report import emit
 
 EVERY_SECONDS, PATIENCE_SECONDS = 0.05, 10
 # grpcio gives channels to one address the same TCP connection otherwise.
@@ -50,11 +50,8 @@ def probe_on(channel, number):
     except grpc.RpcError:
         pass  # What it ended with, its status says.
     ended, code = time.time(), call.code().name
-    probe = {"room": room, "opened": opened, "ended": ended, "passed": code == "OK" and heard == [line],
-             "code": code, "message": call.details(), "heard": heard}
-    # In one piece: the others write, too.
-    sys.stdout.write(json.dumps(probe) + "\n")
-    sys.stdout.flush()
+    emit({"room": room, "opened": opened, "ended": ended, "passed": code == "OK" and heard == [line],
+          "code": code, "message": call.details(), "heard": heard})
 
 
 if __name__ == "__main__":

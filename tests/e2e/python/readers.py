@@ -13,9 +13,8 @@ import time
 import grpc
 from chatroom.v1 import chat_pb2 as v1
 from chatroom.v1 import chat_pb2_grpc as v1_grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from hello import chat_pb2_grpc as hello_grpc
+from report import emit, status_of
 
 SLOW_GAP_SECONDS = 0.01  # 100 messages a second
 PAUSE_AFTER = 20  # messages
@@ -128,31 +127,6 @@ def v1_texts(call, notes):
                 notes.append(str(response))
 
     return texts()
-
-
-def status_of(call):
-    """As a client sees it that reads the details with Google's own library."""
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    try:
-        status = rpc_status.from_call(call)
-    except ValueError:
-        status = None  # They contradict the code: the call has ended otherwise.
-    for detail in status.details if status else ():
-        for kind in (info, retry):
-            detail.Unpack(kind)
-    return {
-        "code": call.code().name,
-        "message": call.details(),
-        "reason": info.reason,
-        "position": info.metadata.get("position", ""),
-        "retry": retry.retry_delay.ToTimedelta().total_seconds(),
-    }
-
-
-def emit(line):
-    # In one piece: the others write, too.
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/code"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
+
+	"chatroom.test/foreign/report"
 )
 
 type reader struct {
@@ -33,23 +32,17 @@ type reader struct {
 
 // One call, from its opening to its end.
 type leg struct {
-	Name     string   `json:"name"`
-	Code     string   `json:"code"` // "" if the reader had all that it wanted.
-	Message  string   `json:"message"`
-	Reason   string   `json:"reason"`
-	Position string   `json:"position"`
-	Retry    float64  `json:"retry"`
-	Ranges   [][2]int `json:"ranges"` // Runs of consecutive numbers, in order of receipt.
-	End      bool     `json:"end"`    // It received the last message.
-	Notes    []string `json:"notes"`  // Whatever else the call delivered.
+	Name          string   `json:"name"`
+	report.Status          // With no code if the reader had all that it wanted.
+	Ranges        [][2]int `json:"ranges"` // Runs of consecutive numbers, in order of receipt.
+	End           bool     `json:"end"`    // It received the last message.
+	Notes         []string `json:"notes"`  // Whatever else the call delivered.
 }
 
 const (
 	slowGap    = 10 * time.Millisecond // 100 messages a second
 	pauseAfter = 20                    // messages
 )
-
-var output sync.Mutex
 
 func main() {
 	if len(os.Args) != 3 {
@@ -87,7 +80,7 @@ func (r *reader) run(transport *grpc.ClientConn) {
 	position := ""
 	for {
 		ended := r.call(transport, position)
-		emit(ended)
+		report.Emit(ended)
 		if ended.Reason != "SLOW_CONSUMER" || ended.Position == "" {
 			return
 		}
@@ -102,11 +95,11 @@ func (r *reader) call(transport *grpc.ClientConn, position string) *leg {
 	defer cancel()
 	next, err := r.open(ctx, transport, position, leg)
 	if err == nil {
-		emit(map[string]string{"open": r.Name})
+		report.Emit(map[string]string{"open": r.Name})
 		err = r.read(next, leg, position != "")
 	}
 	if err != nil {
-		leg.ended(err)
+		leg.Status = report.StatusOf(err)
 	}
 	return leg
 }
@@ -148,27 +141,4 @@ func (l *leg) received(number int) {
 		return
 	}
 	l.Ranges = append(l.Ranges, [2]int{number, number})
-}
-
-func (l *leg) ended(err error) {
-	ended := status.Convert(err)
-	l.Code, l.Message = code.Code(ended.Code()).String(), ended.Message()
-	for _, detail := range ended.Details() {
-		switch detail := detail.(type) {
-		case *errdetails.ErrorInfo:
-			l.Reason, l.Position = detail.GetReason(), detail.GetMetadata()["position"]
-		case *errdetails.RetryInfo:
-			l.Retry = detail.GetRetryDelay().AsDuration().Seconds()
-		}
-	}
-}
-
-func emit(line any) {
-	text, err := json.Marshal(line)
-	if err != nil {
-		panic(err)
-	}
-	output.Lock()
-	defer output.Unlock()
-	fmt.Println(string(text))
 }
