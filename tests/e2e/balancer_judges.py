@@ -35,21 +35,19 @@ def split_rooms(arrivals):
 def shutdown_faults(calls):
     """The calls that did not end as an instance that goes promises it."""
     return [
-        f"{call['member']}'s call ended with {call['code']} {call['reason']!r} at {call['position']}, come back after "
-        f"{call['retry_seconds']} s: {call['message']}"
+        f"{call['member']}'s call ended with {call['code']} {call['reason']!r} at {call['position']!r}, come back "
+        f"after {call['retry']} s: {call['message']}"
         for call in calls
         if (call["code"], call["reason"]) != ("UNAVAILABLE", "SHUTDOWN")
-        or not call["position"] or call["retry_seconds"] <= 0
+        or not call["position"] or call["retry"] <= 0
     ]
 
 
 def delivery_faults(calls):
-    """A call that ended with a position has got everything up to it, without a gap. So counting back from there gives
-    the place of each message heard, and all calls in a room must agree on who is in which place."""
+    """All calls in a room must agree on who is in which place."""
     places, found = {}, []
-    for call in (call for call in calls if call["position"]):
-        epoch, _, last = call["position"].rpartition(":")
-        first = int(last) - len(call["heard"]) + 1
+    for call in (call for call in calls if end_of(call)):
+        epoch, first, last = span(call)
         if first < 1:
             found.append(f"{call['member']} heard {len(call['heard'])} messages up to place {last}")
         for place, message in enumerate(call["heard"], start=first):
@@ -59,6 +57,18 @@ def delivery_faults(calls):
                              f"{witness} has {expected!r}")
                 break
     return found
+
+
+def span(call):
+    """The epoch and the first and last place that it heard: a call has got everything up to its position, without a gap,
+    so counting back from there gives the place of each message."""
+    epoch, _, last = end_of(call).rpartition(":")
+    return epoch, int(last) - len(call["heard"]) + 1, int(last)
+
+
+def end_of(call):
+    """Its position by its status or, where that is OK, by its goodbye; empty if it has neither."""
+    return call["position"] or (call.get("goodbye") or {}).get("position", "")
 
 
 def planted_faults():
@@ -86,8 +96,8 @@ def planted_faults():
     yield "one that comes when the instance is there again", None, tell(comes("one", 20.5, "green", ""))
     yield "a member elsewhere than its room", "blue is split", tell(comes("one", 25.0, "blue", "bob"))
     yield "a call that was reset", "bob's call ended with CANCELLED", tell(bobs(code="CANCELLED", reason=""))
-    yield "an end without a position", "at None, come back after 1.5 s", tell(bobs(position=None))
-    yield "an end that says not when to come back", "come back after 0.0 s", tell(bobs(retry_seconds=0.0))
+    yield "an end without a position", "at '', come back after 1.5 s", tell(bobs(position=""))
+    yield "an end that says not when to come back", "come back after 0.0 s", tell(bobs(retry=0.0))
     yield "the last message lost", "bob has 'a' in place 14", tell(bobs(heard=list("abcde")))
     yield "a message lost in the middle", "bob has 'a' in place 14", tell(bobs(heard=list("abdef")))
     yield "a message twice", "bob has 'b' in place 13", tell(bobs(heard=list("abccdef")))
@@ -97,4 +107,4 @@ def planted_faults():
 
 def ended(member, heard, position):
     return {"member": member, "room": "blue", "heard": list(heard), "code": "UNAVAILABLE", "reason": "SHUTDOWN",
-            "message": "the server is stopping", "position": f"e:{position}", "retry_seconds": 1.5}
+            "message": "the server is stopping", "position": f"e:{position}", "retry": 1.5}
