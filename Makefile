@@ -1,6 +1,6 @@
 # What there is to do with this project; `make` alone lists it.
 
-.PHONY: help run test check e2e fuzz-frames clients bench bench-scale image e2e-container watch fmt clean
+.PHONY: help run test check deny e2e fuzz-frames clients bench bench-scale image e2e-container watch fmt clean
 
 help: ## List these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -16,6 +16,9 @@ check: ## Check format and lints, and the arithmetic of the benchmarks
 	cargo fmt --check
 	cargo clippy --all-targets -- --deny warnings
 	python3 -B -m unittest discover --quiet --start-directory benches/side_by_side/tests --top-level-directory benches
+
+deny: ## Check licenses, sources and versions of the dependencies (builds cargo-deny once, into ~/.cache)
+	.ci/deny bans licenses sources
 
 e2e: ## Check with foreign clients, HAProxy and Prometheus, and attack the limits (installs them below target/)
 	bash tests/e2e/run
