@@ -1,7 +1,7 @@
 """`python3 -m side_by_side bench|scale`, as `make bench` and `make bench-scale` do.
 
 BENCH_ROUNDS (3) and BENCH_SECONDS (3) say how often and how long; BENCH_ONLY names loads, like "100-saturated 10000-idle".
-A run of some loads only writes below target/bench and leaves the published files and the README alone. BENCH_TOOL is the
+A run of some loads only writes below target/bench and leaves the published files and documents alone. BENCH_TOOL is the
 chatroom binary that loads, if not the one that is measured.
 
 Exit code 1 when a run of chatroom or of the floor has a fault, or there is no picture.
@@ -12,11 +12,11 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from . import install, machine, plan, readme, report, rounds, scale
+from . import blocks, install, machine, plan, report, rounds, scale
 from .results import Results
 from .running import Bench
 
@@ -29,12 +29,13 @@ class Study:
     servers: tuple
     servers_of: Callable
     markdown: Callable
-    # The README's block, if it has one there.
-    readme: Callable | None = None
+    # By document, the block that it has there.
+    blocks: dict[str, Callable] = field(default_factory=dict)
 
 
 STUDIES = {
-    "bench": Study("results", plan.CASES, plan.SERVERS, lambda _: plan.SERVERS, report.markdown, report.readme),
+    "bench": Study("results", plan.CASES, plan.SERVERS, lambda _: plan.SERVERS, report.markdown,
+                   {"README.md": report.readme, "docs/performance.md": report.goals}),
     "scale": Study("scale", scale.CASES, scale.SERVERS, scale.servers_of, scale.markdown),
 }
 
@@ -105,12 +106,13 @@ def published(study, results, complete):
     text = study.markdown(results, picture)
     (folder / f"{study.name}.md").write_text(text)
     print(text)
-    if study.readme and complete:
-        path = install.ROOT / "README.md"
-        path.write_text(readme.updated(path.read_text(), study.readme(results, picture)))
+    if complete:
+        for document, block in study.blocks.items():
+            path = install.ROOT / document
+            path.write_text(blocks.updated(path.read_text(), block(results)))
     print(f"bench: written to {folder / study.name}.json, .md and .svg", file=sys.stderr)
     if not complete:
-        print("bench: not all loads were run, so docs/bench and the README stay as they are", file=sys.stderr)
+        print("bench: not all loads were run, so docs/bench and the documents stay as they are", file=sys.stderr)
     return picture
 
 

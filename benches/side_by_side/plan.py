@@ -106,3 +106,5 @@ CASES = (
     Case("10000-paced", "10,000 at 5 msg/s, 64 B", 10_000, 1, rate=5, goals=cpu_goals(1.1, 0.5, 0.7)),
     Case("10000-idle", "10,000 idle", 10_000, 0, goals=SMALL),
 )  # fmt: skip
+# Those that the README shows.
+README_CASES = ("100-saturated-64", "1000-saturated-64", "1000-paced-64", "10000-idle")

@@ -1,8 +1,8 @@
-"""What `make bench` says: the file of tables, and the README's part of it."""
+"""What `make bench` writes: the file of tables, and its parts of the README and of docs/performance.md."""
 
 from . import table
 from .metrics import CPU, MEMORY
-from .plan import CASES, METRICS
+from .plan import CASES, METRICS, README_CASES
 
 NOTES = """\
 Everyone in a room hears everything; CPU is the server's, by its process, kernel included. *Saturated*: 10 connections publish, with
@@ -29,11 +29,16 @@ def markdown(results, picture):
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def readme(results, picture):
-    """The README's block."""
-    parts = [table.comparison(results, CASES, CPU), table.comparison(results, CASES, MEMORY)]
-    if picture:
-        parts.append(f"![Server CPU per delivery, by load and server](docs/bench/{picture})")
-    parts.append(table.conditions(results))
-    parts.append("Throughput, latency, orders, and what is marked: [docs/bench/results.md](docs/bench/results.md).")
+def readme(results):
+    """The README's block: a few loads, medians only."""
+    parts = [
+        table.summary(results, [(case, MEMORY if case.idle else CPU) for case in CASES if case.name in README_CASES]),
+        table.conditions(results),
+        "All loads, throughput, latency and what is marked: [docs/bench/results.md](docs/bench/results.md).",
+    ]
     return "\n\n".join(parts)
+
+
+def goals(results):
+    """The block of docs/performance.md: each goal, and whether it is met."""
+    return table.goals(results, [(case, metric) for metric in METRICS for case in CASES if case.goals.get(metric)])

@@ -1,5 +1,6 @@
 """Results as Markdown."""
 
+from .metrics import digits
 from .plan import OURS
 
 MARK = "⚠"
@@ -24,6 +25,39 @@ def comparison(results, cases, metric):
         if case.has(metric)
     ]
     return table(heads, rows)
+
+
+def summary(results, cases):
+    """One line for each pair of case and metric: our median, and our share of each other server's."""
+    others = [server for server in results.servers if server["name"] != OURS]
+    heads = ["load", "chatroom", *(f"÷ {server['title']}" for server in others)]
+    rows = []
+    for case, metric in cases:
+        spread = results.spread(case.name, OURS, metric)
+        ratios = [results.ratio((case.name, OURS), (case.name, other["name"]), metric) for other in others]
+        title = f"{case.title}, memory of each" if metric.of_idle else case.title
+        ours = metric.written(spread.median) if spread else "no value"
+        rows.append([title, ours, *(digits(ratio.median) if ratio else "–" for ratio in ratios)])
+    return table(heads, rows)
+
+
+def goals(results, cases):
+    """One line for each pair of case and metric: our goals to each other server and for ourselves, and whether they are met."""
+    heads = ["load", "metric", *(f"÷ {server['title']}" for server in results.servers if server["name"] != OURS), "chatroom"]
+
+    def cell(case, metric, name):
+        goal = case.goals[metric].get(name)
+        if goal is None:
+            return "–"
+        if name == OURS:
+            found = results.spread(case.name, OURS, metric)
+            words = f"{'≤' if metric.low_is_good else '≥'} {metric.written(goal)}"
+        else:
+            found, words = results.ratio((case.name, OURS), (case.name, name), metric), metric.goal(goal)
+        return f"{words} {'not measured' if found is None else '✓' if metric.meets(found.median, goal) else '✗'}"
+
+    names = [*(server["name"] for server in results.servers if server["name"] != OURS), OURS]
+    return table(heads, [[case.title, metric.title, *(cell(case, metric, n) for n in names)] for case, metric in cases])
 
 
 def value_cell(results, case, server, metric):

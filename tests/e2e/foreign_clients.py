@@ -12,13 +12,13 @@ import traceback
 
 import balancer
 import dashboards
+import documents
 import facts
 import fast_senders
 import h2spec
 import generated
 import health
 import prometheus
-import readme
 import slow_consumers
 import traces
 import v1
@@ -257,7 +257,7 @@ SCENARIOS = [
     what_does_not_exist_is_unimplemented,
     sigterm_ends_the_server_with_clients_connected,
     *health.SCENARIOS,
-    *readme.SCENARIOS,
+    *documents.SCENARIOS,
     *prometheus.SCENARIOS,
     *dashboards.SCENARIOS,
     *traces.SCENARIOS,

@@ -1,6 +1,6 @@
 import unittest
 
-from .. import readme, report, scale, table
+from .. import blocks, report, scale, table
 from ..metrics import CPU, MEMORY, THROUGHPUT
 from ..plan import CASES
 from .fixture import results, run
@@ -56,19 +56,30 @@ class Documents(unittest.TestCase):
             self.assertIn(f"| {case.title} |", text)
 
     def test_the_picture_is_shown_only_if_there_is_one(self):
-        self.assertNotIn("![", report.readme(results(), None))
-        self.assertIn("(docs/bench/results.svg)", report.readme(results(), "results.svg"))
+        self.assertNotIn("![", report.markdown(results(), None))
+        self.assertIn("(results.svg)", report.markdown(results(), "results.svg"))
 
-    def test_the_readme_gets_the_block_and_keeps_the_rest(self):
+    def test_the_readme_has_medians_and_performance_has_goals(self):
+        found = results(run("chatroom", cpu=400), run("floor", cpu=200), run("chatroom", case="10000-idle"))
+        readme = report.readme(found).splitlines()
+        self.assertIn("| 1,000 at 50 msg/s, 64 B | 400 ns | 2.00 | – |", readme)
+        self.assertIn("| 10,000 idle, memory of each | 15.5 KiB | – | – |", readme)
+        goals = report.goals(found).splitlines()
+        self.assertIn(
+            "| 1,000 at 50 msg/s, 64 B | Server CPU per delivery | ≤ 1.6 ✗ | ≤ 0.6 not measured | – |", goals
+        )
+        self.assertIn("| 10,000 idle | Memory per idle connection | – | ≤ 0.3 not measured | ≤ 16.0 KiB ✓ |", goals)
+
+    def test_a_document_gets_the_block_and_keeps_the_rest(self):
         old = "before\n<!-- bench:begin -->\nstale\n<!-- bench:end -->\nafter\n"
-        new = readme.updated(old, "fresh\n")
+        new = blocks.updated(old, "fresh\n")
         self.assertEqual(new, "before\n<!-- bench:begin -->\nfresh\n<!-- bench:end -->\nafter\n")
-        self.assertEqual(readme.updated(new, "fresh"), new)
+        self.assertEqual(blocks.updated(new, "fresh"), new)
 
-    def test_a_readme_without_a_place_for_the_block_is_refused(self):
+    def test_a_document_without_a_place_for_the_block_is_refused(self):
         for text in ("", "<!-- bench:begin -->", "<!-- bench:end --><!-- bench:begin -->"):
             with self.assertRaises(ValueError):
-                readme.updated(text, "fresh")
+                blocks.updated(text, "fresh")
 
 
 if __name__ == "__main__":

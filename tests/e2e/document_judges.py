@@ -1,204 +1,17 @@
-"""The README's text is the script: each command in it that speaks to a server is run as written, in its order.
+"""What the commands of the documents must do: one judge for each command, by its tool and its method or path.
 
-Promises: a command that nobody here can judge is a failure, and so is a judge whose command the README has lost. Only
-the addresses of the listeners and the path of `chatroom` are put in. `make`, `cargo` and `docker` lines are proved
-elsewhere.
+Does not know: which documents there are, and how commands are found in them.
 """
 
+import base64
 import json
-import os
 import re
-import shlex
-from collections import namedtuple
 from datetime import datetime, timedelta, timezone
 
+from document_commands import documents
+from document_tour import ADMIN, CHAT, CHATROOM, PERMISSION_DENIED, PLACES
 from facts import exit_code, ok
-from processes import Failed, wait_until
-from stage import HERE
-
-README = HERE / "../../README.md"
-CHATROOM = os.environ["CHATROOM_BIN"]
-ADMIN = "chatroom.admin.v1.AdminService"
-CHAT = "chatroom.v1.ChatService"
-PERMISSION_DENIED = 7
-# Where the README's commands take the listeners to be.
-PLACES = {"chat": "127.0.0.1:50051", "admin": "127.0.0.1:50052", "metrics": "127.0.0.1:9464"}
-
-# So that there is time to take a drain back.
-LONG_NOTICE = {"CHATROOM_DRAIN_NOTICE": "60s", "CHATROOM_DRAIN_DEADLINE": "90s"}
-
-# What is run (the tool, and the method or path that it is for), the line itself, and the object after -d.
-Command = namedtuple("Command", "subject line data")
-
-
-def readme_check_finds_what_nobody_can_judge(_):
-    planted = {
-        "```sh\nfrobnicate --all\n```": "nobody can judge `frobnicate --all`",
-        f"```sh\ngrpcurl -plaintext ADDR {ADMIN}/Frob\n```": f"nobody can judge `grpcurl {ADMIN}/Frob`",
-        "```sh\nmake run\ncurl http://ADDR/frobs\n```": "nobody can judge `curl /frobs`",
-        "```sh\nchatroom admin --json frobnicate\n```": "nobody can judge `chatroom admin frobnicate`",
-        "```console\n$ make run\n```": "a block is `console`, not `sh`",
-        "```sh\nmake run   # build\ncargo run -- chat \\\n  --name ann\n```": "the README has lost",
-    }
-    for text, expected in planted.items():
-        try:
-            said = str(script(text))
-        except Failed as fault:
-            said = str(fault)
-        block = text.strip("`\n").replace("\n", " ⏎ ")
-        ok(f"the README check, given {block!r}, says: {expected}", expected in said, f"it says {said}")
-
-
-def readme_does_what_it_says(stage):
-    text = README.read_text()
-    commands = script(text)
-    stage.serve(environment=LONG_NOTICE)
-    tour = Tour(stage, text)
-    tour.defaults_are_as_written()
-    tour.chatroom_admin_is_as_written()
-    for command in commands:
-        JUDGES[command.subject](tour, command)
-    tour.ends()
-
-
-def script(text):
-    """The commands to run, in order."""
-    found = [command for line in lines_of_sh(text) if (command := parsed(line))]
-    for command in found:
-        if command.subject not in JUDGES:
-            raise Failed(f"nobody can judge `{command.subject}` (`{command.line}`): tests/e2e/readme.py has no judge")
-    if lost := set(JUDGES) - {command.subject for command in found}:
-        raise Failed(f"the README has lost {sorted(lost)}")
-    return found
-
-
-def lines_of_sh(text):
-    """The logical lines of all blocks that are for a shell."""
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        if language in ("", "bash", "shell", "console", "zsh"):
-            raise Failed(f"a block is `{language}`, not `sh`, and would not be run: {block}")
-        if language == "sh":
-            yield from filter(None, block.replace("\\\n", " ").split("\n"))
-
-
-def parsed(line):
-    """The command in a line; None if there is none, or it is proved elsewhere."""
-    words = shlex.split(line, comments=True)
-    if not words or words[0] in ("make", "cargo", "docker"):
-        return None
-    match words:
-        case ["grpcurl", *_, "describe", _]:
-            subject = "grpcurl describe"
-        case ["grpcurl", *_, method]:
-            subject = f"grpcurl {method}"
-        case ["buf", "curl", *_, url]:
-            subject = f"buf curl {path_of(url)[1:]}"
-        case ["curl", *_, url]:
-            subject = f"curl {path_of(url)}"
-        case ["chatroom", "admin", *rest]:
-            subject = f"chatroom admin {next((word for word in rest if not word.startswith('-')), '')}"
-        case ["chatroom", command, *_]:
-            subject = f"chatroom {command}"
-        case _:
-            subject = line
-    return Command(subject, line, documents(words[words.index("-d") + 1]) if "-d" in words else {})
-
-
-def documents(text):
-    """The JSON document in a text, or the list of those that are there one after the other."""
-    found, decoder = [], json.JSONDecoder()
-    while text := text.strip():
-        document, end = decoder.raw_decode(text)
-        found.append(document)
-        text = text[end:]
-    return found if len(found) > 1 else found[0]
-
-
-def path_of(url):
-    return re.sub(r"^https?://[^/]+", "", url)
-
-
-class Tour:
-    """One server with mallory and three others in its lobby, and what was said and done there so far."""
-
-    def __init__(self, stage, text):
-        self.stage, self.text, self.server = stage, text, stage.server
-        self.mallory = stage.client("go", name="mallory")
-        self.others = [stage.client(kind, name=n) for kind, n in (("python", "ann"), ("go", "bob"), ("node", "eve"))]
-        self.present = [self.mallory, *self.others]
-        self.said, self.moves, self.rehearsals = [], [], []
-        self.server.arrived(len(self.present))
-
-    def names(self):
-        return sorted(client.name for client in self.present)
-
-    def runs(self, command):
-        """Runs it as written, and returns what it wrote to stdout."""
-        line = command.line
-        for listener, address in PLACES.items():
-            line = line.replace(address, self.server.address(listener))
-        line = re.sub(r"^chatroom\b", lambda _: shlex.quote(CHATROOM), line)
-        return self.does("bash", "-c", line)
-
-    def answers(self, command):
-        """Runs it; what it answers is JSON."""
-        return json.loads(self.runs(command))
-
-    def does(self, *command):
-        """Runs a command that is not the README's."""
-        tool = self.stage.tool(*command)
-        tool.ends(0)
-        return tool.out
-
-    def everyone_hears(self, message):
-        self.said.append(message)
-        for client in self.present:
-            client.hears(*self.said)
-
-    def settles(self):
-        """Waits until those only are in who stay: a call has ended for its client a moment before it is taken out."""
-
-        def all_but_the_present_have_left():
-            arrivals, departures = (len(self.server.logged(message)) for message in ("new user", "user left"))
-            return arrivals - departures == len(self.present)
-
-        wait_until("all visitors have left", all_but_the_present_have_left)
-
-    def status_of(self, path):
-        address = self.server.address("metrics")
-        return self.does("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", f"http://{address}{path}")
-
-    def leaves_an_audit(self, action):
-        def records():
-            return [record for record in self.server.logged("audit") if record.get("action") == action]
-
-        record = wait_until(f"an audit line of {action}", records)[-1]
-        complete = all(record.get(word) for word in ("who", "whom", "result"))
-        ok(f"… and that is an audit line with who, what, whom, result: {action}", complete, f"{record}")
-
-    def defaults_are_as_written(self):
-        options = self.does(CHATROOM, "serve", "--help")
-        for listener, address in PLACES.items():
-            flag = "--listen" if listener == "chat" else f"--{listener}-listen"
-            default = re.search(rf"{flag} .*?default: (\S+)\]", options, re.DOTALL)[1]
-            as_written = f"`{default}`" in self.text and default.split(":")[1] == address.split(":")[1]
-            ok(f"the {listener} listener that the README tells of is the default one, {default}", as_written)
-
-    def chatroom_admin_is_as_written(self):
-        written = re.search(r"`chatroom admin` \((.*?)\)", self.text, re.DOTALL)[1]
-        written = set(re.findall(r"`(.*?)`", written))
-        there = set(re.findall(r"^  ([a-z-]+)  ", self.does(CHATROOM, "admin", "--help"), re.MULTILINE)) - {"help"}
-        ok(f"the README tells of all commands of chatroom admin: {', '.join(sorted(there))}",
-           written == there, f"{written}")
-
-    def ends(self):
-        ok("a kick is shown as a rehearsal, then for real", self.rehearsals == [True, False], f"{self.rehearsals}")
-        for client in self.others:
-            client.hangs_up()
-            client.ends(0)
-            client.hears(*self.said)
-        ok(f"ann, bob and eve heard all {len(self.said)} messages of it and nothing else, and end OK")
-        ok("the server logged no error", not self.server.complaints(), f"{self.server.complaints()}")
+from processes import wait_until
 
 
 def hears_itself(tour, command):
@@ -206,6 +19,10 @@ def hears_itself(tour, command):
     ok(f"{command.subject} says {command.data['message']!r} and hears it", answer == command.data, f"{answer}")
     tour.everyone_hears(command.data["message"])
     ok("… and so do mallory, ann, bob and eve")
+    if given := re.search(r"chatroom-name-bin: ([\w+/=]+)", command.line):
+        name = base64.b64decode(given[1]).decode()
+        names = [arrival["name"] for arrival in tour.server.logged("new user")]
+        ok(f"… and it comes as {name}", names[-1] == name, f"{names}")
     tour.settles()
 
 
@@ -228,12 +45,17 @@ def joins_with_history(tour, command):
     tour.settles()
 
 
-def publishes_once(tour, command):
-    first, again = tour.answers(command), tour.answers(command)
-    ok(f"Publish says it at {first['position']['offset']}, and a second time not again",
-       first["position"] == again["position"] and again.get("repeated") and not first.get("repeated"), f"{again}")
+def publishes(tour, command):
+    first = tour.answers(command)
+    offset = first["position"]["offset"]
+    ok(f"Publish returns its position, {offset}", offset == str(len(tour.said) + 1), f"{first}")
     tour.everyone_hears(command.data["body"]["text"])
-    tour.moves.append(command.data["body"]["text"])
+    if command.data.get("kind") == "move":
+        tour.moves.append(command.data["body"]["text"])
+    if "idempotency_key" in command.data:
+        again = tour.answers(command)
+        ok("… and a second time publishes nothing, by its key",
+           first["position"] == again["position"] and again.get("repeated") and not first.get("repeated"), f"{again}")
 
 
 def lists_events(tour, command):
@@ -432,16 +254,36 @@ def shows_metrics(tour, command):
     ok(f"… and {expected}", expected in text.split("\n"), text)
 
 
+def explains_the_settings(tour, command):
+    # One part for each flag, which begins with its name.
+    parts = re.split(r"^ +(?:-\w, )?--(?=[a-z])", tour.runs(command), flags=re.MULTILINE)[1:]
+    variables = {part.split()[0]: re.findall(r"\[env: (\w+)=", part) for part in parts}
+    del variables["help"]
+    wrong = {flag: found for flag, found in variables.items()
+             if found != ["CHATROOM_" + flag.upper().replace("-", "_")]}
+    ok(f"chatroom serve --help explains {len(variables)} settings, each a flag and a variable", not wrong, f"{wrong}")
+
+
+def loads_the_server(tour, command):
+    table = tour.runs(command)
+    ok("chatroom bench exits 0: nothing was lost, repeated or in two orders", "deliveries" in table, table)
+    ok("… and knows the server's process by --admin", re.search(r"^server .*CPU", table, re.MULTILINE), table)
+
+
 def moment(timestamp):
     """Python takes at most microseconds."""
     return datetime.fromisoformat(re.sub(r"(\.\d{1,6})?\d*Z$", r"\1+00:00", timestamp))
 
 
+# What floods the lobby, so that nobody else can listen there.
+ALONE = {"chatroom bench"}
 JUDGES = {
+    "chatroom serve": explains_the_settings,
+    "chatroom bench": loads_the_server,
     "grpcurl hello.ChatRoom/Chat": hears_itself,
     "buf curl hello.ChatRoom/Chat": hears_itself,
     f"grpcurl {CHAT}/Join": joins_with_history,
-    f"grpcurl {CHAT}/Publish": publishes_once,
+    f"grpcurl {CHAT}/Publish": publishes,
     f"grpcurl {CHAT}/ListEvents": lists_events,
     f"grpcurl {CHAT}/ListMembers": lists_members,
     f"grpcurl {CHAT}/ListRooms": lists_rooms_of_v1,
@@ -464,4 +306,3 @@ JUDGES = {
     "curl /readyz": is_ready,
     "curl /livez": is_ready,
 }
-SCENARIOS = [readme_check_finds_what_nobody_can_judge, readme_does_what_it_says]
