@@ -15,19 +15,34 @@
 //! | 1 | [`telemetry`], [`drain`] | log output, spans, the stages of the way out |
 //! | 0 | [`config`], [`wire`], [`metrics`], [`rpc`] | nothing of ours: settings, encodings, counts, refusals and pages |
 
+#[cfg(feature = "server")]
 pub mod admin;
+#[cfg(feature = "hub")]
 pub mod chat;
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "cli")]
 pub mod cmd;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
 pub mod drain;
+#[cfg(feature = "server")]
 pub mod health;
+#[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "hub")]
 pub mod hub;
+#[cfg(feature = "hub")]
 pub mod metrics;
+#[cfg(feature = "hub")]
 pub mod rpc;
+#[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "server")]
 pub mod transport;
 pub mod wire;

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => cmd::chat::run(&args),
         Command::Health(args) => cmd::health::run(&args),
         Command::Admin(args) => cmd::admin::run(&args),
+        #[cfg(feature = "bench")]
         Command::Bench(args) => cmd::bench::run(&args),
     };
     match done {

@@ -7,6 +7,7 @@ use bytes::{BufMut, BytesMut};
 use prost::Message;
 
 /// The contract: `hello.ChatRoom`.
+#[cfg(feature = "server")]
 #[allow(
     missing_docs,
     clippy::pedantic,
@@ -23,18 +24,21 @@ pub mod v1 {
 }
 
 /// The operator's API: `chatroom.admin.v1`.
+#[cfg(feature = "server")]
 #[allow(clippy::pedantic, reason = "generated")]
 pub mod admin {
     tonic::include_proto!("chatroom.admin.v1");
 }
 
 /// gRPC's health protocol, with List. The messages of Check and Watch are tonic-health's.
+#[cfg(feature = "server")]
 #[allow(missing_docs, clippy::pedantic, reason = "generated")]
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
 
 /// Every service's encoded descriptors, for server reflection.
+#[cfg(feature = "server")]
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Bytes before each message on a gRPC stream: a compressed flag and a length.

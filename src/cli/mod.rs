@@ -1,6 +1,7 @@
 //! The command line: the program's commands and their flags, each also an environment variable.
 
 mod admin;
+#[cfg(feature = "bench")]
 mod bench;
 mod chat;
 mod environment;
@@ -10,6 +11,7 @@ mod serve;
 pub use admin::{
     AdminArgs, AdminCommand, DrainCommand, KickArgs, ListArgs, TopArgs, UnbanArgs, api_word, wire_duration,
 };
+#[cfg(feature = "bench")]
 pub use bench::{BenchArgs, ProtocolArg};
 pub use chat::ChatArgs;
 pub use environment::unknown_variables;
@@ -43,6 +45,7 @@ pub enum Command {
     /// See and steer a running server.
     Admin(Box<AdminArgs>),
     /// Load a server, and tell how fast it is and whether all was delivered, in one order.
+    #[cfg(feature = "bench")]
     Bench(Box<BenchArgs>),
 }
 

@@ -1,6 +1,7 @@
 //! The commands.
 
 pub mod admin;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod chat;
 pub mod health;

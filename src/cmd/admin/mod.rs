@@ -38,6 +38,7 @@ pub fn run(args: &AdminArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Why nobody answers there, or that the server is too old to tell.
+#[cfg(feature = "bench")]
 pub(super) fn server_pid(addr: &str) -> anyhow::Result<i32> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let info = runtime.block_on(async { Admin::connect(addr).await?.server_info().await });
