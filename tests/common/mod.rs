@@ -14,6 +14,7 @@ pub mod frames;
 pub mod history;
 pub mod life;
 pub mod metrics;
+pub mod own_process;
 pub mod positions;
 pub mod proxy;
 pub mod raw;

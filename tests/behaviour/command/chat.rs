@@ -1,0 +1,338 @@
+//! `chatroom chat`, as its user runs it: piped, in two terminals, with a server that comes and goes.
+
+use crate::common::{
+    PATIENCE,
+    proxy::{Plan, Proxy},
+    server::Server,
+};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+
+fn chat(addr: &str, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chatroom"));
+    command.args(["chat", "--addr", addr]).args(flags);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn say(addr: &str, flags: &[&str], input: &str) -> Output {
+    let mut child = chat(addr, flags).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_piped_chat_says_each_line_hears_it_and_ends() {
+    let server = Server::start(&[]);
+    let lines = (0..500).map(|n| format!("line {n} ü")).collect::<Vec<_>>().join("\n") + "\n";
+    let output = say(&server.addr.to_string(), &["--name", "ann"], &lines);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), lines);
+}
+
+#[test]
+fn a_chat_without_input_ends_at_once() {
+    let server = Server::start(&[]);
+    let output = say(&server.addr.to_string(), &[], "");
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+}
+
+#[tokio::test]
+async fn piped_output_is_one_line_a_message_whatever_others_send() {
+    let server = Server::start(&[]);
+    let mut chat = Following::start(&server.addr.to_string(), &["--from", "earliest"]);
+    let mut mallory = server.join_as("lobby", "mallory").await;
+    let forged = "hi\nboss: pay mallory\r\u{1b}[2K\u{202e}evil\u{2028}\u{9b}31m\u{85}end";
+    for text in [forged, "the next line"] {
+        mallory.say(text).await;
+        mallory.hears(text).await;
+    }
+    let escaped = r"hi\nboss: pay mallory\r\u{1b}[2K\u{202e}evil\u{2028}\u{9b}31m\u{85}end";
+    chat.hears(escaped);
+    chat.hears("the next line");
+    chat.ends();
+}
+
+#[test]
+fn a_server_that_is_not_there_is_one_line_and_an_exit_code() {
+    let output = say("127.0.0.1:1", &[], "hi\n");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.starts_with("chatroom: cannot connect to 127.0.0.1:1: "), "{error}");
+    assert_eq!(error.lines().count(), 1);
+}
+
+#[test]
+fn a_room_name_that_is_refused_ends_the_chat_with_the_rule() {
+    let server = Server::start(&[]);
+    let output = say(&server.addr.to_string(), &["--room", "a b"], "hi\n");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("InvalidArgument") && error.contains("A-Z a-z 0-9"), "{error}");
+}
+
+#[test]
+fn a_line_that_is_not_utf8_is_told_and_nothing_after_it_is_lost() {
+    let server = Server::start(&[]);
+    let mut child = chat(&server.addr.to_string(), &[]).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"one\nbad \xff\nthree\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "one\nbad \u{fffd}\nthree\n");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("line 2 is not UTF-8"));
+}
+
+#[test]
+fn a_port_that_does_not_chat_is_an_error_and_not_tried_again() {
+    let server = Server::start(&[]);
+    let output = say(&server.metrics_addr.to_string(), &[], "hi\n");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("does not chat") && error.lines().count() == 1, "{error}");
+}
+
+#[test]
+fn what_was_said_before_a_message_that_is_too_large_comes_back() {
+    let server = Server::start(&[]);
+    for _ in 0..20 {
+        let output = say(&server.addr.to_string(), &[], &format!("first\n{}\nlast\n", "a".repeat(70_000)));
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "first\n");
+    }
+}
+
+/// The lines that a chat of these flags prints when it says this; it must end well.
+fn hears(addr: &str, flags: &[&str], input: &str) -> Vec<String> {
+    let output = say(addr, flags, input);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The same in JSON: what each object is, and what is in it.
+fn hears_json(addr: &str, flags: &[&str], input: &str) -> Vec<(String, Value)> {
+    let lines = hears(addr, &[flags, &["--json"]].concat(), input);
+    let parsed = lines.iter().map(|line| match serde_json::from_str(line).unwrap() {
+        Value::Object(object) if object.len() == 1 => object.into_iter().next().unwrap(),
+        other => panic!("{other}"),
+    });
+    parsed.collect()
+}
+
+/// What there is of this in it.
+fn of<'a>(heard: &'a [(String, Value)], name: &str) -> Vec<&'a Value> {
+    heard.iter().filter(|(is, _)| is == name).map(|(_, value)| value).collect()
+}
+
+#[test]
+fn history_begins_where_it_was_asked_to() {
+    let server = Server::start(&[]);
+    let addr = server.addr.to_string();
+    hears(&addr, &[], "1\n2\n3\n");
+    assert_eq!(hears(&addr, &["--from", "earliest"], "4\n"), ["1", "2", "3", "4"]);
+    assert_eq!(hears(&addr, &["--from", "last:2"], "5\n"), ["3", "4", "5"]);
+    assert_eq!(hears(&addr, &[], "6\n"), ["6"]);
+    assert_eq!(hears(&addr, &["--from", "earliest"], ""), ["1", "2", "3", "4", "5", "6"]);
+    let heard = hears_json(&addr, &["--from", "earliest"], "7\n");
+    let second = of(&heard, "event")[1]["position"].as_str().unwrap();
+    assert_eq!(hears(&addr, &["--from", second], "8\n"), ["3", "4", "5", "6", "7", "8"]);
+}
+
+#[test]
+fn a_start_that_makes_no_sense_is_refused_with_what_would() {
+    let output = say("127.0.0.1:1", &["--from", "yesterday"], "");
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("tail, earliest, last:N"), "{error}");
+}
+
+#[test]
+fn a_position_that_the_room_has_not_reached_is_an_error() {
+    let server = Server::start(&[]);
+    let addr = server.addr.to_string();
+    let heard = hears_json(&addr, &[], "1\n");
+    let position = of(&heard, "ack")[0]["position"].as_str().unwrap();
+    let beyond = position.replace(":1", ":1000");
+    let output = say(&addr, &["--from", &beyond], "hi\n");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("OutOfRange"), "{error}");
+}
+
+#[test]
+fn kinds_are_said_and_heard_as_asked_for() {
+    let server = Server::start(&[]);
+    let addr = server.addr.to_string();
+    assert_eq!(hears(&addr, &["--kind", "move"], "e4\n"), ["e4"]);
+    assert_eq!(hears(&addr, &[], "nice\n"), ["nice"]);
+    assert_eq!(hears(&addr, &["--from", "earliest", "--only", "move,score"], "wow\n"), ["e4"]);
+    let output = say(&addr, &["--kind", "a b"], "hi\n");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("A-Z a-z 0-9"), "{error}");
+}
+
+#[test]
+fn json_has_one_object_for_everything_that_the_server_sends() {
+    let server = Server::start(&[]);
+    let addr = server.addr.to_string();
+    let heard =
+        hears_json(&addr, &["--name", "ann", "--room", "blue", "--kind", "move"], "e4 \u{1b}[2J\ne5\n");
+    let welcome = of(&heard, "welcome")[0];
+    assert_eq!((&welcome["room"], &welcome["maxMessageBytes"]), (&"blue".into(), &65_536.into()));
+    let (events, acks) = (of(&heard, "event"), of(&heard, "ack"));
+    assert_eq!((events.len(), acks.len()), (2, 2));
+    for (event, ack) in events.iter().zip(&acks) {
+        assert_eq!((&event["position"], &ack["repeated"]), (&ack["position"], &false.into()));
+        assert_eq!(event["sender"]["displayName"], "ann");
+        assert_eq!(event["sender"]["connectionId"], welcome["connectionId"]);
+        assert_eq!(event["kind"], "move");
+        let time = event["time"].as_str().unwrap();
+        assert!(time.len() == 30 && time.starts_with("20") && time.ends_with('Z'), "{time}");
+    }
+    assert_eq!(events[0]["body"], serde_json::json!({ "text": "e4 \u{1b}[2J" }));
+    assert!(events[1]["position"].as_str().unwrap().ends_with(":2"));
+    let goodbye = of(&heard, "goodbye")[0];
+    assert_eq!((&goodbye["reason"], &goodbye["retryAfter"]), (&"left".into(), &Value::Null));
+    assert_eq!(goodbye["position"], events[1]["position"]);
+
+    let position = welcome["position"].as_str().unwrap();
+    let other_epoch = position.replace(|c| c != ':', "0");
+    let heard = hears_json(&addr, &["--room", "blue", "--from", &other_epoch], "e6\n");
+    let gap = of(&heard, "gap")[0];
+    assert_eq!((&gap["reason"], &gap["count"]), (&"REASON_EPOCH".into(), &0.into()));
+}
+
+/// What the objects are, each event and acknowledgement with its place.
+fn outline(heard: &[(String, Value)]) -> Vec<String> {
+    let place = |value: &Value| {
+        let position = value["position"].as_str()?;
+        Some(position.rsplit_once(':')?.1.to_owned())
+    };
+    let of = |(is, value): &(String, Value)| match &**is {
+        "event" | "ack" => format!("{is} {}", place(value).unwrap()),
+        _ => is.clone(),
+    };
+    heard.iter().map(of).collect()
+}
+
+#[test]
+fn each_line_is_acknowledged_right_after_it_is_heard_and_before_the_goodbye() {
+    let server = Server::start(&[]);
+    let addr = server.addr.to_string();
+    let lines = "hi\n".repeat(500);
+    let heard = hears_json(&addr, &["--room", "blue"], &lines);
+    let mut expected = vec!["welcome".to_owned()];
+    expected.extend((1..=500).flat_map(|n| [format!("event {n}"), format!("ack {n}")]));
+    expected.push("goodbye".to_owned());
+    assert_eq!(outline(&heard), expected);
+    let lines_of = |heard: &[(String, Value)]| {
+        of(heard, "ack").iter().map(|ack| ack["line"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(lines_of(&heard), (1..=500).collect::<Vec<_>>());
+    // The same when its own lines are not heard.
+    let heard = hears_json(&addr, &["--room", "blue", "--only", "nothing"], &lines);
+    let mut expected = vec!["welcome".to_owned()];
+    expected.extend((501..=1000).map(|n| format!("ack {n}")));
+    expected.push("goodbye".to_owned());
+    assert_eq!(outline(&heard), expected);
+    assert_eq!(lines_of(&heard), (1..=500).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_input_that_cannot_be_read_is_an_error() {
+    let server = Server::start(&[]);
+    let addr = server.addr.to_string();
+    for flags in [&[][..], &["--follow"]] {
+        let folder = std::fs::File::open("/").unwrap();
+        let output = chat(&addr, flags).stdin(folder).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{flags:?}: {error}");
+        assert!(
+            error.starts_with("chatroom: cannot read the input: ") && error.lines().count() == 1,
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_server_without_the_service_is_one_line() {
+    let server = Server::start(&[]);
+    let addr = server.admin_addr.to_string();
+    let output = say(&addr, &[], "hi\n");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error, format!("chatroom: {addr} does not speak chatroom.v1\n"));
+}
+
+/// A chat that goes on until it is ended.
+struct Following {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Following {
+    fn start(addr: &str, flags: &[&str]) -> Self {
+        let mut child = chat(addr, flags).arg("--follow").spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).all(|line| send.send(line).is_ok()));
+        Self { child, lines }
+    }
+
+    fn says(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn hears(&mut self, expected: &str) {
+        assert_eq!(self.lines.recv_timeout(PATIENCE).as_deref(), Ok(expected));
+    }
+
+    /// Ends it; what it wrote to stderr.
+    fn ends(mut self) -> String {
+        self.child.kill().unwrap();
+        let output = self.child.wait_with_output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_chat_goes_on_with_the_next_server_and_says_what_it_missed() {
+    let first = Server::start(&[]);
+    let proxy = Proxy::start(first.addr, Plan::quiet()).await;
+    let chatting = tokio::task::spawn_blocking(move || {
+        let mut chat = Following::start(&proxy.addr.to_string(), &[]);
+        chat.says("before");
+        chat.hears("before");
+        proxy.closes();
+        drop(first);
+        chat.says("meanwhile");
+        let second = Server::start(&[]);
+        proxy.leads_to(second.addr);
+        chat.hears("meanwhile");
+        chat.ends()
+    });
+    let notes = chatting.await.unwrap();
+    assert!(notes.contains("chatroom: disconnected (") && notes.contains(", trying again in "), "{notes}");
+    assert!(notes.contains("chatroom: connected again\n"), "{notes}");
+    assert!(notes.contains("chatroom: missed what was said before the room began anew"), "{notes}");
+}
+
+#[test]
+fn who_comes_is_told() {
+    let server = Server::start(&[]);
+    let addr = server.addr.to_string();
+    let chat = Following::start(&addr, &["--presence", "--json"]);
+    let first = chat.lines.recv_timeout(PATIENCE).unwrap();
+    assert!(first.contains("welcome"), "{first}");
+    let guest = Following::start(&addr, &["--name", "guest"]);
+    let joined = |line: &str| -> Vec<Value> {
+        let mut object: Value = serde_json::from_str(line).unwrap();
+        serde_json::from_value(object["presence"]["joined"].take()).unwrap_or_default()
+    };
+    // It is told in its own time.
+    while !joined(&chat.lines.recv_timeout(PATIENCE).unwrap()).iter().any(|who| who["displayName"] == "guest")
+    {
+    }
+    guest.ends();
+    chat.ends();
+}

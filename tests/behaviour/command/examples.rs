@@ -1,0 +1,42 @@
+//! The examples do what they say.
+
+use crate::common::server::Server;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+fn example(name: &str, arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["run", "--quiet", "--locked", "--example", name, "--"]).args(arguments);
+    cargo
+}
+
+/// What an example prints.
+fn prints(name: &str) -> String {
+    let output = example(name, &[]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn two_kinds_of_messages_come_over_one_stream_in_one_order() {
+    let expected =
+        "ann hears \"your turn\"\nann sees a move to 4,2\nbob hears \"your turn\"\nbob sees a move to 4,2\n";
+    assert_eq!(prints("game"), expected);
+}
+
+#[tokio::test]
+async fn a_bot_answers_who_asks_it() {
+    let server = Server::start(&[]);
+    let mut ann = server.join_as("blue", "ann").await;
+    let mut bot = example("bot", &[&server.addr.to_string(), "blue"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(bot.stdout.take().unwrap()).lines();
+    let is_in = tokio::task::spawn_blocking(move || said.next()).await.unwrap();
+    assert_eq!(is_in.unwrap().unwrap(), "the bot is in");
+    ann.say("!shout hello").await;
+    ann.hears("!shout hello").await;
+    ann.hears("HELLO").await;
+    // It would stay for ever.
+    server.kick_all().await;
+    let ended = tokio::task::spawn_blocking(move || bot.wait()).await.unwrap().unwrap();
+    assert_eq!(ended.code(), Some(1), "a bot that is kicked does not come back");
+}

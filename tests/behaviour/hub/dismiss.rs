@@ -1,0 +1,107 @@
+//! Who is dismissed gets what was said before, and ends however much is said after. The hub as a library.
+
+use bytes::{BufMut as _, BytesMut};
+use chatroom::hub::{
+    Departure, Frame, Hub, Introduction, Joined, LaneTask, Limits, Listening, Next, Publisher, RoomName,
+    Stamp, Subscription,
+};
+use std::future::poll_fn;
+
+/// A message that is its number.
+struct Number(u64);
+
+impl Frame for Number {
+    fn size(&self) -> usize {
+        8
+    }
+
+    fn frame(&self, _: usize, _: &Stamp, out: &mut BytesMut) {
+        out.put_u64(self.0);
+    }
+}
+
+/// A hub of one lane, which runs beside.
+fn hub() -> (Hub<Number>, impl Fn() -> (Publisher<Number>, Subscription<Number>)) {
+    let (hub, lanes) = Hub::new(Limits::default(), 1);
+    let lane = lanes[0].id();
+    lanes.into_iter().map(LaneTask::run).for_each(|lane| drop(tokio::spawn(lane)));
+    let joining = hub.clone();
+    let join = move || {
+        let who = Introduction::anonymous();
+        let joined = joining.join(lane, &RoomName::default(), who, Listening::live(0));
+        let Joined { publisher, subscription, .. } = joined.unwrap();
+        (publisher, subscription)
+    };
+    (hub, join)
+}
+
+/// The numbers of the next frames; nothing at the end.
+async fn hears(subscription: &mut Subscription<Number>) -> Option<Vec<u64>> {
+    match poll_fn(|cx| subscription.poll_next(cx, usize::MAX)).await {
+        Next::Frames(frames) => {
+            Some(frames.chunks(8).map(|number| u64::from_be_bytes(number.try_into().unwrap())).collect())
+        }
+        Next::Gap(_) | Next::NoRoom(_) | Next::End => None,
+    }
+}
+
+#[tokio::test]
+async fn who_is_dismissed_gets_everything_said_before() {
+    let (hub, join) = hub();
+    let (mut ann, mut echo) = join();
+    let (_, mut bob) = join();
+    let mut heard = 0;
+    for number in 1..=300 {
+        ann.publish(Number(number)).await.unwrap();
+    }
+    while heard < 300 {
+        heard = hears(&mut echo).await.unwrap().pop().unwrap();
+    }
+    // Bob has taken none of it yet.
+    let (room, member) = hub.oldest_first().pop().unwrap();
+    assert_eq!(member.id(), bob.member().id());
+    assert!(room.dismiss(&member) && !room.dismiss(&member));
+    let mut all = Vec::new();
+    while let Some(numbers) = hears(&mut bob).await {
+        all.extend(numbers);
+    }
+    assert_eq!(all, (1..=300).collect::<Vec<_>>());
+    assert_eq!(bob.ending().unwrap().departure, Departure::Shutdown);
+    assert_eq!(bob.delivered().offset, 300);
+}
+
+#[tokio::test]
+async fn who_is_dismissed_ends_though_others_never_stop() {
+    let (hub, join) = hub();
+    let (mut ann, mut echo) = join();
+    let (_, mut bob) = join();
+    ann.publish(Number(1)).await.unwrap();
+    assert_eq!(hears(&mut echo).await.unwrap(), [1]);
+    let (room, member) = hub.oldest_first().pop().unwrap();
+    room.dismiss(&member);
+    let mut all = Vec::new();
+    for number in 2..100 {
+        let Some(numbers) = hears(&mut bob).await else { break };
+        all.extend(numbers);
+        ann.publish(Number(number)).await.unwrap();
+        assert_eq!(hears(&mut echo).await.unwrap(), [number]);
+    }
+    assert_eq!(all, [1], "it was owed one");
+}
+
+#[tokio::test]
+async fn a_hub_that_is_shut_keeps_who_is_there_and_one_that_is_closed_does_not() {
+    let (hub, join) = hub();
+    let (mut ann, mut hearing) = join();
+    hub.shut();
+    let who = Introduction::anonymous();
+    let lane = LaneTask::id(&Hub::<Number>::new(Limits::default(), 1).1[0]);
+    assert!(hub.join(lane, &RoomName::default(), who, Listening::live(0)).is_err());
+    ann.publish(Number(7)).await.unwrap();
+    assert_eq!(hears(&mut hearing).await.unwrap(), [7]);
+    hub.close();
+    assert_eq!(hears(&mut hearing).await, None);
+    drop(hearing);
+    assert_eq!(hub.census().departed_total(Departure::Shutdown), 1);
+    assert_eq!(hub.census().present(), 0);
+}
