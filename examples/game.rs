@@ -5,7 +5,7 @@
 //! what any tonic service and client have.
 
 use chatroom::chat::{Broadcast, Proto};
-use chatroom::hub::{Hub, Introduction, Joined, LaneId, LaneTask, Limits, Listening, RoomName};
+use chatroom::hub::{ClientInfo, Hub, Joined, Limits, RoomName, ShardDriver, ShardId, SubscribeOptions};
 use prost::Message;
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -44,14 +44,18 @@ struct Move {
 #[derive(Clone)]
 struct Game {
     hub: Hub<Proto<Event>>,
-    lane: LaneId,
+    shard: ShardId,
 }
 
 impl Game {
     /// One call is one player: what it says is said to all, what all say is its response.
     fn play(&self, mut said: Streaming<Event>) -> Result<http::Response<Body>, Status> {
-        let joined =
-            self.hub.join(self.lane, &RoomName::default(), Introduction::anonymous(), Listening::live(0));
+        let joined = self.hub.join(
+            self.shard,
+            &RoomName::default(),
+            ClientInfo::anonymous(),
+            SubscribeOptions::live(0),
+        );
         let Joined { mut publisher, subscription, .. } =
             joined.map_err(|refused| Status::unavailable(refused.to_string()))?;
         tokio::spawn(async move {
@@ -91,11 +95,11 @@ impl tower::Service<http::Request<Body>> for Game {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (hub, mut lanes) = Hub::new(Limits::default(), 1);
-    let lane: LaneTask<_> = lanes.remove(0);
-    let game = Game { hub: hub.clone(), lane: lane.id() };
-    tokio::spawn(lane.run());
-    tokio::spawn(async move { hub.tend().await });
+    let (hub, mut shards) = Hub::new(Limits::default(), 1);
+    let shard: ShardDriver<_> = shards.remove(0);
+    let game = Game { hub: hub.clone(), shard: shard.id() };
+    tokio::spawn(shard.run());
+    tokio::spawn(async move { hub.run_housekeeping().await });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);

@@ -1,7 +1,7 @@
 //! Listing and removing bans.
 
 use super::show;
-use crate::hub::{Ban, Banned, Frame, Hub};
+use crate::hub::{Ban, Banned, Hub, Payload};
 use crate::rpc::page::{self, Smallest, Tokens};
 use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
@@ -9,7 +9,7 @@ use api::remove_ban_request::Target;
 use std::net::IpAddr;
 use tonic::Status;
 
-pub(super) fn list<M: Frame>(
+pub(super) fn list<M: Payload>(
     hub: &Hub<M>,
     tokens: &Tokens,
     request: &api::ListBansRequest,
@@ -37,7 +37,7 @@ pub(super) fn list<M: Frame>(
     })
 }
 
-pub(super) fn remove<M: Frame>(hub: &Hub<M>, request: &api::RemoveBanRequest) -> Result<Ban, Status> {
+pub(super) fn remove<M: Payload>(hub: &Hub<M>, request: &api::RemoveBanRequest) -> Result<Ban, Status> {
     let (banned, target) = match &request.target {
         None => return Err(invalid("target", "give an address or a name")),
         Some(Target::Address(address)) => {

@@ -1,7 +1,7 @@
 //! Finding connections: filters, orders and pages.
 
 use super::show;
-use crate::hub::{ConnectionId, Frame, Hub, Member, Room, RoomName, Sight};
+use crate::hub::{ConnectionId, ConnectionSnapshot, Hub, Member, Payload, Room, RoomName};
 use crate::rpc::lists::Slice;
 use crate::rpc::page::{self, Smallest, Tokens};
 use crate::rpc::{invalid, not_found};
@@ -59,16 +59,16 @@ impl Filter {
     }
 
     /// Hands over all that fit, in no order. Reads snapshots, and pauses.
-    pub(super) async fn find<M: Frame>(&self, hub: &Hub<M>, mut found: impl FnMut(Sight)) {
+    pub(super) async fn find<M: Payload>(&self, hub: &Hub<M>, mut found: impl FnMut(ConnectionSnapshot)) {
         let rooms = match &self.room {
             Some(name) => hub.room(name).into_iter().collect(),
             None => hub.rooms(),
         };
         for_each_member(&rooms, |room, member| {
             if self.fits(member) {
-                let sight = room.sight(member);
-                if sight.lag.messages >= self.min_lag_messages {
-                    found(sight);
+                let snapshot = room.snapshot(member);
+                if snapshot.lag.messages >= self.min_lag_messages {
+                    found(snapshot);
                 }
             }
         })
@@ -77,7 +77,7 @@ impl Filter {
 }
 
 /// Looks at each member of these rooms, and pauses.
-pub(super) async fn for_each_member<M: Frame>(
+pub(super) async fn for_each_member<M: Payload>(
     rooms: &[Arc<Room<M>>],
     mut look: impl FnMut(&Room<M>, &Arc<Member>),
 ) {
@@ -92,12 +92,12 @@ pub(super) async fn for_each_member<M: Frame>(
 }
 
 /// The connection with this id.
-pub(super) async fn get<M: Frame>(hub: Hub<M>, id: String) -> Result<Sight, Status> {
+pub(super) async fn get<M: Payload>(hub: Hub<M>, id: String) -> Result<ConnectionSnapshot, Status> {
     let wanted = parse_id("id", &id)?;
     let mut found = None;
     for_each_member(&hub.rooms(), |room, member| {
         if member.id() == wanted {
-            found = Some(room.sight(member));
+            found = Some(room.snapshot(member));
         }
     })
     .await;
@@ -108,7 +108,7 @@ pub(super) fn parse_id(field: &str, id: &str) -> Result<ConnectionId, Status> {
     id.parse().map_err(|_| invalid(field, "a connection id is a UUID"))
 }
 
-pub(super) async fn list<M: Frame>(
+pub(super) async fn list<M: Payload>(
     hub: Hub<M>,
     tokens: Arc<Tokens>,
     request: api::ListConnectionsRequest,
@@ -128,14 +128,16 @@ pub(super) async fn list<M: Frame>(
     let mut found = Smallest::new(skip.saturating_add(size + 1));
     let mut total_size = 0;
     filter
-        .find(&hub, |sight| {
+        .find(&hub, |snapshot| {
             total_size += 1;
-            let number = sight.member.number();
+            let number = snapshot.member.number();
             match order {
-                api::ConnectionOrder::Lag => found.add((Reverse(sight.lag.bytes), number), sight),
-                api::ConnectionOrder::Bytes => found.add((Reverse(sight.member.taken().1), number), sight),
+                api::ConnectionOrder::Lag => found.add((Reverse(snapshot.lag.bytes), number), snapshot),
+                api::ConnectionOrder::Bytes => {
+                    found.add((Reverse(snapshot.member.delivered().1), number), snapshot)
+                }
                 api::ConnectionOrder::Unspecified | api::ConnectionOrder::Age if number > from => {
-                    found.add((Reverse(0), number), sight);
+                    found.add((Reverse(0), number), snapshot);
                 }
                 api::ConnectionOrder::Unspecified | api::ConnectionOrder::Age => {}
             }
@@ -143,7 +145,7 @@ pub(super) async fn list<M: Frame>(
         .await;
     let found = found.in_order();
     let more = found.len() > skip.saturating_add(size);
-    let page: Vec<&Sight> = found.iter().skip(skip).take(size).collect();
+    let page: Vec<&ConnectionSnapshot> = found.iter().skip(skip).take(size).collect();
     let next = match page.last() {
         Some(last) if by_age => last.member.number(),
         _ => from + page.len() as u64,

@@ -2,14 +2,14 @@
 
 use super::show;
 use crate::drain::{Drain, NotCancelled, Phase};
-use crate::hub::{Frame, Hub};
+use crate::hub::{Hub, Payload};
 use crate::transport::TransportCensus;
 use crate::wire::admin as api;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The drain as it is now.
-pub(super) fn now<M: Frame>(drain: &Drain, hub: &Hub<M>, transports: &TransportCensus) -> api::Drain {
+pub(super) fn now<M: Payload>(drain: &Drain, hub: &Hub<M>, transports: &TransportCensus) -> api::Drain {
     let status = drain.status();
     let phase = match status.phase {
         Phase::Serving => api::DrainPhase::Serving,
@@ -19,7 +19,7 @@ pub(super) fn now<M: Frame>(drain: &Drain, hub: &Hub<M>, transports: &TransportC
     };
     api::Drain {
         phase: phase.into(),
-        connections: hub.census().present() as u64,
+        connections: hub.connection_stats().present() as u64,
         transports: transports.present() as u64,
         started: status.started.map(|started| show::time(started.at)),
         deadline: drain.deadline(&status).map(show::time),

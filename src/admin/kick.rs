@@ -2,7 +2,7 @@
 
 use super::connections::{Filter, for_each_member, parse_id};
 use super::show;
-use crate::hub::{Banned, ConnectionId, Frame, Hub, Sight};
+use crate::hub::{Banned, ConnectionId, ConnectionSnapshot, Hub, Payload};
 use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
 use std::collections::{HashMap, HashSet};
@@ -15,7 +15,7 @@ const IDS_MAX: usize = 10_000;
 const SHOWN_MAX: usize = 1000;
 const BAN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-pub(super) async fn kick<M: Frame>(
+pub(super) async fn kick<M: Payload>(
     hub: Hub<M>,
     request: api::KickConnectionsRequest,
 ) -> Result<api::KickConnectionsResponse, Status> {
@@ -41,11 +41,11 @@ pub(super) async fn kick<M: Frame>(
     })
 }
 
-async fn targets<M: Frame>(
+async fn targets<M: Payload>(
     hub: &Hub<M>,
     ids: &[String],
     filter: Option<api::ConnectionFilter>,
-) -> Result<(Vec<Sight>, Vec<String>), Status> {
+) -> Result<(Vec<ConnectionSnapshot>, Vec<String>), Status> {
     match filter {
         Some(_) if !ids.is_empty() => Err(invalid("filter", "give ids or a filter, not both")),
         Some(filter) if filter == api::ConnectionFilter::default() => {
@@ -54,7 +54,11 @@ async fn targets<M: Frame>(
         Some(filter) => {
             let mut found = Vec::new();
             let filter = Filter::new(Some(filter))?;
-            filter.find(hub, |sight| found.extend(Some(sight).filter(|s| s.member.ending().is_none()))).await;
+            filter
+                .find(hub, |snapshot| {
+                    found.extend(Some(snapshot).filter(|s| s.member.disconnected().is_none()))
+                })
+                .await;
             Ok((found, Vec::new()))
         }
         None if ids.is_empty() => Err(invalid("ids", "give ids or a filter")),
@@ -63,14 +67,17 @@ async fn targets<M: Frame>(
     }
 }
 
-async fn by_ids<M: Frame>(hub: &Hub<M>, ids: &[String]) -> Result<(Vec<Sight>, Vec<String>), Status> {
+async fn by_ids<M: Payload>(
+    hub: &Hub<M>,
+    ids: &[String],
+) -> Result<(Vec<ConnectionSnapshot>, Vec<String>), Status> {
     let wanted = ids.iter().map(|id| Ok((parse_id("ids", id)?, id))).collect::<Result<Vec<_>, Status>>()?;
     let mut missing: HashMap<ConnectionId, &String> = wanted.into_iter().collect();
     let mut found = Vec::new();
     for_each_member(&hub.rooms(), |room, member| {
         // One that is ending already cannot be ended again: for an operator it is not there.
-        if member.ending().is_none() && missing.remove(&member.id()).is_some() {
-            found.push(room.sight(member));
+        if member.disconnected().is_none() && missing.remove(&member.id()).is_some() {
+            found.push(room.snapshot(member));
         }
     })
     .await;
@@ -111,10 +118,16 @@ impl Ban {
     }
 
     /// How many addresses and names are banned by it.
-    fn impose<M: Frame>(&self, hub: &Hub<M>, targets: &[Sight], reason: &str) -> Result<u32, Status> {
-        let address = |sight: &Sight| sight.member.peer().map(|peer| Banned::address(peer.ip()));
-        let name = |sight: &Sight| {
-            let name = sight.member.name().as_str();
+    fn impose<M: Payload>(
+        &self,
+        hub: &Hub<M>,
+        targets: &[ConnectionSnapshot],
+        reason: &str,
+    ) -> Result<u32, Status> {
+        let address =
+            |snapshot: &ConnectionSnapshot| snapshot.member.peer().map(|peer| Banned::address(peer.ip()));
+        let name = |snapshot: &ConnectionSnapshot| {
+            let name = snapshot.member.name().as_str();
             (!name.is_empty()).then(|| Banned::name(name))
         };
         let addresses = targets.iter().filter(|_| self.by_address).filter_map(address);

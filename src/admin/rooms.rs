@@ -1,14 +1,14 @@
 //! Listing rooms.
 
 use super::show;
-use crate::hub::{Frame, Hub, Room};
+use crate::hub::{Hub, Payload, Room};
 use crate::rpc::lists::Slice;
 use crate::rpc::page::{self, Tokens};
 use crate::wire::admin as api;
 use std::sync::Arc;
 use tonic::Status;
 
-pub(super) async fn list<M: Frame>(
+pub(super) async fn list<M: Payload>(
     hub: Hub<M>,
     tokens: Arc<Tokens>,
     request: api::ListRoomsRequest,

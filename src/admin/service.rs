@@ -3,7 +3,7 @@
 use super::audit::{AuditRecord, describe, who};
 use super::{bans, connections, drain, kick, rooms, show, watch};
 use crate::drain::{Cause, Drain};
-use crate::hub::{Departure, Frame, Hub, RoomName};
+use crate::hub::{DisconnectReason, Hub, Payload, RoomName};
 use crate::rpc::lists::Lists;
 use crate::rpc::page::Tokens;
 use crate::rpc::{invalid, not_found};
@@ -38,7 +38,7 @@ pub struct About {
 }
 
 /// `chatroom.admin.v1.AdminService`, for a hub of any messages that a text can be made into.
-pub struct Admin<M: Frame> {
+pub struct Admin<M: Payload> {
     hub: Hub<M>,
     say: fn(String) -> M,
     transports: Arc<TransportCensus>,
@@ -49,7 +49,7 @@ pub struct Admin<M: Frame> {
     lists: Lists,
 }
 
-impl<M: Frame> Admin<M> {
+impl<M: Payload> Admin<M> {
     /// The service for this server, which announces a text as the message that `say` makes of it.
     #[must_use]
     pub fn new(
@@ -109,12 +109,12 @@ impl<M: Frame> Admin<M> {
     }
 
     fn info(&self) -> api::GetServerInfoResponse {
-        let (census, totals, about) = (self.hub.census(), self.hub.totals(), &self.about);
+        let (stats, totals, about) = (self.hub.connection_stats(), self.hub.totals(), &self.about);
         let listener = |(name, address): &(&'static str, SocketAddr)| api::Listener {
             name: (*name).to_owned(),
             address: address.to_string(),
         };
-        let closed = |departure: &Departure| (departure.to_string(), census.departed_total(*departure));
+        let closed = |reason: &DisconnectReason| (reason.to_string(), stats.disconnected_total(*reason));
         api::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: env!("CHATROOM_REVISION").to_owned(),
@@ -122,12 +122,12 @@ impl<M: Frame> Admin<M> {
             uptime: show::duration(about.started.elapsed().unwrap_or_default()),
             listeners: about.listeners.iter().map(listener).collect(),
             limits: about.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-            connections: census.present() as u64,
+            connections: stats.present() as u64,
             transports: self.transports.present() as u64,
             rooms: self.hub.room_count() as u64,
             workers: u32::try_from(about.workers).unwrap_or(u32::MAX),
-            connections_opened: census.joined_total(),
-            connections_closed: Departure::ALL.iter().map(closed).collect(),
+            connections_opened: stats.joined_total(),
+            connections_closed: DisconnectReason::ALL.iter().map(closed).collect(),
             messages_published: totals.published_messages.iter().sum(),
             messages_delivered: totals.delivered_messages.iter().sum(),
             bytes_published: totals.published_bytes,
@@ -143,7 +143,7 @@ fn room_name(name: &str) -> Result<Option<RoomName>, Status> {
 }
 
 #[tonic::async_trait]
-impl<M: Frame> AdminService for Admin<M> {
+impl<M: Payload> AdminService for Admin<M> {
     async fn list_connections(
         &self,
         request: Request<api::ListConnectionsRequest>,
@@ -157,8 +157,8 @@ impl<M: Frame> AdminService for Admin<M> {
         request: Request<api::GetConnectionRequest>,
     ) -> Result<Response<api::GetConnectionResponse>, Status> {
         let get = connections::get(self.hub.clone(), request.into_inner().id);
-        let sight = self.lists.run(get).await?;
-        let connection = Some(show::connection(&sight));
+        let snapshot = self.lists.run(get).await?;
+        let connection = Some(show::connection(&snapshot));
         Ok(Response::new(api::GetConnectionResponse { connection }))
     }
 
@@ -230,7 +230,7 @@ impl<M: Frame> AdminService for Admin<M> {
         request: Request<api::WatchConnectionsRequest>,
     ) -> Result<Response<Self::WatchConnectionsStream>, Status> {
         let room = room_name(&request.get_ref().room)?;
-        let events = watch::events(self.hub.census().watch(), room, self.about.stopping.clone());
+        let events = watch::events(self.hub.connection_stats().watch(), room, self.about.stopping.clone());
         Ok(Response::new(Box::pin(events)))
     }
 

@@ -1,6 +1,6 @@
 //! The hub's things as messages of the admin API.
 
-use crate::hub::{Ban, Banned, Frame, Lag, Room, Sight};
+use crate::hub::{Ban, Banned, ConnectionSnapshot, Lag, Payload, Room};
 use crate::wire::admin as api;
 use std::time::{Duration, SystemTime};
 
@@ -21,10 +21,10 @@ pub(super) fn duration(time: Duration) -> Option<prost_types::Duration> {
     time.try_into().ok()
 }
 
-pub(super) fn connection(sight: &Sight) -> api::Connection {
-    let Sight { member, room, lag, .. } = sight;
+pub(super) fn connection(snapshot: &ConnectionSnapshot) -> api::Connection {
+    let ConnectionSnapshot { member, room, lag, .. } = snapshot;
     let Lag { messages: lag_messages, bytes: lag_bytes, time: lag_time } = *lag;
-    let ((messages_in, bytes_in), (messages_out, bytes_out)) = (member.said(), member.taken());
+    let ((messages_in, bytes_in), (messages_out, bytes_out)) = (member.published(), member.delivered());
     api::Connection {
         id: member.id().to_string(),
         peer: member.peer().map(|peer| peer.to_string()).unwrap_or_default(),
@@ -33,7 +33,7 @@ pub(super) fn connection(sight: &Sight) -> api::Connection {
         api: APIS.get(member.form()).copied().unwrap_or_default().into(),
         since: Some(time(member.since())),
         transport_id: member.transport().unwrap_or_default(),
-        position: sight.position().to_string(),
+        position: snapshot.position().to_string(),
         lag_messages,
         lag_bytes,
         lag_time: duration(lag_time),
@@ -42,7 +42,7 @@ pub(super) fn connection(sight: &Sight) -> api::Connection {
         messages_out,
         bytes_out,
         last_activity: Some(time(member.last_activity())),
-        ending: member.ending().map(|ending| ending.departure.to_string()).unwrap_or_default(),
+        ending: member.disconnected().map(|disconnect| disconnect.reason.to_string()).unwrap_or_default(),
     }
 }
 
@@ -61,9 +61,9 @@ pub(super) fn ban(ban: &Ban) -> api::ActiveBan {
     }
 }
 
-pub(super) fn room<M: Frame>(room: &Room<M>, lag_bytes_max: u64) -> api::Room {
+pub(super) fn room<M: Payload>(room: &Room<M>, lag_bytes_max: u64) -> api::Room {
     let (retained_bytes, retained_messages) = room.log().retained();
-    let (messages, bytes) = room.said();
+    let (messages, bytes) = room.published();
     api::Room {
         name: room.name().to_string(),
         members: room.occupancy() as u64,

@@ -5,7 +5,7 @@
 
 use super::reply::trailers;
 use super::status;
-use crate::hub::{Frame, Next, Subscription, log::FRAME_BYTES_MAX};
+use crate::hub::{Next, Payload, Subscription, log::FRAME_BYTES_MAX};
 use crate::transport::Chunk;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -19,14 +19,14 @@ use tonic::Status;
 /// For a service of your own: answer the call with [`Broadcast::respond`], and its client hears everything that is said
 /// in the room, each message encoded once for all. When the connection ends, so does the call, with the status that says
 /// why. See `examples/game.rs`.
-pub struct Broadcast<M: Frame, G = ()> {
+pub struct Broadcast<M: Payload, G = ()> {
     // Before the subscription, so that it is dropped while the connection is still there.
     _guard: G,
     subscription: Subscription<M>,
     ended: bool,
 }
 
-impl<M: Frame> Broadcast<M> {
+impl<M: Payload> Broadcast<M> {
     /// The response to a call: its head goes out now, which tells the client that it is in.
     #[must_use]
     pub fn respond(subscription: Subscription<M>) -> Response<tonic::body::Body> {
@@ -34,15 +34,15 @@ impl<M: Frame> Broadcast<M> {
     }
 }
 
-impl<M: Frame, G> Broadcast<M, G> {
+impl<M: Payload, G> Broadcast<M, G> {
     pub(super) fn new(subscription: Subscription<M>, guard: G) -> Self {
         Self { _guard: guard, subscription, ended: false }
     }
 
     fn status(&self) -> Status {
-        let Some(ending) = self.subscription.ending() else { return Status::ok("") };
-        let retry = status::retry_of(ending.departure);
-        status::of_ending(ending, self.subscription.delivered(), retry)
+        let Some(disconnect) = self.subscription.disconnected() else { return Status::ok("") };
+        let retry = status::retry_of(disconnect.reason);
+        status::of_disconnect(disconnect, self.subscription.delivered(), retry)
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn open<B>(body: B) -> Response<B> {
     response
 }
 
-impl<M: Frame, G: Unpin> Broadcast<M, G> {
+impl<M: Payload, G: Unpin> Broadcast<M, G> {
     /// The next whole messages that fit `room` bytes, or the status.
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Chunk> {
         if self.ended {
@@ -73,7 +73,7 @@ impl<M: Frame, G: Unpin> Broadcast<M, G> {
     }
 }
 
-impl<M: Frame, G: Unpin> Body for Broadcast<M, G> {
+impl<M: Payload, G: Unpin> Body for Broadcast<M, G> {
     type Data = Bytes;
     type Error = Status;
 

@@ -8,7 +8,7 @@ use super::reply::Reply;
 use super::said::Said;
 use super::seat::Door;
 use super::v1::{Answer, ChatService};
-use crate::hub::{Hub, LaneId};
+use crate::hub::{Hub, ShardId};
 use crate::rpc::lists::Lists;
 use crate::rpc::page::Tokens;
 use futures_util::future::{BoxFuture, Either, FutureExt as _, Map, MapOk, Ready, TryFutureExt as _, ready};
@@ -25,7 +25,7 @@ use tower::Service;
 /// The names of the services that [`Front`] has itself.
 pub const SERVICES: &[&str] = &[<ChatRoom as NamedService>::NAME, <ChatService as NamedService>::NAME];
 
-/// All services of the chat listener, for calls on one lane's thread.
+/// All services of the chat listener, for calls on one shard's thread.
 #[derive(Clone)]
 pub struct Front {
     hello: ChatRoom,
@@ -34,18 +34,18 @@ pub struct Front {
 }
 
 impl Front {
-    /// The chat services, which join their callers to `hub` on `lane`; and others beside them.
+    /// The chat services, which join their callers to `hub` on `shard`; and others beside them.
     #[must_use]
     pub fn new(
         hub: Hub<Said>,
-        lane: LaneId,
+        shard: ShardId,
         max_message_bytes: usize,
         require_room_header: bool,
         tokens: Arc<Tokens>,
         lists: Lists,
         others: Routes,
     ) -> Self {
-        let door = Door { hub, lane, max_message_bytes, require_room_header };
+        let door = Door { hub, shard, max_message_bytes, require_room_header };
         Self {
             hello: ChatRoom { door: door.clone() },
             v1: ChatService::new(door, tokens, lists),

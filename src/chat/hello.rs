@@ -6,7 +6,7 @@ use super::metadata;
 use super::reply::Reply;
 use super::said::{HELLO, Said, Sender};
 use super::seat::{Admitted, Caller, Door};
-use crate::hub::{Departure, Lens, Listening, Publisher};
+use crate::hub::{DisconnectReason, Publisher, SubscribeOptions, View};
 use crate::rpc::no_such_method;
 use crate::telemetry::trace::RpcSpan;
 use crate::wire::hello::{ChatRequest, chat_room_server};
@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 
 const CHAT: &str = "/hello.ChatRoom/Chat";
 
-/// The service for calls on one lane's thread.
+/// The service for calls on one shard's thread.
 #[derive(Clone)]
 pub(super) struct ChatRoom {
     pub(super) door: Door,
@@ -47,11 +47,11 @@ impl ChatRoom {
         let name = metadata::display_name(&parts.headers)?;
         let start = metadata::start(&parts.headers)?;
         let caller = Caller::of(&parts.extensions);
-        let listening =
-            Listening { start, strict: true, lens: Lens::whole(HELLO), presence: false, gaps: false };
-        let who = caller.introduction(name);
+        let options =
+            SubscribeOptions { start, strict: true, view: View::all(HELLO), presence: false, gaps: false };
+        let who = caller.client_info(name);
         let Admitted { publisher, subscription, mut seat, span, .. } =
-            self.door.admit(&caller, &room, who, listening)?;
+            self.door.admit(&caller, &room, who, options)?;
         let listener = tokio::spawn(listen(messages, publisher, span, max));
         seat.listener = Some(listener.abort_handle());
         Ok(open(Reply::Hello { body: Broadcast::new(subscription, seat) }))
@@ -81,14 +81,14 @@ fn listen(
                 }
                 Ok(None) => return publisher.finish(),
                 Err(status) => {
-                    let (departure, detail) = match Fault::from(status) {
+                    let (reason, detail) = match Fault::from(status) {
                         // The response body is dropped at the same moment, and says so.
                         Fault::Broken => return,
-                        Fault::TooLarge => (Departure::MessageTooLarge, codec::too_large(max)),
-                        Fault::Late(why) => (Departure::RequestIncomplete, why),
-                        Fault::Invalid(why) => (Departure::InvalidMessage, why),
+                        Fault::TooLarge => (DisconnectReason::MessageTooLarge, codec::too_large(max)),
+                        Fault::Late(why) => (DisconnectReason::RequestIncomplete, why),
+                        Fault::Invalid(why) => (DisconnectReason::InvalidMessage, why),
                     };
-                    member.depart(departure, Some(detail));
+                    member.disconnect(reason, Some(detail));
                     return;
                 }
             }

@@ -1,6 +1,6 @@
 //! Request metadata: what a call names there. All of it is optional.
 
-use crate::hub::{DisplayName, InvalidName, NoPosition, RoomName, Start};
+use crate::hub::{DisplayName, InvalidName, InvalidPosition, RoomName, Start};
 use crate::rpc::invalid;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -43,12 +43,12 @@ pub(super) fn display_name(headers: &HeaderMap) -> Result<DisplayName, Status> {
 
 /// Where a call begins to receive: after the position that it names, or at the tail.
 pub(super) fn start(headers: &HeaderMap) -> Result<Start, Status> {
-    Ok(parsed(headers, RESUME, parse_position, NoPosition)?.unwrap_or_default())
+    Ok(parsed(headers, RESUME, parse_position, InvalidPosition)?.unwrap_or_default())
 }
 
-fn parse_position(text: &str) -> Result<Start, NoPosition> {
-    let (epoch, offset) = text.split_once(':').ok_or(NoPosition)?;
-    let offset = offset.parse().map_err(|_| NoPosition)?;
+fn parse_position(text: &str) -> Result<Start, InvalidPosition> {
+    let (epoch, offset) = text.split_once(':').ok_or(InvalidPosition)?;
+    let offset = offset.parse().map_err(|_| InvalidPosition)?;
     Ok(Start::After(epoch.parse()?, offset))
 }
 
@@ -87,7 +87,7 @@ mod tests {
     fn binary_name_is_read_with_and_without_padding() {
         for encoded in ["w4RubmU=", "w4RubmU", "8J+Ygg==", "8J+Ygg"] {
             let name = display_name(&headers(&[(NAME_BIN, encoded)])).unwrap();
-            assert!(["Änne", "😂"].contains(&name.as_str()), "{encoded}: {name}");
+            assert!(["Änne", "😂"].contains(&name.as_str()), "{encoded}: {name:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Protobuf messages as what a room carries.
 
-use crate::hub::{Frame, Stamp};
+use crate::hub::{EventMeta, Payload};
 use crate::wire;
 use bytes::BytesMut;
 use prost::Message;
@@ -11,12 +11,12 @@ use prost::Message;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proto<T>(pub T);
 
-impl<T: Message + 'static> Frame for Proto<T> {
+impl<T: Message + 'static> Payload for Proto<T> {
     fn size(&self) -> usize {
         wire::PREFIX_LEN + self.0.encoded_len()
     }
 
-    fn frame(&self, _: usize, _: &Stamp, out: &mut BytesMut) {
+    fn encode(&self, _: usize, _: &EventMeta, out: &mut BytesMut) {
         wire::frame(&self.0, out);
     }
 }

@@ -1,6 +1,6 @@
 //! What is said in a room, and how it goes over the wire in each API.
 
-use crate::hub::{Batch, ConnectionId, DisplayName, Frame, Position, Roll, Stamp};
+use crate::hub::{BroadcastInfo, ConnectionId, DisplayName, EventMeta, Payload, Position, PresenceDiff};
 use crate::telemetry::trace::MessageSpan;
 use crate::wire;
 use crate::wire::v1::{self, body::Body};
@@ -139,11 +139,11 @@ impl Said {
     }
 
     /// As an event; none for what is no part of the room's history.
-    pub(super) fn event(&self, stamp: &Stamp) -> Option<v1::Event> {
+    pub(super) fn event(&self, meta: &EventMeta) -> Option<v1::Event> {
         let What::Body(body) = &self.what else { return None };
         Some(v1::Event {
-            position: Some(position(stamp.position)),
-            time: Some(stamp.time.into()),
+            position: Some(position(meta.position)),
+            time: Some(meta.time.into()),
             sender: self.sender.as_ref().map(|sender| sender.shown.clone()),
             kind: self.kind().to_owned(),
             body: Some(v1::Body { body: Some(body.clone()) }),
@@ -161,7 +161,7 @@ pub(super) fn position(position: Position) -> v1::Position {
     v1::Position { epoch: position.epoch.to_string(), offset: position.offset }
 }
 
-impl Frame for Said {
+impl Payload for Said {
     fn size(&self) -> usize {
         let len = match &self.what {
             What::Body(Body::Text(text)) => text.len(),
@@ -172,7 +172,7 @@ impl Frame for Said {
         wire::text_frame_len(len)
     }
 
-    fn held(&self) -> usize {
+    fn retained_bytes(&self) -> usize {
         let what = match &self.what {
             What::Body(Body::Text(text)) => text.capacity(),
             What::Body(Body::Data(data)) => data.capacity(),
@@ -194,13 +194,13 @@ impl Frame for Said {
         what + kind + extras + sender
     }
 
-    fn frame(&self, form: usize, stamp: &Stamp, out: &mut BytesMut) {
+    fn encode(&self, form: usize, meta: &EventMeta, out: &mut BytesMut) {
         match (&self.what, form) {
             (What::Body(Body::Text(text)), HELLO) => wire::frame_text(text, out),
             (What::Body(body), V1) => {
                 let parts = wire::EventParts {
-                    position: position(stamp.position),
-                    time: stamp.time.into(),
+                    position: position(meta.position),
+                    time: meta.time.into(),
                     sender: self.sender.as_ref().map(|sender| &sender.shown),
                     kind: self.kind(),
                     body,
@@ -215,26 +215,26 @@ impl Frame for Said {
         }
     }
 
-    fn is_placed(&self) -> bool {
+    fn is_persistent(&self) -> bool {
         !self.is_presence()
     }
 
-    fn key(&self) -> Option<&Arc<str>> {
+    fn idempotency_key(&self) -> Option<&Arc<str>> {
         self.extras.as_ref()?.key.as_ref()
     }
 
-    fn forget(&mut self) -> bool {
+    fn strip_duplicate(&mut self) -> bool {
         self.what = What::Body(Body::Text(String::new()));
         self.kind = None;
         // For its acknowledgement.
         !self.reference().is_empty()
     }
 
-    fn is_followed(&self) -> bool {
+    fn wants_receipt(&self) -> bool {
         self.extras.as_ref().is_some_and(|extras| extras.followed)
     }
 
-    fn broadcast(&self, batch: &Batch) {
+    fn on_broadcast(&self, batch: &BroadcastInfo) {
         let Some(extras) = &self.extras else { return };
         let Followers { span, receipt } = std::mem::take(&mut *extras.followers.lock());
         if let Some(span) = span {
@@ -246,7 +246,7 @@ impl Frame for Said {
         }
     }
 
-    fn presence(roll: &Roll) -> Option<Self> {
+    fn presence(diff: &PresenceDiff) -> Option<Self> {
         let shown = |members: &[Arc<crate::hub::Member>]| {
             let member = |member: &Arc<crate::hub::Member>| v1::Member {
                 connection_id: member.id().to_string(),
@@ -255,11 +255,11 @@ impl Frame for Said {
             members.iter().map(member).collect()
         };
         let presence = v1::Presence {
-            joined: shown(&roll.joined),
-            left: shown(&roll.left),
-            joined_count: roll.joined_count as u64,
-            left_count: roll.left_count as u64,
-            members: roll.members as u64,
+            joined: shown(&diff.joined),
+            left: shown(&diff.left),
+            joined_count: diff.joined_count as u64,
+            left_count: diff.left_count as u64,
+            members: diff.members as u64,
         };
         Some(Self { what: What::Presence(presence), kind: None, sender: None, extras: None })
     }
@@ -272,16 +272,19 @@ mod tests {
     #[test]
     fn held_counts_what_a_message_has_allocated() {
         let text = |len| Body::Text("x".repeat(len));
-        assert_eq!(Said::new("x".repeat(60_000)).held(), 60_000);
-        assert_eq!(Said::new(String::with_capacity(1000)).held(), 1000);
+        assert_eq!(Said::new("x".repeat(60_000)).retained_bytes(), 60_000);
+        assert_eq!(Said::new(String::with_capacity(1000)).retained_bytes(), 1000);
         let name = DisplayName::new(&"n".repeat(64)).expect("it fits");
         let sender = Sender::new(Some(ConnectionId::random()), &name);
-        let alone = Said::by(&sender, text(10)).held();
+        let alone = Said::by(&sender, text(10)).retained_bytes();
         let names = size_of::<Sender>() + 16 + 36 + 64;
         assert_eq!(alone, 10 + names / 2, "the connection has the other half");
         let _others: Vec<_> = (0..8).map(|_| Said::by(&sender, text(10))).collect();
-        assert_eq!(Said::by(&sender, text(10)).held(), 10 + names / 10);
+        assert_eq!(Said::by(&sender, text(10)).retained_bytes(), 10 + names / 10);
         let plain = Said::new(String::new());
-        assert_eq!(plain.of_kind("move").referred_to("ref", "key").held(), 4 + 3 + size_of::<Extras>());
+        assert_eq!(
+            plain.of_kind("move").referred_to("ref", "key").retained_bytes(),
+            4 + 3 + size_of::<Extras>()
+        );
     }
 }

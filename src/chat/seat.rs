@@ -3,8 +3,8 @@
 use super::said::Said;
 use super::status;
 use crate::hub::{
-    Abort, ConnectionId, Departure, DisplayName, Gap, Hub, Introduction, Joined, LaneId, Listening, Member,
-    Publisher, Refused, RoomName, Subscription,
+    CallControl, ClientInfo, ConnectionId, DisconnectReason, DisplayName, Gap, Hub, Joined, Member,
+    Publisher, Refused, RoomName, ShardId, SubscribeOptions, Subscription,
 };
 use crate::telemetry::trace::RpcSpan;
 use crate::transport::{Call, CallHandle};
@@ -13,11 +13,11 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 use tonic::Status;
 
-/// What all services of a lane's thread have in common.
+/// What all services of a shard's thread have in common.
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) hub: Hub<Said>,
-    pub(super) lane: LaneId,
+    pub(super) shard: ShardId,
     pub(super) max_message_bytes: usize,
     /// Calls of `chatroom.v1` that name a room must name it in their metadata too.
     pub(super) require_room_header: bool,
@@ -40,28 +40,28 @@ impl Caller {
         self.call.as_ref()?.span.as_ref()
     }
 
-    pub(super) fn introduction(&self, name: DisplayName) -> Introduction {
+    pub(super) fn client_info(&self, name: DisplayName) -> ClientInfo {
         let call = self.call.as_ref();
-        Introduction {
+        ClientInfo {
             id: ConnectionId::random(),
             name,
             peer: call.map(|call| call.peer),
             transport: call.map(|call| call.transport.number()),
-            abort: call.map(|call| Arc::new(call.handle.clone()) as _),
+            control: call.map(|call| Arc::new(call.handle.clone()) as _),
         }
     }
 }
 
-impl Abort for CallHandle {
+impl CallControl for CallHandle {
     fn abort(&self) {
         Self::abort(self);
     }
 
-    fn doom(&self) {
+    fn close_transport_when_idle(&self) {
         self.close_transport_when_idle();
     }
 
-    fn retire(&self) {
+    fn go_away(&self) {
         CallHandle::go_away(self);
     }
 }
@@ -78,7 +78,7 @@ pub(super) struct Admitted {
 impl Door {
     /// Refuses a caller that is banned by its address: a call that only reads has no name.
     pub(super) fn check_ban(&self, caller: &Caller) -> Result<(), Status> {
-        let checked = self.hub.check_ban(&caller.introduction(DisplayName::default()));
+        let checked = self.hub.check_ban(&caller.client_info(DisplayName::default()));
         checked.map_err(|refused| status::of_refusal(&refused))
     }
 
@@ -87,10 +87,10 @@ impl Door {
         &self,
         caller: &Caller,
         room: &RoomName,
-        who: Introduction,
-        listening: Listening<Said>,
+        who: ClientInfo,
+        options: SubscribeOptions<Said>,
     ) -> Result<Admitted, Status> {
-        let joined = self.hub.join(self.lane, room, who, listening).map_err(|refused| {
+        let joined = self.hub.join(self.shard, room, who, options).map_err(|refused| {
             if let (Refused::Closing, Some(call)) = (&refused, &caller.call) {
                 // So that the client asks again elsewhere.
                 call.handle.go_away();
@@ -134,8 +134,8 @@ impl Drop for Seat {
         }
         let member = &self.member;
         // If nobody has decided on an end, the client has gone.
-        member.depart(Departure::Cancelled, None);
-        let reason = member.ending().map(|ending| ending.departure.as_str());
+        member.disconnect(DisconnectReason::Cancelled, None);
+        let reason = member.disconnected().map(|disconnect| disconnect.reason.as_str());
         if let (Some(span), Some(reason)) = (&self.span, reason) {
             span.disconnected(reason);
         }

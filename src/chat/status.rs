@@ -1,55 +1,55 @@
-//! The gRPC status for each ending and each refusal to let in.
+//! The gRPC status for each disconnect and each refusal to let in.
 
-use crate::hub::{Departure, Ending, NoStart, Position, Refused};
+use crate::hub::{Disconnect, DisconnectReason, Position, Refused, StartError};
 use crate::rpc::{refused, retry_after};
 use std::time::Duration;
 use tonic::{Code, Status};
 
 /// When a client may come back whose connection ends so; never by itself, if there is no time.
-pub(super) fn retry_of(departure: Departure) -> Option<Duration> {
-    match departure {
-        Departure::SlowConsumer | Departure::Shutdown => Some(retry_after()),
-        Departure::Left
-        | Departure::Cancelled
-        | Departure::MessageTooLarge
-        | Departure::InvalidMessage
-        | Departure::RequestIncomplete
-        | Departure::Kicked => None,
+pub(super) fn retry_of(reason: DisconnectReason) -> Option<Duration> {
+    match reason {
+        DisconnectReason::SlowConsumer | DisconnectReason::Shutdown => Some(retry_after()),
+        DisconnectReason::Left
+        | DisconnectReason::Cancelled
+        | DisconnectReason::MessageTooLarge
+        | DisconnectReason::InvalidMessage
+        | DisconnectReason::RequestIncomplete
+        | DisconnectReason::Kicked => None,
     }
 }
 
 /// The code of the status that ends a call. For an invalid message of v1 it may be another, which names the field.
-fn code_of(departure: Departure) -> Code {
-    match departure {
-        Departure::Left => Code::Ok,
-        Departure::Cancelled => Code::Cancelled,
-        Departure::SlowConsumer | Departure::MessageTooLarge => Code::ResourceExhausted,
-        Departure::InvalidMessage => Code::Internal,
-        Departure::RequestIncomplete => Code::DeadlineExceeded,
-        Departure::Kicked => Code::PermissionDenied,
-        Departure::Shutdown => Code::Unavailable,
+fn code_of(reason: DisconnectReason) -> Code {
+    match reason {
+        DisconnectReason::Left => Code::Ok,
+        DisconnectReason::Cancelled => Code::Cancelled,
+        DisconnectReason::SlowConsumer | DisconnectReason::MessageTooLarge => Code::ResourceExhausted,
+        DisconnectReason::InvalidMessage => Code::Internal,
+        DisconnectReason::RequestIncomplete => Code::DeadlineExceeded,
+        DisconnectReason::Kicked => Code::PermissionDenied,
+        DisconnectReason::Shutdown => Code::Unavailable,
     }
 }
 
-/// The status that ends a call: its reason is the departure's word, and it says up to which position
+/// The status that ends a call: its ErrorInfo names the disconnect reason, and it says up to which position
 /// everything was delivered, and when to come back.
-pub(super) fn of_ending(ending: &Ending, delivered: Position, retry: Option<Duration>) -> Status {
-    let departure = ending.departure;
-    let words = |default: &str| ending.detail.clone().unwrap_or_else(|| default.to_owned());
-    let message = match departure {
-        Departure::Left => return Status::ok(""),
-        Departure::Cancelled => return Status::cancelled("the call was cancelled"),
-        Departure::SlowConsumer => {
+pub(super) fn of_disconnect(disconnect: &Disconnect, delivered: Position, retry: Option<Duration>) -> Status {
+    let reason = disconnect.reason;
+    let words = |default: &str| disconnect.detail.clone().unwrap_or_else(|| default.to_owned());
+    let message = match reason {
+        DisconnectReason::Left => return Status::ok(""),
+        DisconnectReason::Cancelled => return Status::cancelled("the call was cancelled"),
+        DisconnectReason::SlowConsumer => {
             format!("too slow: {}", words("what came next is no longer retained"))
         }
-        Departure::MessageTooLarge => words("the message is too large"),
-        Departure::InvalidMessage => words("the message is invalid"),
-        Departure::RequestIncomplete => words("the message was not complete in time"),
-        Departure::Kicked => words("removed by an operator"),
-        Departure::Shutdown => words("the server is stopping"),
+        DisconnectReason::MessageTooLarge => words("the message is too large"),
+        DisconnectReason::InvalidMessage => words("the message is invalid"),
+        DisconnectReason::RequestIncomplete => words("the message was not complete in time"),
+        DisconnectReason::Kicked => words("removed by an operator"),
+        DisconnectReason::Shutdown => words("the server is stopping"),
     };
     let metadata = [("position", delivered.to_string())];
-    refused(code_of(departure), message, &departure.as_str().to_uppercase(), &metadata, retry)
+    refused(code_of(reason), message, &reason.as_str().to_uppercase(), &metadata, retry)
 }
 
 /// The status for a client that may not join.
@@ -68,14 +68,14 @@ pub(super) fn of_refusal(refusal: &Refused) -> Status {
         Refused::Rooms(_) | Refused::RoomsOfClient { .. } => {
             (Code::ResourceExhausted, "TOO_MANY_ROOMS", true)
         }
-        Refused::Start(NoStart::Beyond(last)) => {
+        Refused::Start(StartError::Beyond(last)) => {
             metadata.push(("last_position", last.to_string()));
             (Code::OutOfRange, "START_BEYOND", false)
         }
-        Refused::Start(NoStart::Missing(gap)) => {
+        Refused::Start(StartError::Missing(gap)) => {
             metadata.push(("from", gap.from.to_string()));
             metadata.push(("to", gap.to.to_string()));
-            metadata.push(("why", gap.why.as_str().to_owned()));
+            metadata.push(("why", gap.reason.as_str().to_owned()));
             (Code::OutOfRange, "START_NOT_RETAINED", false)
         }
     };

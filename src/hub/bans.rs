@@ -5,7 +5,7 @@
 //! Does not know who bans, or why: the reason is text for the client.
 
 use super::Refused;
-use super::member::Introduction;
+use super::member::ClientInfo;
 use crate::metrics::Counter;
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -143,7 +143,7 @@ impl Bans {
     /// Bans for this long, in place of an earlier ban of the same. False if there are too many bans already.
     pub(crate) fn add(&self, banned: Banned, duration: Duration, reason: &str) -> bool {
         let now = SystemTime::now();
-        // Past what the clocks can represent, a ban would end after the machine.
+        // LastBatch what the clocks can represent, a ban would end after the machine.
         let (Some(ends), Some(until)) = (Instant::now().checked_add(duration), now.checked_add(duration))
         else {
             return false;
@@ -194,7 +194,7 @@ impl Bans {
     ///
     /// # Errors
     /// [`Refused::Banned`], with the time that remains.
-    pub(crate) fn check(&self, who: &Introduction) -> Result<(), Refused> {
+    pub(crate) fn check(&self, who: &ClientInfo) -> Result<(), Refused> {
         if !self.any.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -222,12 +222,12 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn called(name: &str) -> Introduction {
-        Introduction { name: DisplayName::new(name).unwrap(), ..Introduction::anonymous() }
+    fn called(name: &str) -> ClientInfo {
+        ClientInfo { name: DisplayName::new(name).unwrap(), ..ClientInfo::anonymous() }
     }
 
-    fn from(peer: &str) -> Introduction {
-        Introduction { peer: Some(peer.parse().unwrap()), ..Introduction::anonymous() }
+    fn from(peer: &str) -> ClientInfo {
+        ClientInfo { peer: Some(peer.parse().unwrap()), ..ClientInfo::anonymous() }
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_refusal_has_the_remaining_time_of_the_longer_ban_and_is_counted_once() {
         let bans = Bans::default();
-        let ann = Introduction { peer: from("10.0.0.7:9").peer, ..called("ann") };
+        let ann = ClientInfo { peer: from("10.0.0.7:9").peer, ..called("ann") };
         bans.add(Banned::address("10.0.0.7".parse().unwrap()), HOUR, "short");
         bans.add(Banned::name("ann"), 2 * HOUR, "long");
         let Err(Refused::Banned { remaining, reason, .. }) = bans.check(&ann) else { panic!("let in") };

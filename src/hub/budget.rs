@@ -79,7 +79,7 @@ impl Budget {
     }
 
     /// Waits until it is time to trim. For one task.
-    pub(crate) async fn is_time_to_trim(&self) {
+    pub(crate) async fn trim_wanted(&self) {
         poll_fn(|cx| {
             self.trimmer.register(cx.waker());
             if self.wanted.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
@@ -160,7 +160,7 @@ mod tests {
         let budget = Budget::new(1600);
         let account = Account::of(&budget);
         let is_time = || {
-            let mut waiting = std::pin::pin!(budget.is_time_to_trim());
+            let mut waiting = std::pin::pin!(budget.trim_wanted());
             waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
         };
         account.charge(1500);

@@ -1,10 +1,10 @@
 //! Who came and why they went: counted once each, and told to those who watch.
 
 use super::creators::network;
-use super::departure::Departure;
+use super::departure::DisconnectReason;
 use super::frame::FORMS_MAX;
-use super::member::{Introduction, Member};
-use super::sight::{Event, Happening, Sight};
+use super::member::{ClientInfo, Member};
+use super::sight::{ConnectionEvent, ConnectionEventKind, ConnectionSnapshot};
 use super::{Limits, Refused};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -18,32 +18,32 @@ const EVENTS_KEPT: usize = 4096;
 
 /// Counts since the hub began. `joined` = `present` + the sum of `departed`, at every moment but inside a change.
 #[derive(Debug)]
-pub struct Census {
+pub struct ConnectionStats {
     numbered: AtomicU64,
     /// Places that are taken, by who is here or is about to be.
     claimed: AtomicUsize,
     /// The same by address; empty unless they are limited. Locked when one joins or leaves, never for a broadcast.
     addresses: Mutex<HashMap<IpAddr, usize>>,
-    forms: [OfForm; FORMS_MAX],
-    events: broadcast::Sender<Event>,
+    forms: [FormStats; FORMS_MAX],
+    events: broadcast::Sender<ConnectionEvent>,
 }
 
 /// The counts of those who speak one wire form.
 #[derive(Debug)]
-pub struct OfForm {
+pub struct FormStats {
     joined: AtomicU64,
     present: AtomicUsize,
-    departed: [AtomicU64; Departure::ALL.len()],
+    disconnected: [AtomicU64; DisconnectReason::ALL.len()],
 }
 
-impl Default for OfForm {
+impl Default for FormStats {
     fn default() -> Self {
         let (joined, present) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Self { joined, present, departed: std::array::from_fn(|_| AtomicU64::new(0)) }
+        Self { joined, present, disconnected: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 }
 
-impl OfForm {
+impl FormStats {
     /// Connections that ever joined a room.
     #[must_use]
     pub fn joined_total(&self) -> u64 {
@@ -52,8 +52,8 @@ impl OfForm {
 
     /// Connections that ended for this reason.
     #[must_use]
-    pub fn departed_total(&self, departure: Departure) -> u64 {
-        self.departed[departure as usize].load(Ordering::Relaxed)
+    pub fn disconnected_total(&self, reason: DisconnectReason) -> u64 {
+        self.disconnected[reason as usize].load(Ordering::Relaxed)
     }
 
     /// Connections that are in a room now.
@@ -63,7 +63,7 @@ impl OfForm {
     }
 }
 
-impl Default for Census {
+impl Default for ConnectionStats {
     fn default() -> Self {
         Self {
             numbered: AtomicU64::new(0),
@@ -75,29 +75,29 @@ impl Default for Census {
     }
 }
 
-impl Census {
+impl ConnectionStats {
     /// The counts of those who speak this wire form.
     #[must_use]
-    pub fn of_form(&self, form: usize) -> &OfForm {
+    pub fn form(&self, form: usize) -> &FormStats {
         &self.forms[form]
     }
 
     /// Connections that ever joined a room.
     #[must_use]
     pub fn joined_total(&self) -> u64 {
-        self.forms.iter().map(OfForm::joined_total).sum()
+        self.forms.iter().map(FormStats::joined_total).sum()
     }
 
     /// Connections that ended for this reason.
     #[must_use]
-    pub fn departed_total(&self, departure: Departure) -> u64 {
-        self.forms.iter().map(|form| form.departed_total(departure)).sum()
+    pub fn disconnected_total(&self, reason: DisconnectReason) -> u64 {
+        self.forms.iter().map(|form| form.disconnected_total(reason)).sum()
     }
 
     /// Connections that ended, for whatever reason.
     #[must_use]
-    pub fn all_departed_total(&self) -> u64 {
-        Departure::ALL.iter().map(|d| self.departed_total(*d)).sum()
+    pub fn all_disconnected_total(&self) -> u64 {
+        DisconnectReason::ALL.iter().map(|d| self.disconnected_total(*d)).sum()
     }
 
     /// Connections that are in a room now, or about to be.
@@ -108,12 +108,12 @@ impl Census {
 
     /// What happens from now on. A watcher that falls behind misses events and is told how many.
     #[must_use]
-    pub fn watch(&self) -> broadcast::Receiver<Event> {
+    pub fn watch(&self) -> broadcast::Receiver<ConnectionEvent> {
         self.events.subscribe()
     }
 
     /// Claims a place for one more connection. It must then join or be given back.
-    pub(crate) fn claim(&self, who: &Introduction, limits: &Limits) -> Result<(), Refused> {
+    pub(crate) fn claim(&self, who: &ClientInfo, limits: &Limits) -> Result<(), Refused> {
         let max = limits.connections;
         let more = |here| (here < max).then(|| here + 1);
         if self.claimed.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
@@ -136,7 +136,7 @@ impl Census {
     }
 
     /// Gives back the place of a connection from here.
-    pub(crate) fn give_back(&self, peer: Option<SocketAddr>) {
+    pub(crate) fn release(&self, peer: Option<SocketAddr>) {
         self.claimed.fetch_sub(1, Ordering::AcqRel);
         let Some(address) = peer.map(|peer| network(peer.ip())) else { return };
         let mut addresses = self.addresses.lock();
@@ -148,24 +148,29 @@ impl Census {
         }
     }
 
-    pub(crate) fn joined(&self, form: usize, sight: impl FnOnce() -> Sight) {
+    pub(crate) fn joined(&self, form: usize, snapshot: impl FnOnce() -> ConnectionSnapshot) {
         self.forms[form].joined.fetch_add(1, Ordering::Relaxed);
         self.forms[form].present.fetch_add(1, Ordering::Relaxed);
-        self.tell(Happening::Joined, sight);
+        self.emit(ConnectionEventKind::Joined, snapshot);
     }
 
-    pub(crate) fn departed(&self, member: &Member, departure: Departure, sight: impl FnOnce() -> Sight) {
+    pub(crate) fn disconnected(
+        &self,
+        member: &Member,
+        reason: DisconnectReason,
+        snapshot: impl FnOnce() -> ConnectionSnapshot,
+    ) {
         let form = member.form();
-        self.forms[form].departed[departure as usize].fetch_add(1, Ordering::Relaxed);
+        self.forms[form].disconnected[reason as usize].fetch_add(1, Ordering::Relaxed);
         self.forms[form].present.fetch_sub(1, Ordering::Relaxed);
-        self.give_back(member.peer());
-        self.tell(Happening::Left(departure), sight);
+        self.release(member.peer());
+        self.emit(ConnectionEventKind::Left(reason), snapshot);
     }
 
     /// Costs one load while nobody watches.
-    pub(crate) fn tell(&self, what: Happening, sight: impl FnOnce() -> Sight) {
+    pub(crate) fn emit(&self, kind: ConnectionEventKind, snapshot: impl FnOnce() -> ConnectionSnapshot) {
         if self.events.receiver_count() > 0 {
-            let event = Event { what, sight: sight(), at: SystemTime::now() };
+            let event = ConnectionEvent { kind, connection: snapshot(), at: SystemTime::now() };
             // Nobody hears it if the last watcher has just gone.
             let _ = self.events.send(event);
         }

@@ -3,15 +3,15 @@
 //! They may live in different tasks. The subscription is the connection: dropping it is leaving, however it came to
 //! be dropped, so a connection cannot be forgotten in its room.
 
-use super::departure::{Departure, Ending};
-use super::frame::Frame;
-use super::inbox::Offer;
-use super::lens::Lens;
+use super::departure::{Disconnect, DisconnectReason};
+use super::frame::Payload;
+use super::inbox::Pending;
+use super::lens::View;
 use super::log::Read;
 use super::member::Member;
 use super::position::{Cursor, Position};
 use super::room::Room;
-use super::start::{Gap, Missing};
+use super::start::{Gap, GapReason};
 use super::tally::nanos;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// The sending half of a connection. There is one for each, so a connection's messages have an order.
-pub struct Publisher<M: Frame> {
+pub struct Publisher<M: Payload> {
     room: Arc<Room<M>>,
     member: Arc<Member>,
 }
@@ -27,9 +27,9 @@ pub struct Publisher<M: Frame> {
 /// The message was not accepted: the connection has been ended.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the connection has ended")]
-pub struct Ended;
+pub struct Disconnected;
 
-impl<M: Frame> Publisher<M> {
+impl<M: Payload> Publisher<M> {
     pub(crate) fn new(room: Arc<Room<M>>, member: Arc<Member>) -> Self {
         Self { room, member }
     }
@@ -44,19 +44,23 @@ impl<M: Frame> Publisher<M> {
     /// accepted messages are never dropped.
     ///
     /// # Errors
-    /// [`Ended`] when the connection's end has been decided.
+    /// [`Disconnected`] when the connection's end has been decided.
     // Not an `async fn`: that would have room for the message twice, in every connection.
-    pub fn publish(&mut self, message: M) -> impl Future<Output = Result<(), Ended>> {
+    pub fn publish(&mut self, message: M) -> impl Future<Output = Result<(), Disconnected>> {
         let size = message.size();
         let (from, form) = (Some(Arc::clone(&self.member)), self.member.form());
-        let mut offer = Some(Offer { from, form, message, accepted: Instant::now(), size });
+        let mut offer = Some(Pending { from, form, message, accepted: Instant::now(), size });
         std::future::poll_fn(move |cx| self.poll_offer(cx, &mut offer))
     }
 
-    fn poll_offer(&self, cx: &mut Context<'_>, offer: &mut Option<Offer<M>>) -> Poll<Result<(), Ended>> {
+    fn poll_offer(
+        &self,
+        cx: &mut Context<'_>,
+        offer: &mut Option<Pending<M>>,
+    ) -> Poll<Result<(), Disconnected>> {
         let mut attempt = || {
-            if self.member.ending().is_some() {
-                return Poll::Ready(Err(Ended));
+            if self.member.disconnected().is_some() {
+                return Poll::Ready(Err(Disconnected));
             }
             if self.member.waiting() >= self.room.share() {
                 return Poll::Pending;
@@ -64,7 +68,7 @@ impl<M: Frame> Publisher<M> {
             let Some(given) = offer.take() else {
                 return Poll::Ready(Ok(()));
             };
-            match self.room.offer(self.member.lane(), given) {
+            match self.room.offer(self.member.shard(), given) {
                 Ok(()) => Poll::Ready(Ok(())),
                 Err(back) => {
                     *offer = Some(back);
@@ -81,9 +85,9 @@ impl<M: Frame> Publisher<M> {
     }
 
     /// The client will say nothing more: once it has heard its own last message, its connection ends as
-    /// [`Departure::Left`].
+    /// [`DisconnectReason::Left`].
     pub fn finish(self) {
-        self.member.said_all();
+        self.member.finish_publishing();
     }
 }
 
@@ -104,7 +108,7 @@ pub enum Next {
 const GAP_ROOM: usize = 256;
 
 /// What a look into the log found.
-enum Looked {
+enum Found {
     Next(Next),
     /// Nothing is there yet.
     Nothing,
@@ -113,27 +117,27 @@ enum Looked {
 }
 
 /// The hearing half of a connection: a cursor into the room's log. Dropping it is leaving the room.
-pub struct Subscription<M: Frame> {
+pub struct Subscription<M: Payload> {
     room: Arc<Room<M>>,
     member: Arc<Member>,
     cursor: Cursor,
-    lens: Lens<M>,
+    view: View<M>,
     /// It can be told of messages that it does not get; else it is disconnected instead.
     gaps: bool,
     /// It has read something.
     began: bool,
 }
 
-impl<M: Frame> Subscription<M> {
+impl<M: Payload> Subscription<M> {
     pub(crate) fn new(
         room: Arc<Room<M>>,
         member: Arc<Member>,
         cursor: Cursor,
-        mut lens: Lens<M>,
+        mut view: View<M>,
         gaps: bool,
     ) -> Self {
-        lens.live_from = room.log().tail().segment;
-        Self { room, member, cursor, lens, gaps, began: false }
+        view.live_from = room.log().tail().segment;
+        Self { room, member, cursor, view, gaps, began: false }
     }
 
     /// The connection as a member of its room.
@@ -154,10 +158,10 @@ impl<M: Frame> Subscription<M> {
         Position { epoch: self.room.epoch(), offset: self.cursor.offset - 1 }
     }
 
-    /// The ending, once [`Next::End`] was handed out.
+    /// The disconnect, once [`Next::End`] was handed out.
     #[must_use]
-    pub fn ending(&self) -> Option<&Ending> {
-        self.member.ending()
+    pub fn disconnected(&self) -> Option<&Disconnect> {
+        self.member.disconnected()
     }
 
     /// The next whole messages that fit `room` bytes, or the end.
@@ -170,21 +174,21 @@ impl<M: Frame> Subscription<M> {
         let mut looked = self.look(room);
         // Registered before the second look: what comes after the look wakes us.
         match looked {
-            Looked::Nothing => {
+            Found::Nothing => {
                 self.member.reader().register(cx.waker());
                 looked = self.look(room);
             }
-            Looked::Next(Next::NoRoom(_)) => {
+            Found::Next(Next::NoRoom(_)) => {
                 // Not as a reader: every batch would wake a connection that cannot take it.
                 self.member.end_waker().register(cx.waker());
                 looked = self.look(room);
             }
-            Looked::Next(_) | Looked::Unwanted => {}
+            Found::Next(_) | Found::Unwanted => {}
         }
         match looked {
-            Looked::Next(next) => Poll::Ready(next),
-            Looked::Nothing => Poll::Pending,
-            Looked::Unwanted => {
+            Found::Next(next) => Poll::Ready(next),
+            Found::Nothing => Poll::Pending,
+            Found::Unwanted => {
                 // Others have their turn before it goes on.
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -195,58 +199,58 @@ impl<M: Frame> Subscription<M> {
     /// Cost per delivered frame: the time once, and adds to memory that only this thread writes.
     fn count(&self, next: &Cursor, accepted: Instant, bytes: usize) {
         let now = Instant::now();
-        self.member.saw(next, now);
-        let tally = self.room.tally(self.member.lane());
-        tally.delivered_messages[self.lens.form].add(next.offset - self.cursor.offset);
-        tally.delivered_bytes.add(bytes as u64);
+        self.member.set_cursor(next, now);
+        let metrics = self.room.metrics(self.member.shard());
+        metrics.delivered_messages[self.view.form].add(next.offset - self.cursor.offset);
+        metrics.delivered_bytes.add(bytes as u64);
         // History is late by nature.
         if !self.member.is_catching_up() {
             // Each segment in the frame, as late as the oldest of them.
             let segments = next.segment - self.cursor.segment;
-            tally.broadcast_latency.observe(nanos(now.saturating_duration_since(accepted)), segments);
+            metrics.broadcast_latency.observe(nanos(now.saturating_duration_since(accepted)), segments);
         }
     }
 
-    fn look(&mut self, room: usize) -> Looked {
+    fn look(&mut self, room: usize) -> Found {
         loop {
-            let heard_itself = || self.member.has_heard_itself(&self.cursor);
+            let has_received_own = || self.member.has_received_own(&self.cursor);
             // Who asked for history gets it, however soon it has said all.
-            let is_up_to_date = self.cursor.segment >= self.lens.live_from;
-            if self.member.has_said_all() && is_up_to_date && heard_itself() {
-                self.member.depart(Departure::Left, None);
+            let is_up_to_date = self.cursor.segment >= self.view.live_from;
+            if self.member.has_finished_publishing() && is_up_to_date && has_received_own() {
+                self.member.disconnect(DisconnectReason::Left, None);
             }
-            if self.member.ending().is_some_and(|ending| {
-                forfeits(ending.departure) || self.cursor.offset > ending.owed && heard_itself()
+            if self.member.disconnected().is_some_and(|disconnect| {
+                forfeits(disconnect.reason) || self.cursor.offset > disconnect.owed && has_received_own()
             }) {
-                return Looked::Next(Next::End);
+                return Found::Next(Next::End);
             }
-            match self.room.log().read(&self.cursor, &mut self.lens, room) {
+            match self.room.log().read(&self.cursor, &mut self.view, room) {
                 Read::Frames(frames, next, accepted) => {
                     self.count(&next, accepted, frames.len());
                     self.cursor = next;
                     self.began = true;
                     if frames.is_empty() {
-                        return Looked::Unwanted;
+                        return Found::Unwanted;
                     }
-                    return Looked::Next(Next::Frames(frames));
+                    return Found::Next(Next::Frames(frames));
                 }
-                Read::NoRoom(needed) => return Looked::Next(Next::NoRoom(needed)),
-                Read::Lost if self.member.manner().skips || self.gaps && !self.began => {
+                Read::NoRoom(needed) => return Found::Next(Next::NoRoom(needed)),
+                Read::Lost if self.member.mode().skips || self.gaps && !self.began => {
                     if room < GAP_ROOM {
-                        return Looked::Next(Next::NoRoom(GAP_ROOM));
+                        return Found::Next(Next::NoRoom(GAP_ROOM));
                     }
                     if let Some(gap) = self.skip() {
-                        return Looked::Next(Next::Gap(gap));
+                        return Found::Next(Next::Gap(gap));
                     }
                 }
                 Read::Lost => {
-                    self.member.depart(Departure::SlowConsumer, None);
-                    return Looked::Next(Next::End);
+                    self.member.disconnect(DisconnectReason::SlowConsumer, None);
+                    return Found::Next(Next::End);
                 }
                 // What it said and is not in the log yet will be, and wakes us.
                 Read::Empty => {
-                    self.member.has_caught_up();
-                    return Looked::Nothing;
+                    self.member.mark_caught_up();
+                    return Found::Nothing;
                 }
             }
         }
@@ -257,45 +261,45 @@ impl<M: Frame> Subscription<M> {
         let (epoch, oldest) = (self.room.epoch(), self.room.log().oldest());
         let at = |offset| Position { epoch, offset };
         // Also one that has read nothing was present for what was published after it joined.
-        let was_present = self.began || oldest.segment > self.lens.live_from;
-        let why = if was_present { Missing::Slow } else { Missing::Retention };
-        let gap = Gap { from: at(self.cursor.offset), to: at(oldest.offset - 1), why };
+        let was_present = self.began || oldest.segment > self.view.live_from;
+        let reason = if was_present { GapReason::Slow } else { GapReason::Retention };
+        let gap = Gap { from: at(self.cursor.offset), to: at(oldest.offset - 1), reason };
         self.cursor = oldest;
         self.member.skipped(&oldest, gap.count());
         if gap.count() == 0 {
             // What is gone took no place in the order.
             return None;
         }
-        let tally = self.room.tally(self.member.lane());
-        tally.gap_messages.add(gap.count());
+        let metrics = self.room.metrics(self.member.shard());
+        metrics.gap_messages.add(gap.count());
         if was_present {
-            tally.skips.add(1);
+            metrics.skips.add(1);
         }
         Some(gap)
     }
 }
 
 /// Whether a connection that ends so is handed nothing more. All others first get what they are owed: their own
-/// messages, which were right, and what [`Ending::owed`] says.
-fn forfeits(departure: Departure) -> bool {
-    match departure {
-        Departure::Cancelled | Departure::SlowConsumer | Departure::Kicked => true,
-        Departure::Left
-        | Departure::MessageTooLarge
-        | Departure::InvalidMessage
-        | Departure::RequestIncomplete
-        | Departure::Shutdown => false,
+/// messages, which were right, and what [`Disconnect::owed`] says.
+fn forfeits(reason: DisconnectReason) -> bool {
+    match reason {
+        DisconnectReason::Cancelled | DisconnectReason::SlowConsumer | DisconnectReason::Kicked => true,
+        DisconnectReason::Left
+        | DisconnectReason::MessageTooLarge
+        | DisconnectReason::InvalidMessage
+        | DisconnectReason::RequestIncomplete
+        | DisconnectReason::Shutdown => false,
     }
 }
 
-impl<M: Frame> Drop for Subscription<M> {
+impl<M: Payload> Drop for Subscription<M> {
     fn drop(&mut self) {
         // Nobody decided on an end before: the client went.
-        self.member.depart(Departure::Cancelled, None);
-        if self.member.ending().is_some_and(|e| e.departure == Departure::SlowConsumer) {
+        self.member.disconnect(DisconnectReason::Cancelled, None);
+        if self.member.disconnected().is_some_and(|e| e.reason == DisconnectReason::SlowConsumer) {
             // The status has told the client up to where it got everything.
             let (missed, _) = self.room.log().lag(self.cursor.offset, self.cursor.bytes);
-            self.room.tally(self.member.lane()).gap_messages.add(missed);
+            self.room.metrics(self.member.shard()).gap_messages.add(missed);
         }
         self.room.leave(&self.member);
     }

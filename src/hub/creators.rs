@@ -6,7 +6,7 @@
 //! Guarantees: creating, leaving and evicting cost O(log rooms); the tables hold nothing but rooms that exist. Broadcasts
 //! do not come here: the lock is taken when a room is created, becomes empty or is removed.
 
-use super::member::Introduction;
+use super::member::ClientInfo;
 use super::names::RoomName;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -92,7 +92,7 @@ impl Creators {
     ///
     /// # Errors
     /// The count that is at its maximum.
-    pub(crate) fn claim(self: &Arc<Self>, who: &Introduction) -> Result<Claim, CountedBy> {
+    pub(crate) fn claim(self: &Arc<Self>, who: &ClientInfo) -> Result<Claim, CountedBy> {
         let transport = who.transport;
         let owner = match (who.peer, transport) {
             (Some(peer), _) => Owner::Address(network(peer.ip())),
@@ -193,9 +193,9 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
 
-    fn client(address: &str, transport: u64) -> Introduction {
+    fn client(address: &str, transport: u64) -> ClientInfo {
         let peer = SocketAddr::new(address.parse().unwrap(), 1000);
-        Introduction { peer: Some(peer), transport: Some(transport), ..Introduction::anonymous() }
+        ClientInfo { peer: Some(peer), transport: Some(transport), ..ClientInfo::anonymous() }
     }
 
     fn name(name: &str) -> RoomName {
@@ -218,7 +218,7 @@ mod tests {
         drop(first);
         assert!(creators.claim(&client("10.0.0.1", 2)).is_ok());
         // A proxy may tell the transport only.
-        let of_transport = Introduction { transport: Some(9), ..Introduction::anonymous() };
+        let of_transport = ClientInfo { transport: Some(9), ..ClientInfo::anonymous() };
         let _both = [creators.claim(&of_transport).unwrap(), creators.claim(&of_transport).unwrap()];
         assert_eq!(creators.claim(&of_transport).err(), Some(CountedBy::Transport));
     }

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-macro_rules! departures {
+macro_rules! disconnect_reasons {
     ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
         /// Why a connection ended. Each end has exactly one, counted once.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Departure { $($(#[$doc])* $variant,)* }
+        pub enum DisconnectReason { $($(#[$doc])* $variant,)* }
 
-        impl Departure {
+        impl DisconnectReason {
             /// All of them, in order of declaration.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
@@ -21,7 +21,7 @@ macro_rules! departures {
     };
 }
 
-departures! {
+disconnect_reasons! {
     /// The client half-closed, heard its own last message, and its call ended OK.
     Left = "left",
     /// The client cancelled the call, or its transport went away.
@@ -40,18 +40,18 @@ departures! {
     Shutdown = "shutdown",
 }
 
-impl std::fmt::Display for Departure {
+impl std::fmt::Display for DisconnectReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// A departure that was decided, and what to tell the client beside the word.
+/// A reason that was decided, and what to tell the client beside the word.
 #[derive(Debug)]
-pub struct Ending {
+pub struct Disconnect {
     /// Why.
-    pub departure: Departure,
-    /// Words for the client; none means the departure's own.
+    pub reason: DisconnectReason,
+    /// Words for the client; none means the reason's own.
     pub detail: Option<String>,
     /// When it was decided: a connection that is not gone some time after is aborted.
     pub(crate) at: Instant,

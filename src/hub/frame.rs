@@ -13,54 +13,54 @@ pub const FORMS_MAX: usize = 2;
 ///
 /// A room's members may speak different wire forms of the same messages. Each form of a message is written once, and
 /// only when somebody in its room speaks it.
-pub trait Frame: Send + Sync + Sized + 'static {
+pub trait Payload: Send + Sync + Sized + 'static {
     /// Bytes that the message counts for: limits, and lag.
     fn size(&self) -> usize;
 
     /// Bytes that the message itself has allocated, at their capacity. Its frames are counted apart, as they are written.
-    fn held(&self) -> usize {
+    fn retained_bytes(&self) -> usize {
         self.size()
     }
 
     /// Appends the message as it goes over the wire in this form, a number below [`FORMS_MAX`]. What cannot be said in
     /// the form appends nothing.
-    fn frame(&self, form: usize, stamp: &Stamp, out: &mut BytesMut);
+    fn encode(&self, form: usize, meta: &EventMeta, out: &mut BytesMut);
 
     /// Whether it takes a place in the room's order. What does not is shown at its moment to those who are there, and is
     /// no part of the room's history.
-    fn is_placed(&self) -> bool {
+    fn is_persistent(&self) -> bool {
         true
     }
 
     /// Tells that a message is the same as an earlier one: as long as the room knows the key, this is not said again. It
     /// knows as many keys, and as long, as it retains messages; it has them, too, when bytes have bounded these.
-    fn key(&self) -> Option<&Arc<str>> {
+    fn idempotency_key(&self) -> Option<&Arc<str>> {
         None
     }
 
     /// It repeats an earlier message and is not said: what it says may be forgotten. Whether its sender looks for it in
-    /// the log all the same. It stays followed.
-    fn forget(&mut self) -> bool {
+    /// the log all the same. It stays receipts.
+    fn strip_duplicate(&mut self) -> bool {
         false
     }
 
-    /// Whether [`Frame::broadcast`] is to be called.
-    fn is_followed(&self) -> bool {
+    /// Whether [`Payload::broadcast`] is to be called.
+    fn wants_receipt(&self) -> bool {
         false
     }
 
-    /// Called for a followed message, once the members have been woken for its batch.
-    fn broadcast(&self, _: &Batch) {}
+    /// Called for a receipts message, once the members have been woken for its batch.
+    fn on_broadcast(&self, _: &BroadcastInfo) {}
 
     /// The message that tells members who asked for it who came and went; none if there is no such message.
-    fn presence(_: &Roll) -> Option<Self> {
+    fn presence(_: &PresenceDiff) -> Option<Self> {
         None
     }
 }
 
 /// What the room adds to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct EventMeta {
     /// Its place; for a message without one, that of the next.
     pub position: Position,
     /// When it got it.
@@ -69,23 +69,23 @@ pub struct Stamp {
 
 /// The batch in which a message was broadcast.
 #[derive(Clone, Copy, Debug)]
-pub struct Batch {
+pub struct BroadcastInfo {
     /// The message's own position; that of the first one for a message that was said before.
     pub position: Position,
     /// It was said before, and not again.
     pub repeated: bool,
     /// Messages in the batch.
     pub messages: u64,
-    /// Members of the room that were woken for it.
+    /// MemberList of the room that were woken for it.
     pub members: usize,
 }
 
-/// Who came and went since the last roll.
+/// Who came and went since the last diff.
 #[derive(Debug)]
-pub struct Roll {
-    /// Who came; at most [`ROLL_MAX`] of them.
+pub struct PresenceDiff {
+    /// Who came; at most [`PRESENCE_LISTED_MAX`] of them.
     pub joined: Vec<Arc<Member>>,
-    /// Who went; at most [`ROLL_MAX`] of them.
+    /// Who went; at most [`PRESENCE_LISTED_MAX`] of them.
     pub left: Vec<Arc<Member>>,
     /// How many came.
     pub joined_count: usize,
@@ -95,5 +95,5 @@ pub struct Roll {
     pub members: usize,
 }
 
-/// Most members that a roll names; it counts all. A storm of joins must not become a message as large as the room.
-pub const ROLL_MAX: usize = 100;
+/// Most members that a diff names; it counts all. A storm of joins must not become a message as large as the room.
+pub const PRESENCE_LISTED_MAX: usize = 100;

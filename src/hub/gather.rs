@@ -26,16 +26,16 @@ const PAUSE_MIN: Duration = Duration::from_micros(500);
 
 /// A fan-out that is over.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Past {
+pub(crate) struct LastBatch {
     pub(crate) messages: u64,
     pub(crate) took: Duration,
 }
 
-impl Past {
+impl LastBatch {
     /// How long to wait, with the next messages just come, until when, and for how many.
-    pub(crate) fn moment(&self, now: Instant) -> Moment {
+    pub(crate) fn moment(&self, now: Instant) -> Linger {
         let is_busy = self.messages > 1;
-        Moment { until: is_busy.then(|| now + self.took / MOMENT), enough: self.messages }
+        Linger { until: is_busy.then(|| now + self.took / MOMENT), enough: self.messages }
     }
 
     /// How long to wait with messages that came meanwhile.
@@ -46,13 +46,13 @@ impl Past {
 
 /// A wait for more.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
+pub(crate) struct Linger {
     until: Option<Instant>,
     /// As many as there were the last time are not kept waiting.
     enough: u64,
 }
 
-impl Moment {
+impl Linger {
     /// Whether it is over when so many wait.
     pub(crate) fn is_over(&self, waiting: u64) -> bool {
         waiting >= self.enough || self.until.is_none_or(|until| Instant::now() >= until)
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn who_comes_alone_does_not_wait() {
         for messages in [0, 1] {
-            let moment = Past { messages, took: LONG }.moment(Instant::now());
+            let moment = LastBatch { messages, took: LONG }.moment(Instant::now());
             assert!(moment.is_over(0));
         }
     }
@@ -76,15 +76,15 @@ mod tests {
     #[test]
     fn a_busy_room_waits_for_as_many_as_there_were_or_a_moment() {
         let now = Instant::now();
-        let moment = Past { messages: 10, took: LONG }.moment(now);
+        let moment = LastBatch { messages: 10, took: LONG }.moment(now);
         assert!(!moment.is_over(9) && moment.is_over(10));
-        let moment = Past { messages: 10, took: Duration::ZERO }.moment(now);
+        let moment = LastBatch { messages: 10, took: Duration::ZERO }.moment(now);
         assert!(moment.is_over(1));
     }
 
     #[test]
     fn a_pause_that_no_timer_can_keep_is_none() {
-        let after = |took| Past { messages: 1, took }.pause();
+        let after = |took| LastBatch { messages: 1, took }.pause();
         assert_eq!(after(PAUSE_MIN), None);
         assert_eq!(after(PAUSE_MIN * PAUSE), Some(PAUSE_MIN));
     }

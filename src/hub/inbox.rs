@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// One accepted message.
-pub(crate) struct Offer<M> {
+pub(crate) struct Pending<M> {
     /// Who said it; nobody did what the server itself says.
     pub(crate) from: Option<Arc<Member>>,
     /// The wire form it came in.
@@ -22,7 +22,7 @@ pub(crate) struct Offer<M> {
 }
 
 pub(crate) struct Inbox<M> {
-    queue: SegQueue<Offer<M>>,
+    queue: SegQueue<Pending<M>>,
     /// Messages and bytes inside, as one number so that both bounds are met in one step.
     load: AtomicU64,
     /// Senders to wake when there is room: each connection at most once.
@@ -50,7 +50,7 @@ impl<M> Inbox<M> {
     }
 
     /// Takes the offer in, or hands it back when the inbox is full.
-    pub(crate) fn offer(&self, offer: Offer<M>) -> Result<(), Offer<M>> {
+    pub(crate) fn offer(&self, offer: Pending<M>) -> Result<(), Pending<M>> {
         let mut load = self.load.load(Ordering::Acquire);
         while self.fits(load, offer.size) {
             let more = load + weight(1, offer.size);
@@ -85,7 +85,7 @@ impl<M> Inbox<M> {
         fence(Ordering::SeqCst);
     }
 
-    pub(crate) fn take(&self) -> Option<Offer<M>> {
+    pub(crate) fn take(&self) -> Option<Pending<M>> {
         self.queue.pop()
     }
 
@@ -96,7 +96,7 @@ impl<M> Inbox<M> {
         // As many as wait now: those who come meanwhile have seen the release.
         for _ in 0..self.waiters.len() {
             let Some(waiter) = self.waiters.pop() else { break };
-            waiter.woken_as_waiter();
+            waiter.wake_waiter();
         }
     }
 

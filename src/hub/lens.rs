@@ -1,49 +1,50 @@
 //! How one member sees a log: in which wire form, and which of the messages.
 
-use super::frame::{Frame, Stamp};
+use super::frame::{EventMeta, Payload};
 use super::position::Cursor;
-use super::segment::{Entry, Place, Segment};
+use super::segment::{Entry, Segment, Sequencing};
 use bytes::BytesMut;
 
 /// How one member sees a log.
-pub struct Lens<M> {
+pub struct View<M> {
     /// The wire form that it speaks.
     pub form: usize,
     /// What it wants; everything, as everyone gets it, if there is none.
-    pub select: Option<Box<dyn Select<M>>>,
+    pub filter: Option<Box<dyn Filter<M>>>,
     /// Number of the first segment that was appended when the member was there. What has no place in the order is shown
     /// from here on only: it was for those who were there.
     pub(crate) live_from: u64,
 }
 
-impl<M> Lens<M> {
+impl<M> View<M> {
     /// Everything, in this form.
     #[must_use]
-    pub fn whole(form: usize) -> Self {
-        Self { form, select: None, live_from: 0 }
+    pub fn all(form: usize) -> Self {
+        Self { form, filter: None, live_from: 0 }
     }
 
     /// What is wanted, in this form.
     #[must_use]
-    pub fn selecting(form: usize, select: impl Select<M> + 'static) -> Self {
-        Self { form, select: Some(Box::new(select)), live_from: 0 }
+    pub fn filtered(form: usize, filter: impl Filter<M> + 'static) -> Self {
+        Self { form, filter: Some(Box::new(filter)), live_from: 0 }
     }
 }
 
 /// What a member wants of a log, and how it gets it.
-pub trait Select<M>: Send {
+pub trait Filter<M>: Send {
     /// Whether it wants all of these as everyone gets them; then nothing is copied for it.
-    fn wants_all(&self, entries: &[Entry<M>]) -> bool;
+    fn passes_all(&self, entries: &[Entry<M>]) -> bool;
 
     /// Appends what the member gets for an entry: usually `frame`, which everyone gets, or nothing.
-    fn pick(&mut self, entry: &Entry<M>, stamp: &Stamp, frame: &[u8], out: &mut BytesMut);
+    fn append(&mut self, entry: &Entry<M>, meta: &EventMeta, frame: &[u8], out: &mut BytesMut);
 }
 
-impl<M: Frame> Lens<M> {
-    pub(crate) fn wants_all(&self, segment: &Segment<M>) -> bool {
+impl<M: Payload> View<M> {
+    pub(crate) fn passes_all(&self, segment: &Segment<M>) -> bool {
         let entries = segment.entries();
-        self.select.as_ref().is_none_or(|select| select.wants_all(entries))
-            && (self.was_there(segment) || entries.iter().all(|entry| entry.place() != Place::None))
+        self.filter.as_ref().is_none_or(|filter| filter.passes_all(entries))
+            && (self.was_there(segment)
+                || entries.iter().all(|entry| entry.sequencing() != Sequencing::Ephemeral))
     }
 
     fn was_there(&self, segment: &Segment<M>) -> bool {
@@ -54,7 +55,7 @@ impl<M: Frame> Lens<M> {
     /// `room` bytes, and returns where that ends; or the bytes that the first of them needs, with nothing appended.
     ///
     /// What has no offset of its own goes with the message that follows it.
-    pub(crate) fn pick(
+    pub(crate) fn append(
         &mut self,
         segment: &Segment<M>,
         from: u64,
@@ -63,19 +64,21 @@ impl<M: Frame> Lens<M> {
     ) -> Result<Cursor, usize> {
         let frames = segment.encoded(self.form).each();
         let was_there = self.was_there(segment);
-        let shown = |entry: &Entry<M>| entry.offset >= from && (was_there || entry.place() != Place::None);
+        let shown = |entry: &Entry<M>| {
+            entry.offset >= from && (was_there || entry.sequencing() != Sequencing::Ephemeral)
+        };
         let begin = out.len();
         // Where the last message that fits ends: the length of `out`, and the offset after it.
         let mut fits: Option<(usize, u64)> = None;
         for (entry, frame) in segment.entries().iter().zip(frames).filter(|(entry, _)| shown(entry)) {
-            match &mut self.select {
-                Some(select) => select.pick(entry, &segment.stamp(entry), frame, out),
+            match &mut self.filter {
+                Some(filter) => filter.append(entry, &segment.meta(entry), frame, out),
                 None => out.extend_from_slice(frame),
             }
             if out.len() > room {
                 break;
             }
-            if entry.place() == Place::Own {
+            if entry.sequencing() == Sequencing::Assigned {
                 fits = Some((out.len(), entry.offset + 1));
             }
         }

@@ -11,8 +11,8 @@
 mod trim;
 
 use super::budget::{Account, Budget};
-use super::frame::{FORMS_MAX, Frame, Stamp};
-use super::lens::Lens;
+use super::frame::{EventMeta, FORMS_MAX, Payload};
+use super::lens::View;
 use super::position::{Cursor, Epoch};
 use super::segment::{Entry, Segment};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -118,12 +118,12 @@ pub struct LogWriter<M> {
 
 /// A new, empty log: what readers share and what the one writer owns.
 #[must_use]
-pub fn log<M: Frame>(epoch: Epoch, retention: Retention) -> (Arc<Log<M>>, LogWriter<M>) {
+pub fn log<M: Payload>(epoch: Epoch, retention: Retention) -> (Arc<Log<M>>, LogWriter<M>) {
     log_within(epoch, retention, &Budget::new(u64::MAX))
 }
 
 /// The same, of which what it holds is charged to a budget.
-pub(crate) fn log_within<M: Frame>(
+pub(crate) fn log_within<M: Payload>(
     epoch: Epoch,
     retention: Retention,
     budget: &Arc<Budget>,
@@ -151,20 +151,20 @@ pub(crate) fn log_within<M: Frame>(
     (log, writer)
 }
 
-impl<M: Frame> Log<M> {
+impl<M: Payload> Log<M> {
     /// Which life of a room it records.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// The whole messages at and after `cursor`, as the lens shows them: as many as fit `room` bytes and one frame
+    /// The whole messages at and after `cursor`, as the view shows them: as many as fit `room` bytes and one frame
     /// ([`FRAME_BYTES_MAX`]). A message longer than a frame is returned alone if it fits `room`.
     ///
     /// Most reads hand out one segment, or a slice of it, without a copy; several small segments are copied together,
     /// because a frame costs more than copying a few KiB.
     #[must_use]
-    pub fn read(&self, cursor: &Cursor, lens: &mut Lens<M>, room: usize) -> Read {
+    pub fn read(&self, cursor: &Cursor, view: &mut View<M>, room: usize) -> Read {
         let tail = self.tail.load(Ordering::Acquire);
         if cursor.segment >= tail {
             return Read::Empty;
@@ -177,23 +177,23 @@ impl<M: Frame> Log<M> {
         if room == 0 {
             return Read::NoRoom(1);
         }
-        if lens.wants_all(first) {
-            let len = first.encoded(lens.form).frames.len();
+        if view.passes_all(first) {
+            let len = first.encoded(view.form).frames.len();
             let is_part = cursor.offset > first.start.offset || len > room;
             if is_part || len >= COPY_BELOW || first.end().segment == tail {
-                return match first.slice(lens.form, cursor.offset, room) {
+                return match first.slice(view.form, cursor.offset, room) {
                     Ok((frames, next)) => Read::Frames(frames, next, first.accepted),
                     Err(needed) => Read::NoRoom(needed),
                 };
             }
         }
         let mut joined = Joined::default();
-        match joined.take(first, cursor.offset, lens, tail, room) {
+        match joined.take(first, cursor.offset, view, tail, room) {
             Err(needed) => Read::NoRoom(needed),
             // More of it is left: the next read goes on there.
             Ok(end) if end.segment == cursor.segment => Read::Frames(joined.frames(), end, first.accepted),
             Ok(end) => {
-                let end = joined.follow(&ring, end, lens, tail, room.min(FRAME_BYTES_MAX));
+                let end = joined.follow(&ring, end, view, tail, room.min(FRAME_BYTES_MAX));
                 Read::Frames(joined.frames(), end, first.accepted)
             }
         }
@@ -245,14 +245,14 @@ impl<M: Frame> Log<M> {
         }
     }
 
-    /// Calls `visit` for each entry from `cursor` on, with its stamp, until it has had enough or has seen so many
+    /// Calls `visit` for each entry from `cursor` on, with its meta, until it has had enough or has seen so many
     /// segments. The place where the next call goes on; none when the cursor is not retained.
     #[must_use]
     pub fn visit(
         &self,
         cursor: &Cursor,
         segments: u64,
-        mut visit: impl FnMut(&Entry<M>, &Stamp) -> ControlFlow<()>,
+        mut visit: impl FnMut(&Entry<M>, &EventMeta) -> ControlFlow<()>,
     ) -> Option<Cursor> {
         let tail = self.tail.load(Ordering::Acquire);
         let end = tail.min(cursor.segment.saturating_add(segments));
@@ -264,7 +264,7 @@ impl<M: Frame> Log<M> {
                 return (at != *cursor).then_some(at);
             };
             for entry in segment.entries().iter().filter(|entry| entry.offset >= at.offset) {
-                if visit(entry, &segment.stamp(entry)).is_break() {
+                if visit(entry, &segment.meta(entry)).is_break() {
                     return Some(segment.cursor_at(entry.offset));
                 }
             }
@@ -336,7 +336,7 @@ impl<M: Frame> Log<M> {
     }
 }
 
-impl<M: Frame> LogWriter<M> {
+impl<M: Payload> LogWriter<M> {
     /// Offset that the next message will get.
     #[must_use]
     pub fn next_offset(&self) -> u64 {
@@ -435,32 +435,32 @@ struct Joined(BytesMut);
 impl Joined {
     /// Takes the messages of a segment from this offset on that fit `room`, and returns where that ends; or the bytes that
     /// the first of them needs.
-    fn take<M: Frame>(
+    fn take<M: Payload>(
         &mut self,
         segment: &Segment<M>,
         from: u64,
-        lens: &mut Lens<M>,
+        view: &mut View<M>,
         tail: u64,
         room: usize,
     ) -> Result<Cursor, usize> {
         if self.0.capacity() == 0 {
-            let behind = (tail - segment.start.segment) as usize * segment.encoded(lens.form).frames.len();
+            let behind = (tail - segment.start.segment) as usize * segment.encoded(view.form).frames.len();
             self.0.reserve(behind.min(room).clamp(512, FRAME_BYTES_MAX));
         }
-        let frames = &segment.encoded(lens.form).frames;
-        if from <= segment.start.offset && self.0.len() + frames.len() <= room && lens.wants_all(segment) {
+        let frames = &segment.encoded(view.form).frames;
+        if from <= segment.start.offset && self.0.len() + frames.len() <= room && view.passes_all(segment) {
             self.0.extend_from_slice(frames);
             return Ok(segment.end());
         }
-        lens.pick(segment, from, room, &mut self.0)
+        view.append(segment, from, room, &mut self.0)
     }
 
     /// Takes the segments from `end` on, as long as they are small and fit `room`; returns where that ends.
-    fn follow<M: Frame>(
+    fn follow<M: Payload>(
         &mut self,
         ring: &Ring<M>,
         mut end: Cursor,
-        lens: &mut Lens<M>,
+        view: &mut View<M>,
         tail: u64,
         room: usize,
     ) -> Cursor {
@@ -471,12 +471,12 @@ impl Joined {
             let Some(next) = slot.as_ref().filter(|s| s.start.segment == end.segment) else {
                 break;
             };
-            let more = next.encoded(lens.form).frames.len();
+            let more = next.encoded(view.form).frames.len();
             if more >= COPY_BELOW || self.0.len() + more > room {
                 break;
             }
             passed += more;
-            match self.take(next, end.offset, lens, tail, room) {
+            match self.take(next, end.offset, view, tail, room) {
                 Ok(taken) if taken.segment > end.segment => end = taken,
                 // Acknowledgements take more than their messages: the rest of the segment is for the next read.
                 Ok(taken) => return taken,
@@ -486,7 +486,7 @@ impl Joined {
         end
     }
 
-    /// In no more memory than about twice what they need: what a lens leaves of much may wait long for a slow reader, and
+    /// In no more memory than about twice what they need: what a view leaves of much may wait long for a slow reader, and
     /// is counted there by its length.
     fn frames(self) -> Bytes {
         if self.0.len() < self.0.capacity() / 2 {

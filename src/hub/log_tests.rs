@@ -1,8 +1,8 @@
 //! The log against a plain list, at every position, over every bound.
 
 use super::*;
-use crate::hub::lens::Select;
-use crate::hub::segment::Place;
+use crate::hub::lens::Filter;
+use crate::hub::segment::Sequencing;
 use proptest::prelude::*;
 
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -12,12 +12,12 @@ const FIRST: [bool; FORMS_MAX] = [true, false];
 #[derive(Debug)]
 struct Text(Vec<u8>);
 
-impl Frame for Text {
+impl Payload for Text {
     fn size(&self) -> usize {
         self.0.len()
     }
 
-    fn frame(&self, form: usize, _: &Stamp, out: &mut BytesMut) {
+    fn encode(&self, form: usize, _: &EventMeta, out: &mut BytesMut) {
         for byte in &self.0 {
             out.extend_from_slice(&[*byte; 2][..=form]);
         }
@@ -36,7 +36,7 @@ fn append_at(writer: &mut LogWriter<Text>, texts: &[&[u8]], at: Instant) {
     let first = writer.next_offset();
     let entries = texts.iter().zip(first..).map(|(text, offset)| Entry {
         offset,
-        place: Place::Own,
+        sequencing: Sequencing::Assigned,
         message: Text(text.to_vec()),
     });
     let entries = entries.collect();
@@ -48,18 +48,18 @@ fn append(writer: &mut LogWriter<Text>, texts: &[&[u8]]) {
 }
 
 fn read(log: &Log<Text>, cursor: &Cursor) -> Read {
-    log.read(cursor, &mut Lens::whole(0), usize::MAX)
+    log.read(cursor, &mut View::all(0), usize::MAX)
 }
 
 /// Reads from `cursor` until the tail, and returns what was read and where it ended.
 fn read_on(log: &Log<Text>, cursor: Cursor) -> Option<(Vec<u8>, Cursor)> {
-    read_through(log, cursor, &mut Lens::whole(0))
+    read_through(log, cursor, &mut View::all(0))
 }
 
-fn read_through(log: &Log<Text>, mut cursor: Cursor, lens: &mut Lens<Text>) -> Option<(Vec<u8>, Cursor)> {
+fn read_through(log: &Log<Text>, mut cursor: Cursor, view: &mut View<Text>) -> Option<(Vec<u8>, Cursor)> {
     let mut bytes = Vec::new();
     loop {
-        match log.read(&cursor, lens, usize::MAX) {
+        match log.read(&cursor, view, usize::MAX) {
             Read::Frames(frames, next, _) => {
                 bytes.extend_from_slice(&frames);
                 cursor = next;
@@ -152,7 +152,7 @@ fn retention_by_bytes_counts_what_is_held_and_keeps_the_newest() {
     assert_eq!(log.retained(), (3 * footprint, 3));
     // That somebody speaks the second form takes nothing from others, but it is counted.
     let oldest = log.oldest();
-    assert_eq!(read_through(&log, oldest, &mut Lens::whole(1)).unwrap().0.len(), 600);
+    assert_eq!(read_through(&log, oldest, &mut View::all(1)).unwrap().0.len(), 600);
     writer.trim(Instant::now());
     let held = 3 * (footprint + held_for_frames(200));
     assert_eq!((log.retained(), log.oldest()), ((held, 3), oldest));
@@ -199,7 +199,7 @@ fn the_ring_grows_with_what_is_retained_and_shrinks_again() {
 fn large_messages_in_no_form_count_once() {
     let (log, mut writer) = new(roomy());
     for n in 0..92 {
-        let entry = Entry { offset: n + 1, place: Place::Own, message: Text(vec![0; 60_000]) };
+        let entry = Entry { offset: n + 1, sequencing: Sequencing::Assigned, message: Text(vec![0; 60_000]) };
         writer.append(vec![entry], [false; FORMS_MAX], Instant::now(), Instant::now());
     }
     let (bytes, messages) = log.retained();
@@ -218,7 +218,7 @@ fn budget_takes_the_oldest_and_knows_of_late_forms() {
     let fit = 8.min(10_000 / each);
     assert_eq!((budget.held(), log.retained().1), (fit * each, fit));
     // A reader that writes the second form exceeds it, and the writer pays.
-    assert!(read_through(&log, log.oldest(), &mut Lens::whole(1)).is_some());
+    assert!(read_through(&log, log.oldest(), &mut View::all(1)).is_some());
     assert!(budget.is_exceeded());
     let before = budget.held();
     append(&mut writer, &[&[0; 500]]);
@@ -299,12 +299,12 @@ fn a_visit_goes_on_where_it_broke_off() {
     let (mut cursor, mut all) = (log.oldest(), Vec::new());
     loop {
         let mut taken = 0;
-        let next = log.visit(&cursor, u64::MAX, |entry, stamp| {
+        let next = log.visit(&cursor, u64::MAX, |entry, meta| {
             if taken == 4 {
                 return ControlFlow::Break(());
             }
             taken += 1;
-            assert_eq!(entry.message.0, format!("{:02}", stamp.position.offset).into_bytes());
+            assert_eq!(entry.message.0, format!("{:02}", meta.position.offset).into_bytes());
             all.extend_from_slice(&entry.message.0);
             ControlFlow::Continue(())
         });
@@ -324,12 +324,12 @@ fn a_visit_goes_on_where_it_broke_off() {
 /// Wants what is even.
 struct Even;
 
-impl Select<Text> for Even {
-    fn wants_all(&self, entries: &[Entry<Text>]) -> bool {
+impl Filter<Text> for Even {
+    fn passes_all(&self, entries: &[Entry<Text>]) -> bool {
         entries.iter().all(|entry| entry.offset.is_multiple_of(2))
     }
 
-    fn pick(&mut self, entry: &Entry<Text>, _: &Stamp, frame: &[u8], out: &mut BytesMut) {
+    fn append(&mut self, entry: &Entry<Text>, _: &EventMeta, frame: &[u8], out: &mut BytesMut) {
         if entry.offset.is_multiple_of(2) {
             out.extend_from_slice(frame);
         }
@@ -344,8 +344,8 @@ fn a_lens_shows_what_is_wanted_in_its_own_form() {
         let wanted = (oldest..tail).filter(|offset| offset.is_multiple_of(2));
         let wanted: Vec<u8> = wanted.flat_map(|offset| from(offset, offset + 1)).collect();
         let wanted: Vec<u8> = wanted.iter().flat_map(|byte| vec![*byte; form + 1]).collect();
-        let mut lens = Lens::selecting(form, Even);
-        let (bytes, end) = read_through(&log, log.oldest(), &mut lens).unwrap();
+        let mut view = View::filtered(form, Even);
+        let (bytes, end) = read_through(&log, log.oldest(), &mut view).unwrap();
         assert_eq!((bytes, end), (wanted, log.tail()));
     }
 }
@@ -401,7 +401,7 @@ fn concurrent_readers_see_every_byte_in_order_or_are_told() {
         move || {
             let (mut cursor, mut lost) = (log.tail(), 0);
             while cursor.offset <= LAST {
-                match log.read(&cursor, &mut Lens::whole(form), usize::MAX) {
+                match log.read(&cursor, &mut View::all(form), usize::MAX) {
                     Read::Frames(frames, next, _) => {
                         let bytes: Vec<u8> = frames.iter().step_by(form + 1).copied().collect();
                         let numbers = bytes.chunks(8).map(|b| u64::from_be_bytes(b.try_into().unwrap()));
@@ -440,12 +440,12 @@ fn concurrent_readers_see_every_byte_in_order_or_are_told() {
 /// Wants every second message, and gets each of these twice.
 struct Evens;
 
-impl Select<Text> for Evens {
-    fn wants_all(&self, _: &[Entry<Text>]) -> bool {
+impl Filter<Text> for Evens {
+    fn passes_all(&self, _: &[Entry<Text>]) -> bool {
         false
     }
 
-    fn pick(&mut self, entry: &Entry<Text>, _: &Stamp, frame: &[u8], out: &mut BytesMut) {
+    fn append(&mut self, entry: &Entry<Text>, _: &EventMeta, frame: &[u8], out: &mut BytesMut) {
         if entry.offset.is_multiple_of(2) {
             out.extend_from_slice(frame);
             out.extend_from_slice(frame);
@@ -456,8 +456,8 @@ impl Select<Text> for Evens {
 fn append_places(writer: &mut LogWriter<Text>, messages: &[(usize, bool)]) {
     let mut offset = writer.next_offset();
     let entries = messages.iter().map(|(len, placed)| {
-        let place = if *placed { Place::Own } else { Place::None };
-        let entry = Entry { offset, place, message: Text(vec![offset as u8; *len]) };
+        let sequencing = if *placed { Sequencing::Assigned } else { Sequencing::Ephemeral };
+        let entry = Entry { offset, sequencing, message: Text(vec![offset as u8; *len]) };
         offset += u64::from(*placed);
         entry
     });
@@ -478,13 +478,13 @@ proptest! {
         for messages in &segments {
             append_places(&mut writer, messages);
         }
-        let lens = || if selects { Lens::selecting(0, Evens) } else { Lens::whole(0) };
-        let (all, end) = read_through(&log, Cursor::START, &mut lens()).expect("nothing is trimmed");
-        let (mut bytes, mut cursor, mut lens) = (Vec::new(), Cursor::START, lens());
+        let view = || if selects { View::filtered(0, Evens) } else { View::all(0) };
+        let (all, end) = read_through(&log, Cursor::START, &mut view()).expect("nothing is trimmed");
+        let (mut bytes, mut cursor, mut view) = (Vec::new(), Cursor::START, view());
         let mut rooms = rooms.into_iter().cycle();
         let mut room = 0;
         while cursor != end {
-            match log.read(&cursor, &mut lens, room) {
+            match log.read(&cursor, &mut view, room) {
                 Read::Frames(frames, next, _) => {
                     prop_assert!(frames.len() <= room, "{} bytes in {room}", frames.len());
                     prop_assert!((next.segment, next.offset) > (cursor.segment, cursor.offset), "no progress");
@@ -500,6 +500,6 @@ proptest! {
             }
         }
         prop_assert_eq!(bytes, all);
-        prop_assert_eq!(log.read(&cursor, &mut lens, 1), Read::Empty);
+        prop_assert_eq!(log.read(&cursor, &mut view, 1), Read::Empty);
     }
 }

@@ -1,10 +1,10 @@
 //! A member: a connection in a room, as everyone else sees it.
 //!
 //! The cursor itself belongs to the connection's [`super::Subscription`]; what is shared here is where that
-//! cursor was last seen, the wakers, and the ending. Nothing here blocks, and nothing is copied per message.
+//! cursor was last seen, the wakers, and the disconnect. Nothing here blocks, and nothing is copied per message.
 
-use super::departure::{Departure, Ending};
-use super::members::Listed;
+use super::departure::{Disconnect, DisconnectReason};
+use super::members::Ticketed;
 use super::names::{ConnectionId, DisplayName};
 use super::position::Cursor;
 use super::sync::{AtomicBool, AtomicU64, AtomicUsize, AtomicWaker, Ordering};
@@ -14,20 +14,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Ends a call that does not end by itself. Given to the hub by the transport.
-pub trait Abort: Send + Sync {
+pub trait CallControl: Send + Sync {
     /// Ends the call now, whatever it is waiting for. May be called more than once.
     fn abort(&self);
 
     /// Has the call's transport closed once no call is left on it.
-    fn doom(&self);
+    fn close_transport_when_idle(&self);
 
     /// Has the call's transport take no more calls, and close once none is left on it.
-    fn retire(&self);
+    fn go_away(&self);
 }
 
 /// Who joins: what the hub is told about a connection.
 #[derive(Clone)]
-pub struct Introduction {
+pub struct ClientInfo {
     /// The id that the connection is to have.
     pub id: ConnectionId,
     /// What the client calls itself.
@@ -37,12 +37,12 @@ pub struct Introduction {
     /// The number of the transport that carries its call.
     pub transport: Option<u64>,
     /// How to end its call when it cannot be ended politely.
-    pub abort: Option<Arc<dyn Abort>>,
+    pub control: Option<Arc<dyn CallControl>>,
 }
 
 /// How a member hears.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Manner {
+pub(crate) struct DeliveryMode {
     /// The wire form that it speaks.
     pub(crate) form: usize,
     /// It is told who comes and goes.
@@ -53,21 +53,21 @@ pub(crate) struct Manner {
     pub(crate) catches_up: bool,
 }
 
-impl Introduction {
+impl ClientInfo {
     /// Somebody of whom nothing is known.
     #[must_use]
     pub fn anonymous() -> Self {
         let (id, name) = (ConnectionId::random(), DisplayName::default());
-        Self { id, name, peer: None, transport: None, abort: None }
+        Self { id, name, peer: None, transport: None, control: None }
     }
 }
 
 /// A connection in a room.
 pub struct Member {
     number: u64,
-    who: Introduction,
-    lane: usize,
-    manner: Manner,
+    who: ClientInfo,
+    shard: usize,
+    mode: DeliveryMode,
     /// It has not come to the tail yet: then it is not slow as long as it goes on.
     catching_up: AtomicBool,
     since: SystemTime,
@@ -87,22 +87,22 @@ pub struct Member {
     active: AtomicU64,
     /// Whether watchers have been told that it lags.
     lagging: AtomicBool,
-    said_messages: AtomicU64,
-    said_bytes: AtomicU64,
+    published_messages: AtomicU64,
+    published_bytes: AtomicU64,
     /// This connection's messages that wait in the inbox.
     waiting: AtomicUsize,
     /// Wakes the sender: its share or the inbox has room again.
     sender: AtomicWaker,
     queued_as_waiter: AtomicBool,
     /// Number of the segment that has the last message from this connection; 0 before the first.
-    last_said: AtomicU64,
-    said_all: AtomicBool,
-    ending: OnceLock<Ending>,
+    last_published: AtomicU64,
+    finish_publishing: AtomicBool,
+    disconnect: OnceLock<Disconnect>,
     /// It has left, though its room's list may show it for a moment more.
     gone: AtomicBool,
 }
 
-impl Listed for Member {
+impl Ticketed for Member {
     fn ticket(&self) -> &AtomicU64 {
         &self.ticket
     }
@@ -115,13 +115,13 @@ impl fmt::Debug for Member {
 }
 
 impl Member {
-    pub(crate) fn new(number: u64, who: Introduction, lane: usize, at: Cursor, manner: Manner) -> Self {
+    pub(crate) fn new(number: u64, who: ClientInfo, shard: usize, at: Cursor, mode: DeliveryMode) -> Self {
         Self {
             number,
             who,
-            lane,
-            manner,
-            catching_up: AtomicBool::new(manner.catches_up),
+            shard,
+            mode,
+            catching_up: AtomicBool::new(mode.catches_up),
             since: SystemTime::now(),
             joined: Instant::now(),
             joined_at: at,
@@ -134,14 +134,14 @@ impl Member {
             missed: AtomicU64::new(0),
             active: AtomicU64::new(0),
             lagging: AtomicBool::new(false),
-            said_messages: AtomicU64::new(0),
-            said_bytes: AtomicU64::new(0),
+            published_messages: AtomicU64::new(0),
+            published_bytes: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             sender: AtomicWaker::new(),
             queued_as_waiter: AtomicBool::new(false),
-            last_said: AtomicU64::new(0),
-            said_all: AtomicBool::new(false),
-            ending: OnceLock::new(),
+            last_published: AtomicU64::new(0),
+            finish_publishing: AtomicBool::new(false),
+            disconnect: OnceLock::new(),
             gone: AtomicBool::new(false),
         }
     }
@@ -178,14 +178,14 @@ impl Member {
 
     /// Messages that it has said, and their bytes.
     #[must_use]
-    pub fn said(&self) -> (u64, u64) {
-        (self.said_messages.load(Ordering::Relaxed), self.said_bytes.load(Ordering::Relaxed))
+    pub fn published(&self) -> (u64, u64) {
+        (self.published_messages.load(Ordering::Relaxed), self.published_bytes.load(Ordering::Relaxed))
     }
 
     /// Messages that it has taken, and their bytes.
     #[must_use]
-    pub fn taken(&self) -> (u64, u64) {
-        let seen = self.seen();
+    pub fn delivered(&self) -> (u64, u64) {
+        let seen = self.cursor();
         let missed = self.missed.load(Ordering::Relaxed);
         let messages = (seen.offset - self.joined_at.offset).saturating_sub(missed);
         (messages, seen.bytes - self.joined_at.bytes)
@@ -203,22 +203,27 @@ impl Member {
         self.since
     }
 
-    /// The ending, once one has been decided.
+    /// The disconnect, once one has been decided.
     #[must_use]
-    pub fn ending(&self) -> Option<&Ending> {
-        self.ending.get()
+    pub fn disconnected(&self) -> Option<&Disconnect> {
+        self.disconnect.get()
     }
 
     /// Decides why this connection ends, and has it end. The first decision stands; true when this was it.
-    pub fn depart(&self, departure: Departure, detail: Option<String>) -> bool {
-        self.depart_owed(departure, detail, 0)
+    pub fn disconnect(&self, reason: DisconnectReason, detail: Option<String>) -> bool {
+        self.disconnect_after(reason, detail, 0)
     }
 
     /// The same, but not before it has been handed everything up to the message at offset `owed`.
-    pub(crate) fn depart_owed(&self, departure: Departure, detail: Option<String>, owed: u64) -> bool {
+    pub(crate) fn disconnect_after(
+        &self,
+        reason: DisconnectReason,
+        detail: Option<String>,
+        owed: u64,
+    ) -> bool {
         let at = Instant::now();
-        let ending = Ending { departure, detail, at, owed };
-        let first = self.ending.set(ending).is_ok();
+        let disconnect = Disconnect { reason, detail, at, owed };
+        let first = self.disconnect.set(disconnect).is_ok();
         if first {
             self.reader.wake();
             self.end_waker.wake();
@@ -228,16 +233,16 @@ impl Member {
     }
 
     /// Has its transport closed once no call is left on it.
-    pub(crate) fn doom(&self) {
-        if let Some(abort) = &self.who.abort {
-            abort.doom();
+    pub(crate) fn close_transport_when_idle(&self) {
+        if let Some(abort) = &self.who.control {
+            abort.close_transport_when_idle();
         }
     }
 
     /// Has its transport take no more calls, and close once no call is left on it.
-    pub(crate) fn retire(&self) {
-        if let Some(abort) = &self.who.abort {
-            abort.retire();
+    pub(crate) fn go_away(&self) {
+        if let Some(abort) = &self.who.control {
+            abort.go_away();
         }
     }
 
@@ -247,25 +252,25 @@ impl Member {
         self.gone.load(Ordering::Acquire)
     }
 
-    pub(crate) fn goes(&self) {
+    pub(crate) fn mark_gone(&self) {
         self.gone.store(true, Ordering::Release);
     }
 
     /// The number of the wire form that it speaks.
     #[must_use]
     pub fn form(&self) -> usize {
-        self.manner.form
+        self.mode.form
     }
 
-    pub(crate) fn manner(&self) -> Manner {
-        self.manner
+    pub(crate) fn mode(&self) -> DeliveryMode {
+        self.mode
     }
 
     pub(crate) fn is_catching_up(&self) -> bool {
         self.catching_up.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn has_caught_up(&self) {
+    pub(crate) fn mark_caught_up(&self) {
         if self.is_catching_up() {
             self.catching_up.store(false, Ordering::Relaxed);
         }
@@ -277,13 +282,13 @@ impl Member {
         now.saturating_duration_since(self.joined + active)
     }
 
-    pub(crate) fn lane(&self) -> usize {
-        self.lane
+    pub(crate) fn shard(&self) -> usize {
+        self.shard
     }
 
     /// Ends the call by force, when its end was decided but its client does not let it end.
     pub(crate) fn abort(&self) {
-        if let Some(abort) = &self.who.abort {
+        if let Some(abort) = &self.who.control {
             abort.abort();
         }
     }
@@ -298,31 +303,31 @@ impl Member {
         &self.end_waker
     }
 
-    pub(crate) fn saw(&self, cursor: &Cursor, now: Instant) {
+    pub(crate) fn set_cursor(&self, cursor: &Cursor, now: Instant) {
         // Three stores, not one: whoever looks wants to know how late a reader is, not the exact place.
         self.seen_segment.store(cursor.segment, Ordering::Relaxed);
         self.seen_offset.store(cursor.offset, Ordering::Relaxed);
         self.seen_bytes.store(cursor.bytes, Ordering::Relaxed);
-        self.is_active(now);
+        self.touch(now);
     }
 
     /// Its cursor was moved to here, past so many messages.
     pub(crate) fn skipped(&self, cursor: &Cursor, messages: u64) {
         self.missed.fetch_add(messages, Ordering::Relaxed);
-        self.saw(cursor, Instant::now());
+        self.set_cursor(cursor, Instant::now());
     }
 
-    fn is_active(&self, now: Instant) {
+    fn touch(&self, now: Instant) {
         let since_joined = now.saturating_duration_since(self.joined).as_millis() as u64;
         self.active.store(since_joined, Ordering::Relaxed);
     }
 
     /// Notes whether it lags; true when that is news.
-    pub(crate) fn begins_to_lag(&self, lags: bool) -> bool {
+    pub(crate) fn mark_lagging(&self, lags: bool) -> bool {
         !self.lagging.swap(lags, Ordering::Relaxed) && lags
     }
 
-    pub(crate) fn seen(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> Cursor {
         Cursor {
             segment: self.seen_segment.load(Ordering::Relaxed),
             offset: self.seen_offset.load(Ordering::Relaxed),
@@ -347,13 +352,13 @@ impl Member {
 
     /// The sequencer has taken a message of this connection.
     pub(crate) fn sequenced(&self, size: usize) {
-        self.said_messages.fetch_add(1, Ordering::Relaxed);
-        self.said_bytes.fetch_add(size as u64, Ordering::Relaxed);
+        self.published_messages.fetch_add(1, Ordering::Relaxed);
+        self.published_bytes.fetch_add(size as u64, Ordering::Relaxed);
     }
 
     /// The last of them will be in this segment.
-    pub(crate) fn hears_itself_in(&self, segment: u64) {
-        self.last_said.store(segment, Ordering::Release);
+    pub(crate) fn set_last_published(&self, segment: u64) {
+        self.last_published.store(segment, Ordering::Release);
     }
 
     /// The message is in the log: it no longer counts against the share.
@@ -369,28 +374,28 @@ impl Member {
         self.reader.wake();
     }
 
-    /// True the first time until [`Member::woken_as_waiter`]: the caller queues it.
+    /// True the first time until [`Member::wake_waiter`]: the caller queues it.
     pub(crate) fn queue_as_waiter(&self) -> bool {
         !self.queued_as_waiter.swap(true, Ordering::AcqRel)
     }
 
-    pub(crate) fn woken_as_waiter(&self) {
+    pub(crate) fn wake_waiter(&self) {
         self.queued_as_waiter.store(false, Ordering::Release);
         self.sender.wake();
     }
 
     /// The client will say nothing more.
-    pub(crate) fn said_all(&self) {
-        self.said_all.store(true, Ordering::Release);
+    pub(crate) fn finish_publishing(&self) {
+        self.finish_publishing.store(true, Ordering::Release);
         self.reader.wake();
     }
 
-    pub(crate) fn has_said_all(&self) -> bool {
-        self.said_all.load(Ordering::Acquire)
+    pub(crate) fn has_finished_publishing(&self) -> bool {
+        self.finish_publishing.load(Ordering::Acquire)
     }
 
     /// Whether all that it has said so far is in the log, and `cursor` is past it.
-    pub(crate) fn has_heard_itself(&self, cursor: &Cursor) -> bool {
-        self.waiting() == 0 && self.last_said.load(Ordering::Acquire) < cursor.segment
+    pub(crate) fn has_received_own(&self, cursor: &Cursor) -> bool {
+        self.waiting() == 0 && self.last_published.load(Ordering::Acquire) < cursor.segment
     }
 }

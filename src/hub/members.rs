@@ -1,22 +1,22 @@
-//! The members of one room on one lane, as a copy-on-write snapshot.
+//! The members of one room on one shard, as a copy-on-write snapshot.
 //!
 //! Promises: reading the members takes no lock; a member is in the snapshot from the apply after its join to
-//! the apply after its leave; each newcomer is handed out once by [`Members::apply`] so that it can be woken
-//! for what it may have missed while it waited. Joins and leaves are queued and applied together by the lane,
+//! the apply after its leave; each newcomer is handed out once by [`MemberList::apply`] so that it can be woken
+//! for what it may have missed while it waited. Joins and leaves are queued and applied together by the shard,
 //! so a storm of N joins does not copy the list N times; and the list is cut into blocks of which an apply
 //! copies only those it changes, so one join among 10,000 members copies a few hundred pointers.
 //!
-//! Knows nothing of logs, messages or tasks. One thread at a time may apply: the lane.
+//! Knows nothing of logs, messages or tasks. One thread at a time may apply: the shard.
 
 use super::sync::{ArcSwap, AtomicBool, AtomicU64, Ordering, SegQueue};
 use std::sync::Arc;
 
-/// Members in a block: copying one block and the list of blocks are then of like cost around 16,000 members.
+/// MemberList in a block: copying one block and the list of blocks are then of like cost around 16,000 members.
 const BLOCK: usize = 128;
 
 /// What can be in the list: it keeps the number that the list finds it by.
-pub(crate) trait Listed {
-    /// 0 until the first apply. Only the lane that applies touches it.
+pub(crate) trait Ticketed {
+    /// 0 until the first apply. Only the shard that applies touches it.
     fn ticket(&self) -> &AtomicU64;
 }
 
@@ -52,17 +52,17 @@ enum Change<T> {
     Leave(Arc<T>),
 }
 
-pub(crate) struct Members<T> {
+pub(crate) struct MemberList<T> {
     snapshot: ArcSwap<Snapshot<T>>,
     /// Joins and leaves in one queue, so that a leave cannot overtake its own join.
     /// Bounded by two entries per connection.
     changes: SegQueue<Change<T>>,
-    /// Whether the lane has been told since it last applied.
+    /// Whether the shard has been told since it last applied.
     announced: AtomicBool,
     tickets: AtomicU64,
 }
 
-impl<T: Listed> Members<T> {
+impl<T: Ticketed> MemberList<T> {
     pub(crate) fn new() -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot { blocks: Vec::new() }),
@@ -72,13 +72,13 @@ impl<T: Listed> Members<T> {
         }
     }
 
-    /// Queues a join. True: the caller must see to it that the lane applies.
+    /// Queues a join. True: the caller must see to it that the shard applies.
     #[must_use]
     pub(crate) fn join(&self, member: Arc<T>) -> bool {
         self.change(Change::Join(member))
     }
 
-    /// Queues the leave of a member that has joined. True: as for [`Members::join`].
+    /// Queues the leave of a member that has joined. True: as for [`MemberList::join`].
     #[must_use]
     pub(crate) fn leave(&self, member: Arc<T>) -> bool {
         self.change(Change::Leave(member))
@@ -138,7 +138,7 @@ impl<T: Listed> Members<T> {
 
 /// The blocks without the members of these (ascending) tickets. Untouched blocks are shared, emptied ones
 /// dropped, and neighbours that together half fill a block are merged.
-fn without<T: Listed>(blocks: &[Arc<Vec<Arc<T>>>], left: &[u64]) -> Vec<Arc<Vec<Arc<T>>>> {
+fn without<T: Ticketed>(blocks: &[Arc<Vec<Arc<T>>>], left: &[u64]) -> Vec<Arc<Vec<Arc<T>>>> {
     let ticket = |member: &Arc<T>| member.ticket().load(Ordering::Relaxed);
     let mut kept: Vec<Arc<Vec<Arc<T>>>> = Vec::with_capacity(blocks.len() + 1);
     let mut left = left;
@@ -188,7 +188,7 @@ mod tests {
 
     struct Person(AtomicU64);
 
-    impl Listed for Person {
+    impl Ticketed for Person {
         fn ticket(&self) -> &AtomicU64 {
             &self.0
         }
@@ -198,13 +198,13 @@ mod tests {
         Arc::new(Person(AtomicU64::new(0)))
     }
 
-    fn listed(members: &Members<Person>) -> Vec<*const Person> {
+    fn listed(members: &MemberList<Person>) -> Vec<*const Person> {
         members.snapshot().iter().map(Arc::as_ptr).collect()
     }
 
     #[test]
     fn only_the_first_change_after_an_apply_is_announced() {
-        let members = Members::new();
+        let members = MemberList::new();
         let ann = person();
         assert!(members.join(ann.clone()));
         assert!(!members.join(person()));
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn who_left_before_the_apply_was_never_listed() {
-        let members = Members::new();
+        let members = MemberList::new();
         let ann = person();
         let _ = members.join(ann.clone());
         let _ = members.leave(ann);
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_join_copies_one_block_and_shares_the_others() {
-        let members = Members::new();
+        let members = MemberList::new();
         for _ in 0..=BLOCK * 10 {
             let _ = members.join(person());
         }
@@ -243,7 +243,7 @@ mod tests {
         /// Against a plain list, over joins, leaves and applies in any order.
         #[test]
         fn the_snapshot_equals_a_plain_list(steps in prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 1..600)) {
-            let members = Members::new();
+            let members = MemberList::new();
             let mut plain: Vec<Arc<Person>> = Vec::new();
             for (step, which) in steps {
                 match step {

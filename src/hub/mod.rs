@@ -4,7 +4,7 @@
 //! everything said by any [`Publisher`] of a room reaches every [`Subscription`] of it, in one order, each message
 //! framed once. Slow or dead members cost the room nothing but their cursor.
 //!
-//! Deliberately knows nothing of gRPC, HTTP, flags or metrics: only of messages that can [`Frame`] themselves.
+//! Deliberately knows nothing of gRPC, HTTP, flags or metrics: only of messages that can [`Payload`] themselves.
 
 mod bans;
 mod budget;
@@ -39,28 +39,28 @@ mod tend;
 mod turn;
 
 pub use bans::{Ban, BanTotals, Banned, BannedName};
-pub use census::{Census, OfForm};
-pub use connection::{Ended, Next, Publisher, Subscription};
+pub use census::{ConnectionStats, FormStats};
+pub use connection::{Disconnected, Next, Publisher, Subscription};
 pub use creators::CountedBy;
-pub use departure::{Departure, Ending};
-pub use frame::{Batch, FORMS_MAX, Frame, ROLL_MAX, Roll, Stamp};
-pub use lane::{LANES_MAX, LaneId, LaneTask};
-pub use lens::{Lens, Select};
-pub use member::{Abort, Introduction, Member};
+pub use departure::{Disconnect, DisconnectReason};
+pub use frame::{BroadcastInfo, EventMeta, FORMS_MAX, PRESENCE_LISTED_MAX, Payload, PresenceDiff};
+pub use lane::{SHARDS_MAX, ShardDriver, ShardId};
+pub use lens::{Filter, View};
+pub use member::{CallControl, ClientInfo, Member};
 pub use names::{ConnectionId, DISPLAY_NAME_MAX, DisplayName, InvalidName, ROOM_NAME_MAX, RoomName};
-pub use position::{Cursor, Epoch, NoPosition, Position};
+pub use position::{Cursor, Epoch, InvalidPosition, Position};
 pub use room::Room;
-pub use segment::{Entry, Place};
-pub use sight::{Event, Happening, Lag, Sight};
-pub use start::{Gap, Missing, NoStart, Start};
+pub use segment::{Entry, Sequencing};
+pub use sight::{ConnectionEvent, ConnectionEventKind, ConnectionSnapshot, Lag};
+pub use start::{Gap, GapReason, Start, StartError};
 pub use tally::Totals;
 
 use crate::config::{Settings, SlowPolicy, SlowRules};
 use bans::Bans;
 use budget::Budget;
-use inbox::Offer;
-use lane::Lane;
-use member::Manner;
+use inbox::Pending;
+use lane::Shard;
+use member::DeliveryMode;
 use rooms::Rooms;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -172,7 +172,7 @@ pub enum Refused {
     },
     /// It cannot begin where it wants to.
     #[error("cannot begin there: {0}")]
-    Start(NoStart),
+    Start(StartError),
 }
 
 /// "9m 58s": in whole seconds, rounded up, so that a client that waits this long finds the ban over.
@@ -186,29 +186,29 @@ fn introduced(reason: &str) -> String {
 }
 
 /// How a connection wants to hear.
-pub struct Listening<M> {
+pub struct SubscribeOptions<M> {
     /// Where it begins.
     pub start: Start,
     /// It is refused rather than told that something before that is missing.
     pub strict: bool,
     /// How it sees the log.
-    pub lens: Lens<M>,
+    pub view: View<M>,
     /// It wants to know who comes and goes.
     pub presence: bool,
     /// It can be told of messages that it does not get; else it is disconnected instead.
     pub gaps: bool,
 }
 
-impl<M> Listening<M> {
+impl<M> SubscribeOptions<M> {
     /// Everything that comes from now on, in this wire form.
     #[must_use]
     pub fn live(form: usize) -> Self {
-        Self { start: Start::Tail, strict: false, lens: Lens::whole(form), presence: false, gaps: false }
+        Self { start: Start::Tail, strict: false, view: View::all(form), presence: false, gaps: false }
     }
 }
 
 /// A connection that has joined a room.
-pub struct Joined<M: Frame> {
+pub struct Joined<M: Payload> {
     /// With which it says.
     pub publisher: Publisher<M>,
     /// By which it hears.
@@ -218,11 +218,11 @@ pub struct Joined<M: Frame> {
 }
 
 /// The rooms of one server. Cheap to clone.
-pub struct Hub<M: Frame> {
+pub struct Hub<M: Payload> {
     shared: Arc<Shared<M>>,
 }
 
-impl<M: Frame> Clone for Hub<M> {
+impl<M: Payload> Clone for Hub<M> {
     fn clone(&self) -> Self {
         let shared = Arc::clone(&self.shared);
         Self { shared }
@@ -231,8 +231,8 @@ impl<M: Frame> Clone for Hub<M> {
 
 struct Shared<M> {
     limits: Limits,
-    lanes: Arc<[Lane<M>]>,
-    census: Arc<Census>,
+    shards: Arc<[Shard<M>]>,
+    stats: Arc<ConnectionStats>,
     rooms: Rooms<M>,
     budget: Arc<Budget>,
     bans: Bans,
@@ -243,22 +243,22 @@ struct Shared<M> {
     closed: AtomicBool,
 }
 
-impl<M: Frame> Hub<M> {
-    /// A hub, and its lanes: one for each worker thread, to be run there.
+impl<M: Payload> Hub<M> {
+    /// A hub, and its shards: one for each worker thread, to be run there.
     ///
     /// # Panics
-    /// When `lanes` is 0 or above [`LANES_MAX`].
+    /// When `shards` is 0 or above [`SHARDS_MAX`].
     #[must_use]
-    pub fn new(limits: Limits, lanes: usize) -> (Self, Vec<LaneTask<M>>) {
-        assert!((1..=LANES_MAX).contains(&lanes), "1 to {LANES_MAX} lanes");
-        let lanes: Arc<[Lane<M>]> = (0..lanes).map(|_| Lane::new()).collect();
-        let tasks = LaneTask::all(&lanes);
+    pub fn new(limits: Limits, shards: usize) -> (Self, Vec<ShardDriver<M>>) {
+        assert!((1..=SHARDS_MAX).contains(&shards), "1 to {SHARDS_MAX} shards");
+        let shards: Arc<[Shard<M>]> = (0..shards).map(|_| Shard::new()).collect();
+        let tasks = ShardDriver::all(&shards);
         let shared = Arc::new(Shared {
             rooms: Rooms::new(&limits),
             budget: Budget::new(limits.retention_total),
             limits,
-            lanes,
-            census: Arc::default(),
+            shards,
+            stats: Arc::default(),
             bans: Bans::default(),
             shut: AtomicBool::new(false),
             shutting: Notify::new(),
@@ -273,62 +273,62 @@ impl<M: Frame> Hub<M> {
     /// [`Refused`], with the limit that is met.
     pub fn join(
         &self,
-        lane: LaneId,
+        shard: ShardId,
         room: &RoomName,
-        who: Introduction,
-        listening: Listening<M>,
+        who: ClientInfo,
+        options: SubscribeOptions<M>,
     ) -> Result<Joined<M>, Refused> {
-        let Shared { limits, census, .. } = &*self.shared;
+        let Shared { limits, stats, .. } = &*self.shared;
         self.shared.bans.check(&who)?;
-        census.claim(&who, limits)?;
+        stats.claim(&who, limits)?;
         let peer = who.peer;
-        let room = self.enter(room, &who).inspect_err(|_| census.give_back(peer))?;
+        let room = self.enter(room, &who).inspect_err(|_| stats.release(peer))?;
         if !room.claim_connection() {
-            room.give_up();
-            census.give_back(peer);
+            room.exit();
+            stats.release(peer);
             return Err(Refused::ConnectionsOfRoom(limits.connections_per_room.unwrap_or(usize::MAX)));
         }
-        let Listening { start, strict, lens, presence, gaps } = listening;
+        let SubscribeOptions { start, strict, view, presence, gaps } = options;
         let (cursor, gap) = start
             .find(room.log())
             .and_then(|(cursor, gap)| match gap {
-                Some(gap) if strict || !gaps => Err(NoStart::Missing(gap)),
+                Some(gap) if strict || !gaps => Err(StartError::Missing(gap)),
                 gap => Ok((cursor, gap)),
             })
             .map_err(|error| {
-                room.give_back_connection();
-                room.give_up();
-                census.give_back(peer);
+                room.release_connection();
+                room.exit();
+                stats.release(peer);
                 Refused::Start(error)
             })?;
         if let Some(gap) = gap {
-            room.tally(lane.0).gap_messages.add(gap.count());
+            room.metrics(shard.0).gap_messages.add(gap.count());
         }
-        let manner = Manner {
-            form: lens.form,
+        let mode = DeliveryMode {
+            form: view.form,
             presence,
             skips: gaps && room.slow_policy() == SlowPolicy::Skip,
             catches_up: start != Start::Tail,
         };
-        let member = Arc::new(Member::new(census.next_number(), who, lane.0, cursor, manner));
+        let member = Arc::new(Member::new(stats.next_number(), who, shard.0, cursor, mode));
         room.join(Arc::clone(&member));
         let publisher = Publisher::new(Arc::clone(&room), Arc::clone(&member));
-        let subscription = Subscription::new(room, member, cursor, lens, gaps);
+        let subscription = Subscription::new(room, member, cursor, view, gaps);
         // After the join: who shuts the hub either sees the member in the room, or is seen here.
         if self.shared.shut.load(Ordering::SeqCst) {
-            subscription.member().depart(Departure::Shutdown, None);
+            subscription.member().disconnect(DisconnectReason::Shutdown, None);
             return Err(Refused::Closing);
         }
         Ok(Joined { publisher, subscription, gap })
     }
 
     /// The room, with a place in it taken.
-    fn enter(&self, name: &RoomName, who: &Introduction) -> Result<Arc<Room<M>>, Refused> {
-        let Shared { limits, lanes, census, rooms, budget, shut, .. } = &*self.shared;
+    fn enter(&self, name: &RoomName, who: &ClientInfo) -> Result<Arc<Room<M>>, Refused> {
+        let Shared { limits, shards, stats, rooms, budget, shut, .. } = &*self.shared;
         if shut.load(Ordering::SeqCst) {
             return Err(Refused::Closing);
         }
-        let make = |name| Room::new(name, limits, Arc::clone(lanes), Arc::clone(census), budget);
+        let make = |name| Room::new(name, limits, Arc::clone(shards), Arc::clone(stats), budget);
         rooms.enter(name, who, make)
     }
 
@@ -336,9 +336,13 @@ impl<M: Frame> Hub<M> {
     ///
     /// # Errors
     /// [`Refused`], with the limit that is met.
-    pub fn visit(&self, room: &RoomName, who: &Introduction) -> Result<Visit<M>, Refused> {
+    pub fn one_shot_publisher(
+        &self,
+        room: &RoomName,
+        who: &ClientInfo,
+    ) -> Result<OneShotPublisher<M>, Refused> {
         self.shared.bans.check(who)?;
-        self.enter(room, who).map(|room| Visit { room })
+        self.enter(room, who).map(|room| OneShotPublisher { room })
     }
 
     /// The room of this name, if it is there.
@@ -349,8 +353,8 @@ impl<M: Frame> Hub<M> {
 
     /// Who came and went.
     #[must_use]
-    pub fn census(&self) -> &Census {
-        &self.shared.census
+    pub fn connection_stats(&self) -> &ConnectionStats {
+        &self.shared.stats
     }
 
     /// The rooms there are now, in order of name.
@@ -390,23 +394,23 @@ impl<M: Frame> Hub<M> {
     }
 
     /// Ends a connection for an operator. False when its end was decided before.
-    pub fn kick(&self, sight: &Sight, reason: &str) -> bool {
-        let member = &sight.member;
-        if member.ending().is_some() {
+    pub fn kick(&self, snapshot: &ConnectionSnapshot, reason: &str) -> bool {
+        let member = &snapshot.member;
+        if member.disconnected().is_some() {
             return false;
         }
         // Told first, so that no watcher hears of the leave before.
-        self.census().tell(Happening::Kicked(reason.to_owned()), || sight.clone());
+        self.connection_stats().emit(ConnectionEventKind::Kicked(reason.to_owned()), || snapshot.clone());
         let words = Some(reason.to_owned()).filter(|words| !words.is_empty());
-        member.doom();
-        member.depart(Departure::Kicked, words)
+        member.close_transport_when_idle();
+        member.disconnect(DisconnectReason::Kicked, words)
     }
 
     /// Whether a client may come in, or is banned; a refused attempt is counted and logged.
     ///
     /// # Errors
     /// [`Refused::Banned`].
-    pub fn check_ban(&self, who: &Introduction) -> Result<(), Refused> {
+    pub fn check_ban(&self, who: &ClientInfo) -> Result<(), Refused> {
         self.shared.bans.check(who)
     }
 
@@ -435,13 +439,13 @@ impl<M: Frame> Hub<M> {
     /// Says something in a room that nobody there said. False when the room's inbox is full.
     pub fn announce(&self, room: &Arc<Room<M>>, message: M) -> bool {
         let (size, accepted) = (message.size(), Instant::now());
-        room.offer(0, Offer { from: None, form: 0, message, accepted, size }).is_ok()
+        room.offer(0, Pending { from: None, form: 0, message, accepted, size }).is_ok()
     }
 
-    /// What all lanes have counted.
+    /// What all shards have counted.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        Totals::of(self.shared.lanes.iter().map(Lane::tally))
+        Totals::of(self.shared.shards.iter().map(Shard::metrics))
     }
 
     /// The bounds in force.
@@ -457,7 +461,7 @@ impl<M: Frame> Hub<M> {
     }
 
     /// Waits until the hub takes in nobody any more.
-    pub async fn until_shut(&self) {
+    pub async fn wait_until_shut(&self) {
         let mut told = std::pin::pin!(self.shared.shutting.notified());
         // Before the look: who shuts the hub later tells us.
         told.as_mut().enable();
@@ -469,7 +473,7 @@ impl<M: Frame> Hub<M> {
     /// Everyone who is in a room, with it, in the order in which they came.
     #[must_use]
     pub fn oldest_first(&self) -> Vec<(Arc<Room<M>>, Arc<Member>)> {
-        let mut all = Vec::with_capacity(self.census().present());
+        let mut all = Vec::with_capacity(self.connection_stats().present());
         for room in self.rooms() {
             room.for_each_member(|member| all.push((Arc::clone(&room), Arc::clone(member))));
         }
@@ -489,24 +493,24 @@ impl<M: Frame> Hub<M> {
 }
 
 /// Somebody who says something in a room and does not stay.
-pub struct Visit<M: Frame> {
+pub struct OneShotPublisher<M: Payload> {
     room: Arc<Room<M>>,
 }
 
-impl<M: Frame> Visit<M> {
+impl<M: Payload> OneShotPublisher<M> {
     /// Says it, as what came in this wire form; or gives it back when the room's inbox is full.
     ///
     /// # Errors
     /// The message.
-    pub fn say(&self, form: usize, message: M) -> Result<(), M> {
+    pub fn publish(&self, form: usize, message: M) -> Result<(), M> {
         let (size, accepted) = (message.size(), Instant::now());
-        let offered = self.room.offer(0, Offer { from: None, form, message, accepted, size });
+        let offered = self.room.offer(0, Pending { from: None, form, message, accepted, size });
         offered.map_err(|back| back.message)
     }
 }
 
-impl<M: Frame> Drop for Visit<M> {
+impl<M: Payload> Drop for OneShotPublisher<M> {
     fn drop(&mut self) {
-        self.room.give_up();
+        self.room.exit();
     }
 }

@@ -3,9 +3,9 @@
 //! What runs here is the real code of [`super::members`], [`super::turn`] and [`super::inbox`]; only the primitives
 //! below it are loom's (see [`super::sync`]).
 
-use super::members::{Listed, Members};
+use super::members::{MemberList, Ticketed};
 use super::sync::{AtomicU64, AtomicUsize, AtomicWaker, Ordering, SegQueue};
-use super::turn::{Occupancy, Parking};
+use super::turn::{Handoff, Occupancy};
 use loom::thread;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ struct Reader {
     waker: AtomicWaker,
 }
 
-impl Listed for Reader {
+impl Ticketed for Reader {
     fn ticket(&self) -> &AtomicU64 {
         &self.ticket
     }
@@ -41,13 +41,13 @@ impl Reader {
     }
 }
 
-/// A lane with one room: what it does for each turn, in the order that it does it.
-struct Lane {
-    members: Members<Reader>,
+/// A shard with one room: what it does for each turn, in the order that it does it.
+struct Shard {
+    members: MemberList<Reader>,
     tail: AtomicUsize,
 }
 
-impl Lane {
+impl Shard {
     fn apply(&self) {
         for newcomer in self.members.apply() {
             newcomer.waker.wake();
@@ -67,52 +67,52 @@ impl Lane {
 #[test]
 fn a_newcomer_misses_no_wake() {
     loom::model(|| {
-        let lane = Arc::new(Lane { members: Members::new(), tail: AtomicUsize::new(0) });
+        let shard = Arc::new(Shard { members: MemberList::new(), tail: AtomicUsize::new(0) });
         let joining = {
-            let lane = Arc::clone(&lane);
+            let shard = Arc::clone(&shard);
             thread::spawn(move || {
                 let reader = Reader::new();
-                let tell_lane = lane.members.join(Arc::clone(&reader));
+                let tell_lane = shard.members.join(Arc::clone(&reader));
                 assert!(tell_lane);
-                reader.hears_up_to(&lane.tail, 1);
+                reader.hears_up_to(&shard.tail, 1);
             })
         };
-        // The lane: a broadcast, and the turn it was told of (at any time: here until it is done).
-        lane.append_and_fan_out();
-        while lane.members.snapshot().is_empty() {
-            lane.apply();
+        // The shard: a broadcast, and the turn it was told of (at any time: here until it is done).
+        shard.append_and_fan_out();
+        while shard.members.snapshot().is_empty() {
+            shard.apply();
             thread::yield_now();
         }
         joining.join().unwrap();
-        assert_eq!(lane.members.snapshot().iter().count(), 1);
+        assert_eq!(shard.members.snapshot().iter().count(), 1);
     });
 }
 
-/// Two come and one of them goes, while the lane applies and broadcasts: nobody is lost, nobody stays for ever.
+/// Two come and one of them goes, while the shard applies and broadcasts: nobody is lost, nobody stays for ever.
 #[test]
 fn joins_and_leaves_are_all_applied() {
     loom::model(|| {
-        let lane = Arc::new(Lane { members: Members::new(), tail: AtomicUsize::new(0) });
+        let shard = Arc::new(Shard { members: MemberList::new(), tail: AtomicUsize::new(0) });
         let told = Arc::new(AtomicUsize::new(0));
         let passing = {
-            let (lane, told) = (Arc::clone(&lane), Arc::clone(&told));
+            let (shard, told) = (Arc::clone(&shard), Arc::clone(&told));
             thread::spawn(move || {
                 let reader = Reader::new();
-                let joined = lane.members.join(Arc::clone(&reader));
-                let left = lane.members.leave(reader);
+                let joined = shard.members.join(Arc::clone(&reader));
+                let left = shard.members.leave(reader);
                 told.fetch_add(usize::from(joined) + usize::from(left), Ordering::AcqRel);
             })
         };
         let stays = Reader::new();
-        let joined = lane.members.join(Arc::clone(&stays));
+        let joined = shard.members.join(Arc::clone(&stays));
         told.fetch_add(usize::from(joined), Ordering::AcqRel);
-        lane.apply();
-        lane.append_and_fan_out();
+        shard.apply();
+        shard.append_and_fan_out();
         passing.join().unwrap();
-        // Whoever made the first change since the last apply has told the lane: one more turn does it all.
+        // Whoever made the first change since the last apply has told the shard: one more turn does it all.
         assert!(told.load(Ordering::Acquire) >= 1);
-        lane.apply();
-        let snapshot = lane.members.snapshot();
+        shard.apply();
+        let snapshot = shard.members.snapshot();
         let listed: Vec<_> = snapshot.iter().collect();
         assert_eq!(listed.len(), 1);
         assert!(Arc::ptr_eq(listed[0], &stays));
@@ -125,12 +125,12 @@ fn joins_and_leaves_are_all_applied() {
 fn every_offer_finds_somebody_to_sequence_it() {
     struct Room {
         inbox: SegQueue<usize>,
-        resting: Parking<Vec<usize>>,
+        resting: Handoff<Vec<usize>>,
     }
     impl Room {
         fn offer(&self, message: usize) {
             self.inbox.push(message);
-            // As in `Room::offer`, `Room::sequence` and `Room::rest`, with the lane's part done at once.
+            // As in `Room::offer`, `Room::sequence` and `Room::rest`, with the shard's part done at once.
             while let Some(mut log) = self.resting.take() {
                 while let Some(next) = self.inbox.pop() {
                     log.push(next);
@@ -143,7 +143,7 @@ fn every_offer_finds_somebody_to_sequence_it() {
         }
     }
     loom::model(|| {
-        let room = Arc::new(Room { inbox: SegQueue::new(), resting: Parking::holding(Box::default()) });
+        let room = Arc::new(Room { inbox: SegQueue::new(), resting: Handoff::holding(Box::default()) });
         let other = {
             let room = Arc::clone(&room);
             thread::spawn(move || room.offer(1))
@@ -184,14 +184,14 @@ fn nobody_is_in_a_retired_room() {
 #[test]
 fn a_sender_that_waits_for_room_is_woken() {
     use super::Cursor;
-    use super::inbox::{Inbox, Offer};
-    use super::member::{Introduction, Manner, Member};
+    use super::inbox::{Inbox, Pending};
+    use super::member::{ClientInfo, DeliveryMode, Member};
 
     loom::model(|| {
-        let who = Introduction::anonymous();
-        let member = Arc::new(Member::new(1, who, 0, Cursor::START, Manner::default()));
+        let who = ClientInfo::anonymous();
+        let member = Arc::new(Member::new(1, who, 0, Cursor::START, DeliveryMode::default()));
         let inbox = Arc::new(Inbox::new(1, 1000));
-        let offer = |message| Offer {
+        let offer = |message| Pending {
             from: Some(Arc::clone(&member)),
             form: 0,
             message,

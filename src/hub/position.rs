@@ -25,15 +25,15 @@ impl fmt::Display for Epoch {
 /// Not an epoch of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not a position of this server: \"epoch:offset\"")]
-pub struct NoPosition;
+pub struct InvalidPosition;
 
 impl FromStr for Epoch {
-    type Err = NoPosition;
+    type Err = InvalidPosition;
 
-    fn from_str(text: &str) -> Result<Self, NoPosition> {
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
         let plain = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let number = plain.then(|| u64::from_str_radix(text, 16).ok()).flatten();
-        number.map(Self).ok_or(NoPosition)
+        number.map(Self).ok_or(InvalidPosition)
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Cursor {
     pub segment: u64,
     /// Offset of the message to read next.
     pub offset: u64,
-    /// Frame bytes appended before this place, since the log began.
+    /// Payload bytes appended before this place, since the log began.
     pub bytes: u64,
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The keys of one room.
-pub(crate) struct Repeats {
+pub(crate) struct IdempotencyKeys {
     max: u64,
     age: Duration,
     offsets: HashMap<Arc<str>, u64>,
@@ -23,7 +23,7 @@ pub(crate) struct Repeats {
 /// What a key's text has beside it: reference counts.
 const TEXT_OVERHEAD: usize = 2 * size_of::<usize>();
 
-impl Repeats {
+impl IdempotencyKeys {
     /// As many keys, and as long, as these limits have messages.
     pub(crate) fn within(retention: &Retention) -> Self {
         let Retention { messages: max, age, .. } = *retention;
@@ -99,8 +99,8 @@ mod tests {
 
     const AGE: Duration = Duration::from_secs(60);
 
-    fn at_most(messages: u64) -> Repeats {
-        Repeats::within(&Retention { bytes: 0, messages, age: AGE })
+    fn at_most(messages: u64) -> IdempotencyKeys {
+        IdempotencyKeys::within(&Retention { bytes: 0, messages, age: AGE })
     }
 
     fn key(text: &str) -> Arc<str> {

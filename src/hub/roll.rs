@@ -2,28 +2,28 @@
 //!
 //! However many come and go in between, a look makes one message of bounded size; who came and went again is not seen.
 
-use super::frame::{ROLL_MAX, Roll};
+use super::frame::{PRESENCE_LISTED_MAX, PresenceDiff};
 use super::member::Member;
 use parking_lot::Mutex;
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// For each member that a roll names, the next one comes so much later: rolls are kept like what is said, and a storm
+/// For each member that a diff names, the next one comes so much later: rolls are kept like what is said, and a storm
 /// of joins and leaves must not push that out.
 const PAUSE_FOR_EACH: Duration = Duration::from_millis(20);
 
-/// Time that must pass after this roll until the next.
-pub(crate) fn pause_after(roll: &Roll) -> Duration {
-    PAUSE_FOR_EACH * (roll.joined.len() + roll.left.len()) as u32
+/// Time that must pass after this diff until the next.
+pub(crate) fn pause_after(diff: &PresenceDiff) -> Duration {
+    PAUSE_FOR_EACH * (diff.joined.len() + diff.left.len()) as u32
 }
 
 /// Who was in a room at the last look, in order of number; nothing while nobody wants to know. Only housekeeping
 /// looks, and the first that wants to know: the lock is hardly ever waited for.
 #[derive(Default)]
-pub(crate) struct LastRoll(Mutex<Option<Vec<Arc<Member>>>>);
+pub(crate) struct PresenceTracker(Mutex<Option<Vec<Arc<Member>>>>);
 
-impl LastRoll {
+impl PresenceTracker {
     /// Forgets who was there, if by now `nobody` wants to know.
     pub(crate) fn forget_if(&self, nobody: impl FnOnce() -> bool) {
         let mut last = self.0.lock();
@@ -40,26 +40,26 @@ impl LastRoll {
 
     /// Looks again. What has changed is told; if that fails, it is told at the next look. The first look compares with
     /// those who came before the first that wants to know: it misses nobody who came after that one.
-    pub(crate) fn call(&self, mut now: Vec<Arc<Member>>, tell: impl FnOnce(Roll) -> bool) {
+    pub(crate) fn call(&self, mut now: Vec<Arc<Member>>, tell: impl FnOnce(PresenceDiff) -> bool) {
         now.sort_unstable_by_key(|member| member.number());
-        let Some(first) = now.iter().position(|member| member.manner().presence) else {
+        let Some(first) = now.iter().position(|member| member.mode().presence) else {
             // The one that wants to know is not listed yet: nobody would hear it.
             return;
         };
         let mut last = self.0.lock();
-        let roll = difference(last.as_deref().unwrap_or(&now[..first]), &now);
-        if (roll.joined_count == 0 && roll.left_count == 0) || tell(roll) {
+        let diff = difference(last.as_deref().unwrap_or(&now[..first]), &now);
+        if (diff.joined_count == 0 && diff.left_count == 0) || tell(diff) {
             *last = Some(now);
         }
     }
 }
 
-fn difference(before: &[Arc<Member>], now: &[Arc<Member>]) -> Roll {
+fn difference(before: &[Arc<Member>], now: &[Arc<Member>]) -> PresenceDiff {
     let (mut joined, mut left) = (Vec::new(), Vec::new());
     let (mut joined_count, mut left_count) = (0, 0);
     let add = |to: &mut Vec<_>, count: &mut usize, member: &Arc<Member>| {
         *count += 1;
-        if to.len() < ROLL_MAX {
+        if to.len() < PRESENCE_LISTED_MAX {
             to.push(Arc::clone(member));
         }
     };
@@ -79,21 +79,21 @@ fn difference(before: &[Arc<Member>], now: &[Arc<Member>]) -> Roll {
             _ => {}
         }
     }
-    Roll { joined, left, joined_count, left_count, members: now.len() }
+    PresenceDiff { joined, left, joined_count, left_count, members: now.len() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::hub::Cursor;
-    use crate::hub::member::{Introduction, Manner};
+    use crate::hub::member::{ClientInfo, DeliveryMode};
 
     /// Those from 100 on want to know.
     fn members(numbers: &[u64]) -> Vec<Arc<Member>> {
-        let who = Introduction::anonymous();
+        let who = ClientInfo::anonymous();
         let member = |number: &u64| {
-            let manner = Manner { presence: *number >= 100, ..Manner::default() };
-            Member::new(*number, who.clone(), 0, Cursor::START, manner)
+            let mode = DeliveryMode { presence: *number >= 100, ..DeliveryMode::default() };
+            Member::new(*number, who.clone(), 0, Cursor::START, mode)
         };
         numbers.iter().map(|number| Arc::new(member(number))).collect()
     }
@@ -104,38 +104,38 @@ mod tests {
 
     #[test]
     fn a_difference_has_who_came_and_who_went() {
-        let roll = difference(&members(&[1, 2, 5, 9]), &members(&[2, 3, 9, 10, 11]));
-        assert_eq!((numbers(&roll.joined), numbers(&roll.left)), (vec![3, 10, 11], vec![1, 5]));
-        assert_eq!((roll.joined_count, roll.left_count, roll.members), (3, 2, 5));
+        let diff = difference(&members(&[1, 2, 5, 9]), &members(&[2, 3, 9, 10, 11]));
+        assert_eq!((numbers(&diff.joined), numbers(&diff.left)), (vec![3, 10, 11], vec![1, 5]));
+        assert_eq!((diff.joined_count, diff.left_count, diff.members), (3, 2, 5));
     }
 
     #[test]
     fn a_storm_is_counted_and_only_some_are_named() {
         let many: Vec<u64> = (1..=10_000).collect();
-        let roll = difference(&[], &members(&many));
-        assert_eq!((roll.joined.len(), roll.joined_count), (ROLL_MAX, 10_000));
+        let diff = difference(&[], &members(&many));
+        assert_eq!((diff.joined.len(), diff.joined_count), (PRESENCE_LISTED_MAX, 10_000));
     }
 
     #[test]
     fn the_first_look_tells_of_who_came_since_the_first_that_wants_to_know_itself_included() {
-        let last = LastRoll::default();
+        let last = PresenceTracker::default();
         last.call(members(&[1, 2]), |_| panic!("nobody wants to know"));
-        last.call(members(&[3, 1, 100, 102, 101]), |roll| {
-            assert_eq!((numbers(&roll.joined), roll.left_count, roll.members), (vec![100, 101, 102], 0, 5));
+        last.call(members(&[3, 1, 100, 102, 101]), |diff| {
+            assert_eq!((numbers(&diff.joined), diff.left_count, diff.members), (vec![100, 101, 102], 0, 5));
             true
         });
         last.call(members(&[1, 3, 100, 101, 102]), |_| panic!("told already"));
         last.forget_if(|| true);
-        last.call(members(&[7, 103]), |roll| numbers(&roll.joined) == [103]);
+        last.call(members(&[7, 103]), |diff| numbers(&diff.joined) == [103]);
     }
 
     #[test]
     fn what_could_not_be_told_is_told_later() {
-        let last = LastRoll::default();
-        last.call(members(&[1, 100]), |roll| numbers(&roll.joined) == [100]);
+        let last = PresenceTracker::default();
+        last.call(members(&[1, 100]), |diff| numbers(&diff.joined) == [100]);
         last.call(members(&[1, 100, 101]), |_| false);
-        last.call(members(&[100, 101, 102]), |roll| {
-            assert_eq!((numbers(&roll.joined), numbers(&roll.left)), (vec![101, 102], vec![1]));
+        last.call(members(&[100, 101, 102]), |diff| {
+            assert_eq!((numbers(&diff.joined), numbers(&diff.left)), (vec![101, 102], vec![1]));
             true
         });
         last.call(members(&[100, 101, 102]), |_| panic!("told already"));

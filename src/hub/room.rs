@@ -1,29 +1,29 @@
-//! A room: an inbox, a log, and its members on each lane.
+//! A room: an inbox, a log, and its members on each shard.
 //!
 //! Promises: one order for all members; offering, sequencing and fanning out take no lock and never wait for a
 //! member. At most one batch is being fanned out at a time, and the next begins when the members woken by it
-//! have had their turn on *every* lane: what arrives meanwhile gathers into the next segment. That is what
+//! have had their turn on *every* shard: what arrives meanwhile gathers into the next segment. That is what
 //! makes batches grow with the load by themselves, without a timer and without added latency when idle.
 
 use super::budget::Budget;
 use super::creators::Claim;
-use super::departure::Departure;
-use super::frame::{FORMS_MAX, Frame};
-use super::inbox::{Inbox, Offer};
-use super::lane::{Lane, LaneSet, Turn};
+use super::departure::DisconnectReason;
+use super::frame::{FORMS_MAX, Payload};
+use super::inbox::{Inbox, Pending};
+use super::lane::{Job, Shard, ShardSet};
 use super::log::{Log, log_within};
 use super::member::Member;
-use super::members::Members;
+use super::members::MemberList;
 use super::names::RoomName;
 use super::position::{Cursor, Epoch};
 use super::rate::Rate;
-use super::roll::{LastRoll, pause_after};
+use super::roll::{PresenceTracker, pause_after};
 use super::sequencer::Sequencer;
-use super::sight::{Lag, Sight};
+use super::sight::{ConnectionSnapshot, Lag};
 use super::sync::{AtomicU64, AtomicUsize, Ordering};
-use super::tally::{Tally, nanos};
-use super::turn::{Occupancy, Parking};
-use super::{Limits, census::Census};
+use super::tally::{ShardMetrics, nanos};
+use super::turn::{Handoff, Occupancy};
+use super::{Limits, census::ConnectionStats};
 use crate::config::SlowPolicy;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -36,10 +36,10 @@ pub struct Room<M> {
     inbox: Inbox<M>,
     share: usize,
     slow: SlowPolicy,
-    /// One list of members for each lane, by lane number.
-    members: Box<[Members<Member>]>,
-    lanes: Arc<[Lane<M>]>,
-    census: Arc<Census>,
+    /// One list of members for each shard, by shard number.
+    members: Box<[MemberList<Member>]>,
+    shards: Arc<[Shard<M>]>,
+    stats: Arc<ConnectionStats>,
     occupancy: Occupancy,
     /// Connections that are in it or about to be, visitors not counted; and how many may be.
     connections: AtomicUsize,
@@ -47,23 +47,23 @@ pub struct Room<M> {
     /// The room in the counts of the client that created it; the lobby is in nobody's.
     claim: Option<Claim>,
     /// How many members speak each wire form.
-    speakers: [AtomicUsize; FORMS_MAX],
+    subscribers: [AtomicUsize; FORMS_MAX],
     /// How many want to know who comes and goes.
-    attentive: AtomicUsize,
-    last_roll: LastRoll,
-    /// No roll is called before this time, in milliseconds since `born`.
-    next_roll: AtomicU64,
+    presence_subscribers: AtomicUsize,
+    presence: PresenceTracker,
+    /// No diff is called before this time, in milliseconds since `born`.
+    presence_due: AtomicU64,
     /// How often the lists of members have changed; and the count up to which that was told.
     changes: AtomicU64,
-    changes_told: AtomicU64,
+    changes_published: AtomicU64,
     /// Here is the sequencer while nothing waits.
-    resting: Parking<Sequencer<M>>,
+    resting: Handoff<Sequencer<M>>,
     /// Here is it while a batch is being fanned out.
-    fanning_out: Parking<Sequencer<M>>,
+    fanning_out: Handoff<Sequencer<M>>,
     /// Lanes whose members have not yet had their turn with the current batch.
-    lanes_due: AtomicUsize,
+    shards_due: AtomicUsize,
     /// Lanes that have not yet woken their members for the current batch.
-    lanes_waking: AtomicUsize,
+    shards_waking: AtomicUsize,
     /// When the current batch was taken, in nanoseconds since `born`.
     batch_began: AtomicU64,
     rate: Rate,
@@ -73,12 +73,12 @@ pub struct Room<M> {
     emptied: AtomicU64,
 }
 
-impl<M: Frame> Room<M> {
+impl<M: Payload> Room<M> {
     pub(crate) fn new(
         name: RoomName,
         limits: &Limits,
-        lanes: Arc<[Lane<M>]>,
-        census: Arc<Census>,
+        shards: Arc<[Shard<M>]>,
+        stats: Arc<ConnectionStats>,
         budget: &Arc<Budget>,
     ) -> Self {
         let epoch = Epoch::random();
@@ -91,23 +91,23 @@ impl<M: Frame> Room<M> {
             inbox: Inbox::new(limits.inbox_messages, limits.inbox_bytes),
             share: limits.inbox_share,
             slow,
-            members: lanes.iter().map(|_| Members::new()).collect(),
-            lanes,
-            census,
+            members: shards.iter().map(|_| MemberList::new()).collect(),
+            shards,
+            stats,
             occupancy: Occupancy::empty(),
             connections: AtomicUsize::new(0),
             connections_max: limits.connections_per_room.unwrap_or(usize::MAX),
             claim: None,
-            speakers: Default::default(),
-            attentive: AtomicUsize::new(0),
-            last_roll: LastRoll::default(),
-            next_roll: AtomicU64::new(0),
+            subscribers: Default::default(),
+            presence_subscribers: AtomicUsize::new(0),
+            presence: PresenceTracker::default(),
+            presence_due: AtomicU64::new(0),
             changes: AtomicU64::new(0),
-            changes_told: AtomicU64::new(u64::MAX),
-            resting: Parking::holding(Box::new(Sequencer::new(writer))),
-            fanning_out: Parking::empty(),
-            lanes_due: AtomicUsize::new(0),
-            lanes_waking: AtomicUsize::new(0),
+            changes_published: AtomicU64::new(u64::MAX),
+            resting: Handoff::holding(Box::new(Sequencer::new(writer))),
+            fanning_out: Handoff::empty(),
+            shards_due: AtomicUsize::new(0),
+            shards_waking: AtomicUsize::new(0),
             batch_began: AtomicU64::new(0),
             rate: Rate::default(),
             since: SystemTime::now(),
@@ -145,43 +145,43 @@ impl<M: Frame> Room<M> {
         &self.log
     }
 
-    /// Calls `visit` for each member, oldest first within a lane. Reads snapshots: nobody waits for it.
+    /// Calls `visit` for each member, oldest first within a shard. Reads snapshots: nobody waits for it.
     pub fn for_each_member(&self, mut visit: impl FnMut(&Arc<Member>)) {
-        for lane in &self.members {
-            lane.snapshot().iter().filter(|member| !member.is_gone()).for_each(&mut visit);
+        for shard in &self.members {
+            shard.snapshot().iter().filter(|member| !member.is_gone()).for_each(&mut visit);
         }
     }
 
     /// The members of this moment, in blocks of bounded size: for those who look at all of them and pause in between. Oldest
-    /// first within a lane; who has [left](Member::is_gone) meanwhile may still be there.
+    /// first within a shard; who has [left](Member::is_gone) meanwhile may still be there.
     #[must_use]
     pub fn member_blocks(&self) -> Vec<Arc<Vec<Arc<Member>>>> {
-        self.members.iter().flat_map(|lane| lane.snapshot().blocks().to_vec()).collect()
+        self.members.iter().flat_map(|shard| shard.snapshot().blocks().to_vec()).collect()
     }
 
     /// Ends a member's connection because the server stops: its transport takes no more calls, and it ends once it has
     /// been handed everything that the log has now. Whoever stops the server bounds how long that may take. False when
     /// its end was decided before.
     pub fn dismiss(&self, member: &Member) -> bool {
-        if member.ending().is_some() {
+        if member.disconnected().is_some() {
             return false;
         }
         // First, so that the client comes back by another transport, and so to another server.
-        member.retire();
-        member.depart_owed(Departure::Shutdown, None, self.tail().offset - 1)
+        member.go_away();
+        member.disconnect_after(DisconnectReason::Shutdown, None, self.tail().offset - 1)
     }
 
     /// The member as it is now.
     #[must_use]
-    pub fn sight(&self, member: &Arc<Member>) -> Sight {
+    pub fn snapshot(&self, member: &Arc<Member>) -> ConnectionSnapshot {
         let (lag, member) = (self.lag(member), Arc::clone(member));
-        Sight { member, room: self.name.clone(), epoch: self.epoch, lag }
+        ConnectionSnapshot { member, room: self.name.clone(), epoch: self.epoch, lag }
     }
 
     /// How far behind the member is.
     #[must_use]
     pub fn lag(&self, member: &Member) -> Lag {
-        let seen = member.seen();
+        let seen = member.cursor();
         let (messages, bytes) = self.log.lag(seen.offset, seen.bytes);
         let waiting = self.log.waiting_since(seen.segment);
         let time = waiting.map_or(Duration::ZERO, |at| at.elapsed());
@@ -196,7 +196,7 @@ impl<M: Frame> Room<M> {
 
     /// Messages said in it since it began, and their bytes.
     #[must_use]
-    pub fn said(&self) -> (u64, u64) {
+    pub fn published(&self) -> (u64, u64) {
         let tail = self.log.tail();
         (tail.offset - 1, tail.bytes)
     }
@@ -224,48 +224,48 @@ impl<M: Frame> Room<M> {
         if self.connections.fetch_add(1, Ordering::AcqRel) < self.connections_max {
             return true;
         }
-        self.give_back_connection();
+        self.release_connection();
         false
     }
 
-    pub(crate) fn give_back_connection(&self) {
+    pub(crate) fn release_connection(&self) {
         self.connections.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Makes the member one of the room's; [`Room::enter`] and [`Room::claim_connection`] came before, [`Room::leave`] must come after.
     pub(crate) fn join(self: &Arc<Self>, member: Arc<Member>) {
-        let (lane, manner) = (member.lane(), member.manner());
-        self.speakers[manner.form].fetch_add(1, Ordering::AcqRel);
-        if manner.presence && self.attentive.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.last_roll.begin(self.present());
+        let (shard, mode) = (member.shard(), member.mode());
+        self.subscribers[mode.form].fetch_add(1, Ordering::AcqRel);
+        if mode.presence && self.presence_subscribers.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.presence.begin(self.present());
         }
-        self.census.joined(manner.form, || self.sight(&member));
-        if self.members[lane].join(member) {
-            self.lanes[lane].push(Turn::Members(Arc::clone(self)));
+        self.stats.joined(mode.form, || self.snapshot(&member));
+        if self.members[shard].join(member) {
+            self.shards[shard].push(Job::Members(Arc::clone(self)));
         }
     }
 
     pub(crate) fn leave(self: &Arc<Self>, member: &Arc<Member>) {
         // Before anybody is told: who has seen the end must not find the member again.
-        member.goes();
-        if let Some(ending) = member.ending() {
-            self.census.departed(member, ending.departure, || self.sight(member));
+        member.mark_gone();
+        if let Some(disconnect) = member.disconnected() {
+            self.stats.disconnected(member, disconnect.reason, || self.snapshot(member));
         }
-        let lane = member.lane();
-        if self.members[lane].leave(Arc::clone(member)) {
-            self.lanes[lane].push(Turn::Members(Arc::clone(self)));
+        let shard = member.shard();
+        if self.members[shard].leave(Arc::clone(member)) {
+            self.shards[shard].push(Job::Members(Arc::clone(self)));
         }
-        self.give_back_connection();
-        let manner = member.manner();
-        self.speakers[manner.form].fetch_sub(1, Ordering::AcqRel);
-        if manner.presence && self.attentive.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.last_roll.forget_if(|| self.attentive.load(Ordering::Acquire) == 0);
+        self.release_connection();
+        let mode = member.mode();
+        self.subscribers[mode.form].fetch_sub(1, Ordering::AcqRel);
+        if mode.presence && self.presence_subscribers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.presence.forget_if(|| self.presence_subscribers.load(Ordering::Acquire) == 0);
         }
-        self.give_up();
+        self.exit();
     }
 
     /// Gives up a place that [`Room::enter`] has taken.
-    pub(crate) fn give_up(&self) {
+    pub(crate) fn exit(&self) {
         let emptied = self.born.elapsed().as_millis() as u64;
         self.emptied.store(emptied, Ordering::Relaxed);
         if self.occupancy.leave()
@@ -288,31 +288,31 @@ impl<M: Frame> Room<M> {
     }
 
     /// Tells those who want to know who came and went since the last time.
-    pub(crate) fn call_roll(self: &Arc<Self>) {
+    pub(crate) fn publish_presence(self: &Arc<Self>) {
         let now = self.born.elapsed();
-        let is_early = now.as_millis() < u128::from(self.next_roll.load(Ordering::Relaxed));
-        let nobody = || self.attentive.load(Ordering::Acquire) == 0;
+        let is_early = now.as_millis() < u128::from(self.presence_due.load(Ordering::Relaxed));
+        let nobody = || self.presence_subscribers.load(Ordering::Acquire) == 0;
         if nobody() {
-            return self.last_roll.forget_if(nobody);
+            return self.presence.forget_if(nobody);
         }
         if is_early {
             return;
         }
         // Looked at before the list: what changes meanwhile is seen next time.
         let changes = self.changes.load(Ordering::Acquire);
-        if self.changes_told.swap(changes, Ordering::Relaxed) == changes {
+        if self.changes_published.swap(changes, Ordering::Relaxed) == changes {
             return;
         }
-        self.last_roll.call(self.present(), |roll| {
-            let Some(message) = M::presence(&roll) else { return true };
-            let next = (now + pause_after(&roll)).as_millis() as u64;
+        self.presence.call(self.present(), |diff| {
+            let Some(message) = M::presence(&diff) else { return true };
+            let next = (now + pause_after(&diff)).as_millis() as u64;
             let (accepted, size) = (Instant::now(), message.size());
-            let told = self.offer(0, Offer { from: None, form: 0, message, accepted, size }).is_ok();
+            let told = self.offer(0, Pending { from: None, form: 0, message, accepted, size }).is_ok();
             if told {
-                self.next_roll.store(next, Ordering::Relaxed);
+                self.presence_due.store(next, Ordering::Relaxed);
             } else {
                 // Not equal to any count that comes: the next look tells it.
-                self.changes_told.store(u64::MAX, Ordering::Relaxed);
+                self.changes_published.store(u64::MAX, Ordering::Relaxed);
             }
             told
         });
@@ -327,7 +327,7 @@ impl<M: Frame> Room<M> {
     /// How many members are in its lists.
     #[must_use]
     pub fn members(&self) -> usize {
-        self.members.iter().map(|lane| lane.snapshot().len()).sum()
+        self.members.iter().map(|shard| shard.snapshot().len()).sum()
     }
 
     /// Retires the room if nobody has been in it for `idle`; then it takes in nobody any more.
@@ -344,9 +344,9 @@ impl<M: Frame> Room<M> {
 
     // The broadcast path.
 
-    /// What is counted on a lane.
-    pub(crate) fn tally(&self, lane: usize) -> &Tally {
-        self.lanes[lane].tally()
+    /// What is counted on a shard.
+    pub(crate) fn metrics(&self, shard: usize) -> &ShardMetrics {
+        self.shards[shard].metrics()
     }
 
     /// The share of the inbox that one connection may hold, in messages.
@@ -358,96 +358,96 @@ impl<M: Frame> Room<M> {
         &self.inbox
     }
 
-    /// Takes a message in, and has a lane sequence it; or hands it back when the inbox is full.
-    pub(crate) fn offer(self: &Arc<Self>, lane: usize, offer: Offer<M>) -> Result<(), Offer<M>> {
+    /// Takes a message in, and has a shard sequence it; or hands it back when the inbox is full.
+    pub(crate) fn offer(self: &Arc<Self>, shard: usize, offer: Pending<M>) -> Result<(), Pending<M>> {
         self.inbox.offer(offer)?;
         // If the turn is out, whoever has it looks into the inbox after giving it back.
         if let Some(sequencer) = self.resting.take() {
-            self.lanes[lane].push(Turn::Sequence(Arc::clone(self), sequencer));
+            self.shards[shard].push(Job::Sequence(Arc::clone(self), sequencer));
         }
         Ok(())
     }
 
-    /// Sequences what waits, fans out to the members on this lane, and has the other lanes do so.
-    /// The lane that runs this then owes a [`Room::had_their_turn`], as does each lane it told.
-    pub(crate) fn sequence(self: &Arc<Self>, mut sequencer: Box<Sequencer<M>>, lane: usize) {
-        let forms = std::array::from_fn(|form| self.speakers[form].load(Ordering::Acquire) > 0);
-        sequencer.take_turn(&self.inbox, self.share, forms, self.tally(lane));
-        let (followed, messages) = sequencer.take_followed();
-        let began = sequencer.turn_began().saturating_duration_since(self.born);
+    /// Sequences what waits, fans out to the members on this shard, and has the other shards do so.
+    /// The shard that runs this then owes a [`Room::finish_batch`], as does each shard it told.
+    pub(crate) fn sequence(self: &Arc<Self>, mut sequencer: Box<Sequencer<M>>, shard: usize) {
+        let forms = std::array::from_fn(|form| self.subscribers[form].load(Ordering::Acquire) > 0);
+        sequencer.sequence(&self.inbox, self.share, forms, self.metrics(shard));
+        let (receipts, messages) = sequencer.take_receipts();
+        let began = sequencer.batch_began().saturating_duration_since(self.born);
         self.batch_began.store(nanos(began), Ordering::Relaxed);
-        // Read once: the count must be of those that are told. A lane whose first member comes later wakes
+        // Read once: the count must be of those that are told. A shard whose first member comes later wakes
         // that newcomer by itself; one whose last member has left finishes all the same.
-        let others = |l: &usize| *l != lane && !self.members[*l].snapshot().is_empty();
-        let others: LaneSet = (0..self.lanes.len()).filter(others).collect();
+        let others = |l: &usize| *l != shard && !self.members[*l].snapshot().is_empty();
+        let others: ShardSet = (0..self.shards.len()).filter(others).collect();
         // In place before anybody can be the last to finish.
-        self.lanes_waking.store(others.len() + 1, Ordering::Release);
-        self.lanes_due.store(others.len() + 1, Ordering::Release);
+        self.shards_waking.store(others.len() + 1, Ordering::Release);
+        self.shards_due.store(others.len() + 1, Ordering::Release);
         self.fanning_out.park(sequencer);
         for other in others.iter() {
-            self.lanes[other].push(Turn::FanOut(Arc::clone(self)));
+            self.shards[other].push(Job::FanOut(Arc::clone(self)));
         }
-        self.fan_out(lane);
-        for followed in followed {
-            followed.tell(self.epoch, messages, self.occupancy());
+        self.fan_out(shard);
+        for receipts in receipts {
+            receipts.tell(self.epoch, messages, self.occupancy());
         }
     }
 
-    /// Wakes this lane's members: each reads the log from its own cursor when it runs.
+    /// Wakes this shard's members: each reads the log from its own cursor when it runs.
     ///
     /// Cost per member: one waker taken and one task queued on this very thread. No allocation, no copy.
-    pub(crate) fn fan_out(&self, lane: usize) {
-        for member in self.members[lane].snapshot().iter() {
+    pub(crate) fn fan_out(&self, shard: usize) {
+        for member in self.members[shard].snapshot().iter() {
             member.reader().wake();
         }
-        if self.lanes_waking.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.shards_waking.fetch_sub(1, Ordering::AcqRel) == 1 {
             let began = Duration::from_nanos(self.batch_began.load(Ordering::Relaxed));
-            self.tally(lane).fanout.observe(nanos(self.born.elapsed().saturating_sub(began)), 1);
+            self.metrics(shard).fanout.observe(nanos(self.born.elapsed().saturating_sub(began)), 1);
         }
     }
 
-    /// This lane's members have had their turn with the current batch. The last lane to say so takes the
+    /// This shard's members have had their turn with the current batch. The last shard to say so takes the
     /// sequencer on: to the next batch if something waits, to rest if nothing does.
-    pub(crate) fn had_their_turn(self: &Arc<Self>, lane: usize) {
-        if self.lanes_due.fetch_sub(1, Ordering::AcqRel) == 1
+    pub(crate) fn finish_batch(self: &Arc<Self>, shard: usize) {
+        if self.shards_due.fetch_sub(1, Ordering::AcqRel) == 1
             && let Some(sequencer) = self.fanning_out.take()
         {
-            self.go_on_or_rest(sequencer, lane);
+            self.next_or_rest(sequencer, shard);
         }
     }
 
-    fn go_on_or_rest(self: &Arc<Self>, mut sequencer: Box<Sequencer<M>>, lane: usize) {
-        let past = sequencer.turn_is_over();
+    fn next_or_rest(self: &Arc<Self>, mut sequencer: Box<Sequencer<M>>, shard: usize) {
+        let past = sequencer.finish_batch();
         if self.inbox.is_empty() {
-            return self.rest(sequencer, lane);
+            return self.rest(sequencer, shard);
         }
-        let turn = Turn::Sequence(Arc::clone(self), sequencer);
+        let turn = Job::Sequence(Arc::clone(self), sequencer);
         match past.pause() {
-            None => self.lanes[lane].push(turn),
+            None => self.shards[shard].push(turn),
             Some(pause) => {
-                let lanes = Arc::clone(&self.lanes);
+                let shards = Arc::clone(&self.shards);
                 tokio::spawn(async move {
                     tokio::time::sleep(pause).await;
-                    lanes[lane].push(turn);
+                    shards[shard].push(turn);
                 });
             }
         }
     }
 
-    fn rest(self: &Arc<Self>, sequencer: Box<Sequencer<M>>, lane: usize) {
+    fn rest(self: &Arc<Self>, sequencer: Box<Sequencer<M>>, shard: usize) {
         self.resting.park(sequencer);
         // Who offered while the turn was out found nothing to take: look again, now that there is.
         if !self.inbox.is_empty()
             && let Some(sequencer) = self.resting.take()
         {
-            self.lanes[lane].push(Turn::Sequence(Arc::clone(self), sequencer));
+            self.shards[shard].push(Job::Sequence(Arc::clone(self), sequencer));
         }
     }
 
-    /// Brings joins and leaves of this lane into the list. A newcomer is woken: what was appended while it
+    /// Brings joins and leaves of this shard into the list. A newcomer is woken: what was appended while it
     /// waited to be listed did not wake it.
-    pub(crate) fn apply_members(&self, lane: usize) {
-        for newcomer in self.members[lane].apply() {
+    pub(crate) fn apply_members(&self, shard: usize) {
+        for newcomer in self.members[shard].apply() {
             newcomer.reader().wake();
         }
         self.changes.fetch_add(1, Ordering::Release);

@@ -4,8 +4,8 @@
 //! instead of refusing a new one; a client creates only so many rooms ([`Limits::rooms_per_client`]).
 
 use super::creators::{CountedBy, Creators};
-use super::frame::Frame;
-use super::member::Introduction;
+use super::frame::Payload;
+use super::member::ClientInfo;
 use super::names::RoomName;
 use super::room::Room;
 use super::{Limits, Refused};
@@ -29,7 +29,7 @@ pub(crate) struct Rooms<M> {
     unfreed: ArrayQueue<Arc<Room<M>>>,
 }
 
-impl<M: Frame> Rooms<M> {
+impl<M: Payload> Rooms<M> {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             by_name: RwLock::default(),
@@ -45,7 +45,7 @@ impl<M: Frame> Rooms<M> {
     pub(crate) fn enter(
         &self,
         name: &RoomName,
-        who: &Introduction,
+        who: &ClientInfo,
         make: impl FnOnce(RoomName) -> Room<M>,
     ) -> Result<Arc<Room<M>>, Refused> {
         if let Some(room) = self.by_name.read().get(name)

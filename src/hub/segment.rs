@@ -1,7 +1,7 @@
 //! A segment: a batch of messages at its place in a log, and the bytes that members get for it.
 
 use super::budget::Account;
-use super::frame::{FORMS_MAX, Frame, Stamp};
+use super::frame::{EventMeta, FORMS_MAX, Payload};
 use super::position::{Cursor, Epoch, Position};
 use bytes::{Bytes, BytesMut};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,36 +22,36 @@ const RELEASED: u64 = u64::MAX;
 pub struct Entry<M> {
     /// Offset of the next message in the order, when this got here: its own, if it has one.
     pub(crate) offset: u64,
-    pub(crate) place: Place,
+    pub(crate) sequencing: Sequencing,
     /// What was said.
     pub message: M,
 }
 
 /// Whether an entry is a part of the room's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Sequencing {
     /// It is, at its own offset.
-    Own,
+    Assigned,
     /// It was said before, at this offset, and is not said again.
-    Repeats(u64),
+    Duplicate(u64),
     /// It has no place.
-    None,
+    Ephemeral,
 }
 
 impl<M> Entry<M> {
     /// What it is in the room's order.
     #[must_use]
-    pub fn place(&self) -> Place {
-        self.place
+    pub fn sequencing(&self) -> Sequencing {
+        self.sequencing
     }
 
     /// Its offset, or that of the message that it repeats; none if it has no place.
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
-        match self.place {
-            Place::Own => Some(self.offset),
-            Place::Repeats(offset) => Some(offset),
-            Place::None => None,
+        match self.sequencing {
+            Sequencing::Assigned => Some(self.offset),
+            Sequencing::Duplicate(offset) => Some(offset),
+            Sequencing::Ephemeral => None,
         }
     }
 }
@@ -101,7 +101,7 @@ pub struct Segment<M> {
     charged: AtomicU64,
 }
 
-impl<M: Frame> Segment<M> {
+impl<M: Payload> Segment<M> {
     pub(crate) fn new(
         start: Cursor,
         entries: Vec<Entry<M>>,
@@ -110,7 +110,7 @@ impl<M: Frame> Segment<M> {
         epoch: Epoch,
         account: Arc<Account>,
     ) -> Self {
-        let own = || entries.iter().filter(|entry| entry.place == Place::Own);
+        let own = || entries.iter().filter(|entry| entry.sequencing == Sequencing::Assigned);
         let (messages, bytes) = (own().count() as u64, own().map(|e| e.message.size() as u64).sum());
         Self {
             start,
@@ -138,7 +138,8 @@ impl<M: Frame> Segment<M> {
 
     /// The place of the message with this offset, or the next one, in this segment.
     pub(crate) fn cursor_at(&self, offset: u64) -> Cursor {
-        let before = self.entries.iter().filter(|e| e.place == Place::Own && e.offset < offset);
+        let before =
+            self.entries.iter().filter(|e| e.sequencing == Sequencing::Assigned && e.offset < offset);
         let bytes: u64 = before.map(|e| e.message.size() as u64).sum();
         Cursor { segment: self.start.segment, offset, bytes: self.start.bytes + bytes }
     }
@@ -147,8 +148,8 @@ impl<M: Frame> Segment<M> {
         &self.entries
     }
 
-    pub(crate) fn stamp(&self, entry: &Entry<M>) -> Stamp {
-        Stamp { position: Position { epoch: self.epoch, offset: entry.offset }, time: self.time }
+    pub(crate) fn meta(&self, entry: &Entry<M>) -> EventMeta {
+        EventMeta { position: Position { epoch: self.epoch, offset: entry.offset }, time: self.time }
     }
 
     /// Writes the entries in this form, before the segment is appended. `scratch` is for reuse.
@@ -189,7 +190,7 @@ impl<M: Frame> Segment<M> {
                     None => Err(self.message_end(first, ends) - begin),
                 };
             }
-            if entry.place == Place::Own {
+            if entry.sequencing == Sequencing::Assigned {
                 fits = Some((end, entry.offset + 1));
             }
         }
@@ -198,7 +199,7 @@ impl<M: Frame> Segment<M> {
 
     /// Where the first message at or after entry `first` ends, with what goes before it.
     fn message_end(&self, first: usize, ends: &[u32]) -> usize {
-        let own = self.entries[first..].iter().position(|entry| entry.place == Place::Own);
+        let own = self.entries[first..].iter().position(|entry| entry.sequencing == Sequencing::Assigned);
         let last = own.map_or(ends.len() - 1, |own| first + own);
         ends[last] as usize
     }
@@ -206,8 +207,8 @@ impl<M: Frame> Segment<M> {
     fn encode(&self, form: usize, scratch: &mut BytesMut) -> Encoded {
         scratch.clear();
         let ends = self.entries.iter().map(|entry| {
-            if !matches!(entry.place, Place::Repeats(_)) {
-                entry.message.frame(form, &self.stamp(entry), scratch);
+            if !matches!(entry.sequencing, Sequencing::Duplicate(_)) {
+                entry.message.encode(form, &self.meta(entry), scratch);
             }
             // A segment is far below 4 GiB: messages are limited, and so is what a turn takes.
             scratch.len() as u32
@@ -219,7 +220,7 @@ impl<M: Frame> Segment<M> {
     /// Charges what it holds as it is appended.
     pub(crate) fn charge(&mut self) {
         let entries = self.entries.capacity() * size_of::<Entry<M>>();
-        let messages: usize = self.entries.iter().map(|entry| entry.message.held()).sum();
+        let messages: usize = self.entries.iter().map(|entry| entry.message.retained_bytes()).sum();
         let frames: usize = self.forms.iter().filter_map(OnceLock::get).map(Encoded::held).sum();
         let held = (ARC_COUNTS + size_of::<Self>() + entries + messages + frames) as u64;
         self.account.charge(held);

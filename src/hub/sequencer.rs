@@ -2,45 +2,45 @@
 //!
 //! It takes everything that waits, numbers it from 1, and appends it as one segment, written once in each wire form
 //! that somebody in the room speaks. Whoever owns the [`Sequencer`] has the room's turn; rooms pass it around by moving
-//! a box. Knows nothing of members' wakers or lanes. A replicated order would replace this step and nothing else.
+//! a box. Knows nothing of members' wakers or shards. A replicated order would replace this step and nothing else.
 
 use super::budget::Account;
-use super::frame::{Batch, FORMS_MAX, Frame};
-use super::gather::{Moment, Past};
-use super::inbox::{Inbox, Offer};
+use super::frame::{BroadcastInfo, FORMS_MAX, Payload};
+use super::gather::{LastBatch, Linger};
+use super::inbox::{Inbox, Pending};
 use super::log::{FRAME_BYTES_MAX, LogWriter};
 use super::member::Member;
 use super::position::{Epoch, Position};
-use super::repeats::Repeats;
-use super::segment::{Entry, Place, Segment};
-use super::tally::{Tally, nanos};
+use super::repeats::IdempotencyKeys;
+use super::segment::{Entry, Segment, Sequencing};
+use super::tally::{ShardMetrics, nanos};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A turn ends after this many bytes of messages, so that one room's flood does not keep a lane from its others.
-const TURN_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
+/// A turn ends after this many bytes of messages, so that one room's flood does not keep a shard from its others.
+const BATCH_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 
 pub(crate) struct Sequencer<M> {
     writer: LogWriter<M>,
-    repeats: Repeats,
+    repeats: IdempotencyKeys,
     /// What the keys hold of the budget.
     keys: Account,
-    filling: Filling<M>,
-    turn_began: Instant,
-    turn_messages: u64,
-    past: Past,
+    open: OpenSegment<M>,
+    batch_began: Instant,
+    batch_messages: u64,
+    past: LastBatch,
     /// What was appended in this turn and wants to be told when it is done.
-    followed: Vec<Followed<M>>,
+    receipts: Vec<Receipts<M>>,
 }
 
 /// The segment that is being filled.
-struct Filling<M> {
+struct OpenSegment<M> {
     entries: Vec<Entry<M>>,
     /// What the entries count for.
     bytes: usize,
     /// How many of them have a place of their own.
     placed: u64,
-    is_followed: bool,
+    wants_receipt: bool,
     /// Who said them; nobody said the server's own.
     from: Vec<Arc<Member>>,
     /// Who said what is not among them, as it was said before.
@@ -49,13 +49,13 @@ struct Filling<M> {
     accepted: Instant,
 }
 
-impl<M> Filling<M> {
+impl<M> OpenSegment<M> {
     fn new() -> Self {
         Self {
             entries: Vec::new(),
             bytes: 0,
             placed: 0,
-            is_followed: false,
+            wants_receipt: false,
             from: Vec::new(),
             repeated: Vec::new(),
             accepted: Instant::now(),
@@ -64,24 +64,24 @@ impl<M> Filling<M> {
 }
 
 /// Messages that want to be told when they have been broadcast.
-pub(crate) enum Followed<M> {
+pub(crate) enum Receipts<M> {
     /// Those of a segment.
     Appended(Arc<Segment<M>>),
     /// One that repeats what was said at this offset, and is in no segment.
     Dropped(M, u64),
 }
 
-impl<M: Frame> Followed<M> {
+impl<M: Payload> Receipts<M> {
     /// Tells each of them.
     pub(crate) fn tell(&self, epoch: Epoch, messages: u64, members: usize) {
         let tell = |message: &M, offset, repeated| {
             let position = Position { epoch, offset };
-            message.broadcast(&Batch { position, repeated, messages, members });
+            message.on_broadcast(&BroadcastInfo { position, repeated, messages, members });
         };
         match self {
             Self::Appended(segment) => {
-                for entry in segment.entries().iter().filter(|entry| entry.message.is_followed()) {
-                    let repeated = matches!(entry.place(), Place::Repeats(_));
+                for entry in segment.entries().iter().filter(|entry| entry.message.wants_receipt()) {
+                    let repeated = matches!(entry.sequencing(), Sequencing::Duplicate(_));
                     tell(&entry.message, entry.offset().unwrap_or_default(), repeated);
                 }
             }
@@ -90,52 +90,52 @@ impl<M: Frame> Followed<M> {
     }
 }
 
-impl<M: Frame> Sequencer<M> {
+impl<M: Payload> Sequencer<M> {
     pub(crate) fn new(writer: LogWriter<M>) -> Self {
         Self {
-            repeats: Repeats::within(writer.retention()),
+            repeats: IdempotencyKeys::within(writer.retention()),
             keys: Account::of(writer.budget()),
             writer,
-            filling: Filling::new(),
-            turn_began: Instant::now(),
-            turn_messages: 0,
-            past: Past::default(),
-            followed: Vec::new(),
+            open: OpenSegment::new(),
+            batch_began: Instant::now(),
+            batch_messages: 0,
+            past: LastBatch::default(),
+            receipts: Vec::new(),
         }
     }
 
     /// Puts what waits in the inbox into the log, written in these forms.
     ///
     /// Cost: per message one encoding for each form and one count; per segment a few allocations of exact size.
-    pub(crate) fn take_turn(
+    pub(crate) fn sequence(
         &mut self,
         inbox: &Inbox<M>,
         share: usize,
         forms: [bool; FORMS_MAX],
-        tally: &Tally,
+        metrics: &ShardMetrics,
     ) {
-        self.turn_began = Instant::now();
+        self.batch_began = Instant::now();
         let (mut messages, mut bytes) = (0, 0);
-        while bytes < TURN_BYTES_MAX {
+        while bytes < BATCH_BYTES_MAX {
             let Some(offer) = inbox.take() else { break };
             if messages == 0 {
                 // The queue is in order: nobody has waited longer.
-                let waited = self.turn_began.saturating_duration_since(offer.accepted);
-                tally.inbox_wait.observe(nanos(waited), 1);
+                let waited = self.batch_began.saturating_duration_since(offer.accepted);
+                metrics.inbox_wait.observe(nanos(waited), 1);
             }
-            if !self.filling.entries.is_empty() && self.filling.bytes + offer.size > FRAME_BYTES_MAX {
+            if !self.open.entries.is_empty() && self.open.bytes + offer.size > FRAME_BYTES_MAX {
                 self.append(share, forms);
             }
             messages += 1;
             bytes += offer.size;
-            self.place(offer, tally);
+            self.assign(offer, metrics);
         }
-        self.turn_messages = messages as u64;
+        self.batch_messages = messages as u64;
         if messages > 0 {
             self.append(share, forms);
             inbox.release(messages, bytes);
-            tally.batch_messages.observe(messages as u64, 1);
-            self.repeats.trim(self.turn_began);
+            metrics.batch_messages.observe(messages as u64, 1);
+            self.repeats.trim(self.batch_began);
             if self.writer.budget().is_exceeded() {
                 // As the log does: it makes room for what this turn has added.
                 self.repeats.forget(2 * messages);
@@ -145,67 +145,67 @@ impl<M: Frame> Sequencer<M> {
     }
 
     /// Gives a message its place in the segment that is being filled.
-    fn place(&mut self, offer: Offer<M>, tally: &Tally) {
-        let Offer { from, form, mut message, accepted, size } = offer;
+    fn assign(&mut self, offer: Pending<M>, metrics: &ShardMetrics) {
+        let Pending { from, form, mut message, accepted, size } = offer;
         if let Some(member) = &from {
             member.sequenced(size);
         }
-        let filling = &mut self.filling;
-        if filling.entries.is_empty() {
-            filling.accepted = accepted;
+        let open = &mut self.open;
+        if open.entries.is_empty() {
+            open.accepted = accepted;
         }
-        let offset = self.writer.next_offset() + filling.placed;
-        let now = self.turn_began;
-        let known = message.key().and_then(|key| self.repeats.find_or_note(key, offset, now));
-        let place = match known {
-            Some(first) => Place::Repeats(first),
-            None if message.is_placed() => Place::Own,
-            None => Place::None,
+        let offset = self.writer.next_offset() + open.placed;
+        let now = self.batch_began;
+        let known = message.idempotency_key().and_then(|key| self.repeats.find_or_note(key, offset, now));
+        let sequencing = match known {
+            Some(first) => Sequencing::Duplicate(first),
+            None if message.is_persistent() => Sequencing::Assigned,
+            None => Sequencing::Ephemeral,
         };
-        if let Place::Repeats(first) = place
-            && !message.forget()
+        if let Sequencing::Duplicate(first) = sequencing
+            && !message.strip_duplicate()
         {
             // Nobody looks for it: whoever asks again and again must not push out what others said.
-            filling.repeated.extend(from);
-            if message.is_followed() {
-                self.followed.push(Followed::Dropped(message, first));
+            open.repeated.extend(from);
+            if message.wants_receipt() {
+                self.receipts.push(Receipts::Dropped(message, first));
             }
             return;
         }
-        if place == Place::Own {
-            filling.placed += 1;
-            tally.published_messages[form].add(1);
-            tally.published_bytes.add(size as u64);
-            tally.message_size.observe(size as u64, 1);
+        if sequencing == Sequencing::Assigned {
+            open.placed += 1;
+            metrics.published_messages[form].add(1);
+            metrics.published_bytes.add(size as u64);
+            metrics.message_size.observe(size as u64, 1);
         }
         if let Some(member) = from {
-            member.hears_itself_in(self.writer.next_segment());
-            filling.from.push(member);
+            member.set_last_published(self.writer.next_segment());
+            open.from.push(member);
         }
-        filling.bytes += size;
-        filling.is_followed |= message.is_followed();
-        filling.entries.push(Entry { offset, place, message });
+        open.bytes += size;
+        open.wants_receipt |= message.wants_receipt();
+        open.entries.push(Entry { offset, sequencing, message });
     }
 
     /// When the last turn began.
-    pub(crate) fn turn_began(&self) -> Instant {
-        self.turn_began
+    pub(crate) fn batch_began(&self) -> Instant {
+        self.batch_began
     }
 
     /// Everyone has had its turn with the last batch.
-    pub(crate) fn turn_is_over(&mut self) -> Past {
-        self.past = Past { messages: self.turn_messages, took: self.turn_began.elapsed() };
+    pub(crate) fn finish_batch(&mut self) -> LastBatch {
+        self.past = LastBatch { messages: self.batch_messages, took: self.batch_began.elapsed() };
         self.past
     }
 
     /// How long the messages that are there wait for others.
-    pub(crate) fn moment(&self) -> Moment {
+    pub(crate) fn moment(&self) -> Linger {
         self.past.moment(Instant::now())
     }
 
     /// Tells this to messages of the last turn that want to be told, each once.
-    pub(crate) fn take_followed(&mut self) -> (Vec<Followed<M>>, u64) {
-        (std::mem::take(&mut self.followed), self.turn_messages)
+    pub(crate) fn take_receipts(&mut self) -> (Vec<Receipts<M>>, u64) {
+        (std::mem::take(&mut self.receipts), self.batch_messages)
     }
 
     /// Removes what has become too old, and gives back what is kept for the next turn.
@@ -215,8 +215,8 @@ impl<M: Frame> Sequencer<M> {
         self.writer.rest();
         self.repeats.trim(now);
         self.keys.set(self.repeats.held());
-        if self.filling.entries.is_empty() {
-            self.filling = Filling::new();
+        if self.open.entries.is_empty() {
+            self.open = OpenSegment::new();
         }
     }
 
@@ -237,28 +237,28 @@ impl<M: Frame> Sequencer<M> {
     }
 
     fn append(&mut self, share: usize, forms: [bool; FORMS_MAX]) {
-        if !self.filling.entries.is_empty() {
+        if !self.open.entries.is_empty() {
             self.append_entries(forms);
         }
         // After the append: a sender with nothing in the inbox may rely on finding all it said in the log.
-        for member in self.filling.from.drain(..) {
+        for member in self.open.from.drain(..) {
             member.appended(share);
         }
-        for member in self.filling.repeated.drain(..) {
+        for member in self.open.repeated.drain(..) {
             member.dropped(share);
         }
     }
 
     fn append_entries(&mut self, forms: [bool; FORMS_MAX]) {
-        let filling = &mut self.filling;
-        let entries = Vec::with_capacity(filling.entries.len());
-        let mut entries = std::mem::replace(&mut filling.entries, entries);
+        let open = &mut self.open;
+        let entries = Vec::with_capacity(open.entries.len());
+        let mut entries = std::mem::replace(&mut open.entries, entries);
         // The log keeps it: no more than it needs.
         entries.shrink_to_fit();
-        let segment = self.writer.append(entries, forms, filling.accepted, Instant::now());
-        if std::mem::take(&mut filling.is_followed) {
-            self.followed.push(Followed::Appended(segment));
+        let segment = self.writer.append(entries, forms, open.accepted, Instant::now());
+        if std::mem::take(&mut open.wants_receipt) {
+            self.receipts.push(Receipts::Appended(segment));
         }
-        (filling.bytes, filling.placed) = (0, 0);
+        (open.bytes, open.placed) = (0, 0);
     }
 }

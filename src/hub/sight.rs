@@ -1,6 +1,6 @@
 //! A member as seen from outside at one moment: what lists show and watchers are told.
 
-use super::departure::Departure;
+use super::departure::DisconnectReason;
 use super::member::Member;
 use super::names::RoomName;
 use super::position::{Epoch, Position};
@@ -20,7 +20,7 @@ pub struct Lag {
 
 /// A member, its room, and how far behind it was.
 #[derive(Clone, Debug)]
-pub struct Sight {
+pub struct ConnectionSnapshot {
     /// The member. What it counts goes on changing.
     pub member: Arc<Member>,
     /// Its room.
@@ -31,21 +31,21 @@ pub struct Sight {
     pub lag: Lag,
 }
 
-impl Sight {
+impl ConnectionSnapshot {
     /// The last message that was handed to the member; offset 0 is before the first.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position { epoch: self.epoch, offset: self.member.seen().offset - 1 }
+        Position { epoch: self.epoch, offset: self.member.cursor().offset - 1 }
     }
 }
 
 /// What happens to connections.
 #[derive(Clone, Debug)]
-pub enum Happening {
+pub enum ConnectionEventKind {
     /// It joined.
     Joined,
     /// It left, for this reason.
-    Left(Departure),
+    Left(DisconnectReason),
     /// It is over half of what it may be behind.
     Lagging,
     /// An operator ended it, with these words.
@@ -54,11 +54,11 @@ pub enum Happening {
 
 /// Something that happened to a connection.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub struct ConnectionEvent {
     /// What.
-    pub what: Happening,
+    pub kind: ConnectionEventKind,
     /// To whom.
-    pub sight: Sight,
+    pub connection: ConnectionSnapshot,
     /// When.
     pub at: SystemTime,
 }

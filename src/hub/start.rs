@@ -1,6 +1,6 @@
 //! Where a connection begins to hear, and what it misses.
 
-use super::frame::Frame;
+use super::frame::Payload;
 use super::log::{Log, Seek};
 use super::position::{Cursor, Epoch, Position};
 
@@ -26,7 +26,7 @@ pub struct Gap {
     /// The last of them; before the first when only those of another epoch are missing.
     pub to: Position,
     /// Why they are.
-    pub why: Missing,
+    pub reason: GapReason,
 }
 
 impl Gap {
@@ -39,7 +39,7 @@ impl Gap {
 
 /// Why messages are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub enum GapReason {
     /// They are no longer retained.
     Retention,
     /// The position belongs to another life of the room.
@@ -48,7 +48,7 @@ pub enum Missing {
     Slow,
 }
 
-impl Missing {
+impl GapReason {
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -62,7 +62,7 @@ impl Missing {
 
 /// Why a connection cannot begin where it wants to.
 #[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoStart {
+pub enum StartError {
     /// The room has not come so far: this is its last message.
     #[error("the room's last position is {0}")]
     Beyond(Position),
@@ -72,13 +72,13 @@ pub enum NoStart {
 }
 
 fn in_words(gap: &Gap) -> String {
-    let Gap { from, to, why } = gap;
+    let Gap { from, to, reason } = gap;
     let not_retained = match gap.count() {
         0 => None,
         count => Some(format!("{count} messages from {from} to {to} are not retained")),
     };
     let began_anew =
-        (*why == Missing::Epoch).then(|| format!("the room began anew since then, as {}", from.epoch));
+        (*reason == GapReason::Epoch).then(|| format!("the room began anew since then, as {}", from.epoch));
     began_anew.into_iter().chain(not_retained).collect::<Vec<_>>().join("; ")
 }
 
@@ -86,11 +86,11 @@ impl Start {
     /// The place in a log, and what is missing before it.
     ///
     /// # Errors
-    /// [`NoStart::Beyond`] the tail.
-    pub fn find<M: Frame>(self, log: &Log<M>) -> Result<(Cursor, Option<Gap>), NoStart> {
+    /// [`StartError::Beyond`] the tail.
+    pub fn find<M: Payload>(self, log: &Log<M>) -> Result<(Cursor, Option<Gap>), StartError> {
         let epoch = log.epoch();
         let at = |offset| Position { epoch, offset };
-        let missing = |from, to: &Cursor, why| Gap { from: at(from), to: at(to.offset - 1), why };
+        let missing = |from, to: &Cursor, reason| Gap { from: at(from), to: at(to.offset - 1), reason };
         match self {
             Self::Tail => Ok((log.tail(), None)),
             Self::Earliest => Ok((log.oldest(), None)),
@@ -99,12 +99,14 @@ impl Start {
             },
             Self::After(of, offset) if of == epoch => match log.seek(offset.saturating_add(1)) {
                 Seek::Found(cursor) => Ok((cursor, None)),
-                Seek::Before(oldest) => Ok((oldest, Some(missing(offset + 1, &oldest, Missing::Retention)))),
-                Seek::Beyond(tail) => Err(NoStart::Beyond(at(tail.offset - 1))),
+                Seek::Before(oldest) => {
+                    Ok((oldest, Some(missing(offset + 1, &oldest, GapReason::Retention))))
+                }
+                Seek::Beyond(tail) => Err(StartError::Beyond(at(tail.offset - 1))),
             },
             Self::After(..) => {
                 let oldest = log.oldest();
-                Ok((oldest, Some(missing(1, &oldest, Missing::Epoch))))
+                Ok((oldest, Some(missing(1, &oldest, GapReason::Epoch))))
             }
         }
     }

@@ -1,11 +1,11 @@
-//! What a lane counts: one set for each lane, so that no two threads write the same memory on the broadcast path.
+//! What a shard counts: one set for each shard, so that no two threads write the same memory on the broadcast path.
 
 use super::frame::FORMS_MAX;
 use crate::metrics::{BATCHES, Counter, DURATIONS, Distribution, Histogram, SIZES};
 use std::time::Duration;
 
-/// One lane's counts.
-pub(crate) struct Tally {
+/// One shard's counts.
+pub(crate) struct ShardMetrics {
     pub(crate) published_messages: [Counter; FORMS_MAX],
     pub(crate) published_bytes: Counter,
     pub(crate) delivered_messages: [Counter; FORMS_MAX],
@@ -19,7 +19,7 @@ pub(crate) struct Tally {
     pub(crate) inbox_wait: Histogram,
 }
 
-impl Tally {
+impl ShardMetrics {
     pub(crate) fn new() -> Self {
         Self {
             published_messages: Default::default(),
@@ -42,7 +42,7 @@ pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What all lanes have counted together. Durations are in nanoseconds, sizes in bytes of frames.
+/// What all shards have counted together. Durations are in nanoseconds, sizes in bytes of frames.
 #[derive(Clone, Debug)]
 pub struct Totals {
     /// Messages that took their place in a room's order, by the wire form they came in.
@@ -71,16 +71,16 @@ pub struct Totals {
 
 impl Totals {
     /// # Panics
-    /// When there is no lane.
-    pub(crate) fn of<'a>(lanes: impl Iterator<Item = &'a Tally>) -> Self {
-        let lanes: Vec<&Tally> = lanes.collect();
-        let sum = |counter: fn(&Tally) -> &Counter| lanes.iter().map(|t| counter(t).get()).sum();
-        let by_form = |counters: fn(&Tally) -> &[Counter; FORMS_MAX]| {
-            std::array::from_fn(|form| lanes.iter().map(|t| counters(t)[form].get()).sum())
+    /// When there is no shard.
+    pub(crate) fn of<'a>(shards: impl Iterator<Item = &'a ShardMetrics>) -> Self {
+        let shards: Vec<&ShardMetrics> = shards.collect();
+        let sum = |counter: fn(&ShardMetrics) -> &Counter| shards.iter().map(|t| counter(t).get()).sum();
+        let by_form = |counters: fn(&ShardMetrics) -> &[Counter; FORMS_MAX]| {
+            std::array::from_fn(|form| shards.iter().map(|t| counters(t)[form].get()).sum())
         };
-        let merged = |histogram: fn(&Tally) -> &Histogram| {
-            let read = lanes.iter().map(|t| histogram(t).read());
-            read.reduce(|a, b| a.merged(&b)).expect("a hub has at least one lane")
+        let merged = |histogram: fn(&ShardMetrics) -> &Histogram| {
+            let read = shards.iter().map(|t| histogram(t).read());
+            read.reduce(|a, b| a.merged(&b)).expect("a hub has at least one shard")
         };
         Self {
             published_messages: by_form(|t| &t.published_messages),

@@ -1,19 +1,19 @@
 //! Housekeeping, away from the broadcast path: slow members, endings that do not end, old messages, idle rooms.
 //!
-//! It reads snapshots from a thread of its own choice; no member and no lane waits for it.
+//! It reads snapshots from a thread of its own choice; no member and no shard waits for it.
 
-use super::departure::Departure;
+use super::departure::DisconnectReason;
 use super::member::Member;
 use super::room::Room;
-use super::sight::{Happening, Lag};
-use super::{Frame, Hub, Limits};
+use super::sight::{ConnectionEventKind, Lag};
+use super::{Hub, Limits, Payload};
 use crate::config::SlowPolicy;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How often the rooms are looked at. Bounds are met up to this much late.
-const TEND_EVERY: Duration = Duration::from_millis(250);
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long all logs are left alone after a trim for the budget that had too little effect, as all rooms were busy: a look
 /// through all of them at once would have none either.
@@ -23,16 +23,16 @@ const TRIM_PAUSE: Duration = Duration::from_millis(5);
 /// client learns no more than that the call was reset. A status that nothing is owed before is sent at once.
 const ENDING_GRACE: Duration = Duration::from_secs(2);
 
-impl<M: Frame> Hub<M> {
+impl<M: Payload> Hub<M> {
     /// Tends the rooms, for ever: run it as one task, best on a thread that serves no connections.
     ///
-    /// Cost: one look at each member per [`TEND_EVERY`].
-    pub async fn tend(&self) {
-        tokio::join!(self.look_at_rooms(), self.keep_within_budget());
+    /// Cost: one look at each member per [`HOUSEKEEPING_INTERVAL`].
+    pub async fn run_housekeeping(&self) {
+        tokio::join!(self.check_rooms(), self.keep_within_budget());
     }
 
-    async fn look_at_rooms(&self) {
-        let mut every = tokio::time::interval(TEND_EVERY);
+    async fn check_rooms(&self) {
+        let mut every = tokio::time::interval(HOUSEKEEPING_INTERVAL);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last = Instant::now();
         loop {
@@ -40,7 +40,7 @@ impl<M: Frame> Hub<M> {
             let now = Instant::now();
             for room in self.rooms() {
                 room.measure_rate(now.saturating_duration_since(last));
-                self.tend_room(&room, now);
+                self.check_room(&room, now);
             }
             self.shared.rooms.free_evicted();
             last = now;
@@ -52,7 +52,7 @@ impl<M: Frame> Hub<M> {
     /// Cost: one look at each room, for each sixteenth of the budget that is written.
     async fn keep_within_budget(&self) {
         loop {
-            self.shared.budget.is_time_to_trim().await;
+            self.shared.budget.trim_wanted().await;
             let mut rooms: Vec<_> =
                 self.rooms().into_iter().map(|room| (room.log().last_append(), room)).collect();
             rooms.sort_unstable_by_key(|(last_append, _)| *last_append);
@@ -70,21 +70,21 @@ impl<M: Frame> Hub<M> {
         }
     }
 
-    fn tend_room(&self, room: &Arc<Room<M>>, now: Instant) {
+    fn check_room(&self, room: &Arc<Room<M>>, now: Instant) {
         let Limits { room_idle, .. } = self.shared.limits;
-        room.for_each_member(|member| self.tend_member(room, member, now));
-        room.call_roll();
+        room.for_each_member(|member| self.check_member(room, member, now));
+        room.publish_presence();
         room.trim();
         if room.retire_if_idle(room_idle) {
             self.shared.rooms.remove_retired(room);
         }
     }
 
-    fn tend_member(&self, room: &Room<M>, member: &Arc<Member>, now: Instant) {
-        if let Some(ending) = member.ending() {
+    fn check_member(&self, room: &Room<M>, member: &Arc<Member>, now: Instant) {
+        if let Some(disconnect) = member.disconnected() {
             // Who stops the server bounds how long that may take.
-            let is_bounded = ending.departure != Departure::Shutdown;
-            if is_bounded && now.saturating_duration_since(ending.at) > ENDING_GRACE {
+            let is_bounded = disconnect.reason != DisconnectReason::Shutdown;
+            if is_bounded && now.saturating_duration_since(disconnect.at) > ENDING_GRACE {
                 member.abort();
             }
             return;
@@ -95,10 +95,10 @@ impl<M: Frame> Hub<M> {
         }
         let Limits { lag_bytes, lag_age, .. } = self.shared.limits;
         let Lag { messages, bytes, time } = room.lag(member);
-        if member.begins_to_lag(bytes > lag_bytes / 2 || time > lag_age / 2) {
-            self.census().tell(Happening::Lagging, || room.sight(member));
+        if member.mark_lagging(bytes > lag_bytes / 2 || time > lag_age / 2) {
+            self.connection_stats().emit(ConnectionEventKind::Lagging, || room.snapshot(member));
         }
-        if member.manner().skips && room.slow_policy() == SlowPolicy::Skip {
+        if member.mode().skips && room.slow_policy() == SlowPolicy::Skip {
             return;
         }
         // Who reads history is behind by nature, and slow only when it does not go on.
@@ -110,7 +110,7 @@ impl<M: Frame> Hub<M> {
         if too_slow {
             let seconds = time.as_secs();
             let detail = format!("{messages} messages ({bytes} bytes, {seconds} s) behind");
-            member.depart(Departure::SlowConsumer, Some(detail));
+            member.disconnect(DisconnectReason::SlowConsumer, Some(detail));
         }
     }
 }

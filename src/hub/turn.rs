@@ -8,9 +8,9 @@ use super::sync::{AtomicCell, AtomicUsize, Ordering, fence};
 ///
 /// While the room rests, the box is parked here; whoever takes it out has the turn, and must park it again.
 /// The type system then guarantees what a lock would: there is one writer.
-pub(crate) struct Parking<T>(AtomicCell<Option<Box<T>>>);
+pub(crate) struct Handoff<T>(AtomicCell<Option<Box<T>>>);
 
-impl<T> Parking<T> {
+impl<T> Handoff<T> {
     pub(crate) fn holding(turn: Box<T>) -> Self {
         Self(AtomicCell::new(Some(turn)))
     }
@@ -27,7 +27,7 @@ impl<T> Parking<T> {
         self.0.take()
     }
 
-    /// Gives the turn back. Who then finds more work must try to [`Parking::take`] it again: work that
+    /// Gives the turn back. Who then finds more work must try to [`Handoff::take`] it again: work that
     /// came while the turn was out found nothing to take.
     pub(crate) fn park(&self, turn: Box<T>) {
         self.0.store(Some(turn));

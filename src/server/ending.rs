@@ -32,7 +32,7 @@ impl Ending<'_> {
         self.hub.shut();
         self.spread(spread_until).await;
         self.drain.close();
-        let (connections, transports) = (self.hub.census().present(), self.transports.present());
+        let (connections, transports) = (self.hub.connection_stats().present(), self.transports.present());
         tracing::info!(connections, transports, "closing");
         // They would never end by themselves.
         self.health.end_watches();
@@ -51,7 +51,7 @@ impl Ending<'_> {
         for (number, (room, member)) in members.into_iter().enumerate() {
             let due = began + share.mul_f64(number as f64 + rand::rng().random_range(0.0..1.0));
             // Who goes by itself is not waited for.
-            while member.ending().is_none() && Instant::now() < due {
+            while member.disconnected().is_none() && Instant::now() < due {
                 tokio::time::sleep_until(due.min(Instant::now() + POLL)).await;
             }
             room.dismiss(&member);
@@ -65,7 +65,8 @@ impl Ending<'_> {
         while self.transports.present() > 0 && Instant::now() < deadline {
             // Again and again: some were accepted a moment ago, and come to their worker only now.
             self.workers.iter().for_each(WorkerHandle::go_away);
-            let calm = self.hub.census().present() == 0 && !self.workers.iter().any(WorkerHandle::is_writing);
+            let calm = self.hub.connection_stats().present() == 0
+                && !self.workers.iter().any(WorkerHandle::is_writing);
             if !calm {
                 calm_since = None;
             } else if calm_since.get_or_insert_with(Instant::now).elapsed() > LAST_CALLS {
@@ -73,7 +74,9 @@ impl Ending<'_> {
             }
             tokio::time::sleep(POLL).await;
         }
-        if let (connections, transports @ 1..) = (self.hub.census().present(), self.transports.present()) {
+        if let (connections, transports @ 1..) =
+            (self.hub.connection_stats().present(), self.transports.present())
+        {
             tracing::warn!(connections, transports, "closing by force what is left");
         }
     }

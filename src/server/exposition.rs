@@ -5,7 +5,7 @@
 
 use crate::chat::Said;
 use crate::drain::Drain;
-use crate::hub::{Departure, Hub};
+use crate::hub::{DisconnectReason, Hub};
 use crate::metrics::Exposition;
 use crate::telemetry::LogControl;
 use crate::transport::{Methods, Refusal, TransportCensus};
@@ -49,8 +49,8 @@ impl Observed {
     }
 
     fn connections(&self, to: &mut Exposition) {
-        let census = self.hub.census();
-        let apis = || APIS.into_iter().enumerate().map(|(form, api)| (census.of_form(form), api));
+        let stats = self.hub.connection_stats();
+        let apis = || APIS.into_iter().enumerate().map(|(form, api)| (stats.form(form), api));
         for (of_form, api) in apis() {
             let help = "Connections in rooms now. Equals opened_total minus the sum of closed_total.";
             to.gauge("chatroom_connections", help, &[api], of_form.present() as f64);
@@ -60,15 +60,15 @@ impl Observed {
             to.counter("chatroom_connections_opened_total", help, &[api], of_form.joined_total());
         }
         for (of_form, api) in apis() {
-            for departure in Departure::ALL {
+            for reason in DisconnectReason::ALL {
                 let help = "Connections that left, by reason, counted once when their call has ended.";
-                let labels = [api, ("reason", departure.as_str())];
-                let closed = of_form.departed_total(*departure);
+                let labels = [api, ("reason", reason.as_str())];
+                let closed = of_form.disconnected_total(*reason);
                 to.counter("chatroom_connections_closed_total", help, &labels, closed);
             }
         }
         let help = "Connections ended by an operator. Equals closed_total with reason kicked.";
-        to.counter("chatroom_kicks_total", help, &[], census.departed_total(Departure::Kicked));
+        to.counter("chatroom_kicks_total", help, &[], stats.disconnected_total(DisconnectReason::Kicked));
         let bans = self.hub.ban_totals();
         for (by, in_force) in [("address", bans.addresses), ("name", bans.names)] {
             let help = "Bans in force now, by what they refuse.";
@@ -79,7 +79,7 @@ impl Observed {
             to.counter("chatroom_ban_refusals_total", help, &[("by", by)], refusals);
         }
         let help = "Slow connections, by what was done about them, counted when it is done.";
-        let slow = census.departed_total(Departure::SlowConsumer);
+        let slow = stats.disconnected_total(DisconnectReason::SlowConsumer);
         to.counter("chatroom_slow_consumers_total", help, &[("action", "disconnect")], slow);
         let skips = self.hub.totals().skips;
         to.counter("chatroom_slow_consumers_total", help, &[("action", "skip")], skips);
@@ -144,7 +144,7 @@ impl Observed {
         for room in &rooms {
             messages += room.log().retained().1;
             room.for_each_member(|member| {
-                if member.ending().is_some() {
+                if member.disconnected().is_some() {
                     return;
                 }
                 let lag = room.lag(member).bytes;

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::drain::{Drain, Phase, Stages};
 use crate::health;
 use crate::http::Endpoints;
-use crate::hub::{self, Hub, LaneTask};
+use crate::hub::{self, Hub, ShardDriver};
 use crate::rpc::lists::{ListThread, Lists};
 use crate::rpc::page::Tokens;
 use crate::telemetry::LogControl;
@@ -100,7 +100,7 @@ impl Server {
         let addresses = self.addresses();
         let Self { config, log, chat, admin, metrics, mut critical } = self;
         let health = health::Reporter::not_serving();
-        let (hub, lanes) = Hub::new(hub::Limits::of(&config), config.workers);
+        let (hub, shards) = Hub::new(hub::Limits::of(&config), config.workers);
         let list_thread = ListThread::start()?;
         let plane = Plane {
             health: health.clone(),
@@ -111,8 +111,8 @@ impl Server {
             lists: list_thread.for_clients(),
         };
         let census = Arc::new(TransportCensus::default());
-        let start = |lane| start_worker(&config, &hub, &plane, lane, critical.take());
-        let workers = lanes.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
+        let start = |shard| start_worker(&config, &hub, &plane, shard, critical.take());
+        let workers = shards.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
         let stopping = CancellationToken::new();
         let about = About {
             started: SystemTime::now(),
@@ -166,7 +166,7 @@ impl Server {
         let mut before = Phase::Serving;
         let say_so = drain.follow(|phase| {
             health.set_serving(phase == Phase::Serving);
-            let connections = hub.census().present();
+            let connections = hub.connection_stats().present();
             if connections == 0 {
                 drain.skip_notice();
             }
@@ -189,7 +189,7 @@ impl Server {
             accepted = serve => accepted,
             failed = serve_operators(&plane, operators, admin) => failed,
             failed = endpoints.serve(metrics) => failed,
-            () = hub.tend() => Ok(()),
+            () = hub.run_housekeeping() => Ok(()),
             () = plane.failed.cancelled() => return Err(ServeError::WorkerFailed),
         };
         Ok(done?)
@@ -218,14 +218,14 @@ fn start_worker(
     config: &Config,
     hub: &Hub<Said>,
     plane: &Plane,
-    lane: LaneTask<Said>,
+    shard: ShardDriver<Said>,
     beside: Option<BoxFuture<'static, ()>>,
 ) -> io::Result<WorkerHandle> {
-    let number = lane.number();
+    let number = shard.number();
     let worker = Worker {
         services: Front::new(
             hub.clone(),
-            lane.id(),
+            shard.id(),
             config.max_message_bytes,
             config.require_room_header,
             Arc::clone(&plane.tokens),
@@ -237,8 +237,8 @@ fn start_worker(
         failed: plane.failed.clone(),
     };
     match beside {
-        None => worker.start(number, lane.run()),
-        Some(beside) => worker.start(number, future::select(Box::pin(lane.run()), beside).map(drop)),
+        None => worker.start(number, shard.run()),
+        Some(beside) => worker.start(number, future::select(Box::pin(shard.run()), beside).map(drop)),
     }
 }
 
@@ -257,10 +257,10 @@ async fn serve_operators(plane: &Plane, admin: Admin<Said>, listener: Listener) 
 }
 
 fn report(hub: &Hub<Said>, transports: &TransportCensus) {
-    let census = hub.census();
+    let stats = hub.connection_stats();
     tracing::info!(
-        joined = census.joined_total(),
-        departed = census.all_departed_total(),
+        joined = stats.joined_total(),
+        departed = stats.all_disconnected_total(),
         transports = transports.opened_total(),
         "stopped"
     );

@@ -4,7 +4,7 @@ use crate::common::{PATIENCE, own_process::runs_alone};
 use crate::machine;
 use bytes::BytesMut;
 use chatroom::hub::{
-    ConnectionId, Frame, Hub, Introduction, LaneId, Limits, Listening, Next, RoomName, Stamp,
+    ClientInfo, ConnectionId, EventMeta, Hub, Limits, Next, Payload, RoomName, ShardId, SubscribeOptions,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use std::alloc::System;
@@ -30,20 +30,20 @@ fn allocated() -> f64 {
 /// A text, which may tell that it is the same as another.
 struct Text(String, Option<Arc<str>>);
 
-impl Frame for Text {
+impl Payload for Text {
     fn size(&self) -> usize {
         self.0.len()
     }
 
-    fn held(&self) -> usize {
+    fn retained_bytes(&self) -> usize {
         self.0.capacity()
     }
 
-    fn frame(&self, _: usize, _: &Stamp, out: &mut BytesMut) {
+    fn encode(&self, _: usize, _: &EventMeta, out: &mut BytesMut) {
         out.extend_from_slice(self.0.as_bytes());
     }
 
-    fn key(&self) -> Option<&Arc<str>> {
+    fn idempotency_key(&self) -> Option<&Arc<str>> {
         self.1.as_ref()
     }
 }
@@ -78,10 +78,10 @@ fn name(room: &str) -> RoomName {
 
 /// Publishes without a member, one message in each batch.
 async fn publish(hub: &Hub<Text>, room: &RoomName, count: usize, message: impl Fn(usize) -> Text) {
-    let who = Introduction::anonymous();
+    let who = ClientInfo::anonymous();
     for n in 0..count {
-        hub.visit(room, &who).unwrap().say(0, message(n)).map_err(drop).unwrap();
-        // The lane has its turn, and the room rests.
+        hub.one_shot_publisher(room, &who).unwrap().publish(0, message(n)).map_err(drop).unwrap();
+        // The shard has its turn, and the room rests.
         for _ in 0..5 {
             yield_now().await;
         }
@@ -89,10 +89,10 @@ async fn publish(hub: &Hub<Text>, room: &RoomName, count: usize, message: impl F
 }
 
 /// Reads all that the room retains in this form, and leaves.
-async fn read(hub: &Hub<Text>, lane: LaneId, room: &RoomName, form: usize, messages: u64) {
-    let listening = Listening { start: chatroom::hub::Start::Earliest, ..Listening::live(form) };
-    let who = Introduction { id: ConnectionId::random(), ..Introduction::anonymous() };
-    let mut joined = hub.join(lane, room, who, listening).unwrap();
+async fn read(hub: &Hub<Text>, shard: ShardId, room: &RoomName, form: usize, messages: u64) {
+    let options = SubscribeOptions { start: chatroom::hub::Start::Earliest, ..SubscribeOptions::live(form) };
+    let who = ClientInfo { id: ConnectionId::random(), ..ClientInfo::anonymous() };
+    let mut joined = hub.join(shard, room, who, options).unwrap();
     while joined.subscription.delivered().offset < messages {
         let Next::Frames(_) = poll_fn(|cx| joined.subscription.poll_next(cx, usize::MAX)).await else {
             panic!("frames")
@@ -111,15 +111,15 @@ fn counted_bytes_are_those_allocated() {
 fn count_and_compare() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let limits = Limits { retention_total: 96 << 20, ..Limits::default() };
-    let (hub, lanes) = Hub::new(limits, 1);
-    let lane = lanes[0].id();
+    let (hub, shards) = Hub::new(limits, 1);
+    let shard = shards[0].id();
     LocalSet::new().block_on(&runtime, async {
-        for lane in lanes {
-            tokio::task::spawn_local(lane.run());
+        for shard in shards {
+            tokio::task::spawn_local(shard.run());
         }
         let tending = tokio::task::spawn_local({
             let hub = hub.clone();
-            async move { hub.tend().await }
+            async move { hub.run_housekeeping().await }
         });
         // Whatever is allocated once.
         let (blue, red, keys) = (name("blue"), name("red"), name("keys"));
@@ -130,9 +130,9 @@ fn count_and_compare() {
 
         publish(&hub, &blue, 92, |_| Text("x".repeat(60_000), None)).await;
         growth.is_counted("92 messages of 60,000 bytes in no form", 92 * 60_000);
-        read(&hub, lane, &blue, 0, 93).await;
+        read(&hub, shard, &blue, 0, 93).await;
         growth.is_counted("the same, then read in one form", 92 * 60_000);
-        read(&hub, lane, &blue, 1, 93).await;
+        read(&hub, shard, &blue, 1, 93).await;
         growth.is_counted("the same, then read in the other form", 92 * 60_000);
 
         publish(&hub, &red, 20_000, |_| Text("y".repeat(20), None)).await;

@@ -5,7 +5,7 @@ use crate::chat::said::Said;
 use crate::chat::said::position;
 use crate::chat::seat::Seat;
 use crate::chat::status;
-use crate::hub::{Departure, Gap, Missing, Next, Position, Subscription};
+use crate::hub::{DisconnectReason, Gap, GapReason, Next, Position, Subscription};
 use crate::rpc::with_reason;
 use crate::transport::Chunk;
 use crate::wire::v1::{self as api, join_response::Response};
@@ -175,23 +175,23 @@ impl In {
 
     fn last_words(&self) -> (api::Goodbye, Status) {
         let delivered = self.delivered();
-        let Some(ending) = self.subscription.ending() else {
+        let Some(disconnect) = self.subscription.disconnected() else {
             return (api::Goodbye::default(), Status::ok(""));
         };
-        let retry = status::retry_of(ending.departure);
+        let retry = status::retry_of(disconnect.reason);
         let goodbye = api::Goodbye {
-            reason: ending.departure.to_string(),
+            reason: disconnect.reason.to_string(),
             // It is some seconds.
             retry_after: retry.and_then(|retry| retry.try_into().ok()),
             position: Some(position(delivered)),
         };
-        let fault = self.fault.get().filter(|_| ending.departure == Departure::InvalidMessage);
+        let fault = self.fault.get().filter(|_| disconnect.reason == DisconnectReason::InvalidMessage);
         let status = match fault {
             Some(fault) => {
-                let reason = ending.departure.as_str().to_uppercase();
+                let reason = disconnect.reason.as_str().to_uppercase();
                 with_reason(fault, &reason, &[("position", delivered.to_string())])
             }
-            None => status::of_ending(ending, delivered, retry),
+            None => status::of_disconnect(disconnect, delivered, retry),
         };
         (goodbye, status)
     }
@@ -203,10 +203,10 @@ fn say(response: Response, out: &mut BytesMut) {
 
 pub(super) fn gap(gap: &Gap) -> api::Gap {
     use api::gap::Reason;
-    let reason = match gap.why {
-        Missing::Retention => Reason::Retention,
-        Missing::Epoch => Reason::Epoch,
-        Missing::Slow => Reason::Slow,
+    let reason = match gap.reason {
+        GapReason::Retention => Reason::Retention,
+        GapReason::Epoch => Reason::Epoch,
+        GapReason::Slow => Reason::Slow,
     };
     api::Gap {
         from: Some(position(gap.from)),

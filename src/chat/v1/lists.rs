@@ -3,7 +3,7 @@
 
 use super::{body, checked};
 use crate::chat::said::{Said, position};
-use crate::hub::{Cursor, Gap, Hub, NoStart, Place, Position, Refused, Room, RoomName, Start};
+use crate::hub::{Cursor, Gap, Hub, Position, Refused, Room, RoomName, Sequencing, Start, StartError};
 use crate::rpc::lists::Slice;
 use crate::rpc::not_found;
 use crate::rpc::page::{self, Smallest, Tokens};
@@ -60,11 +60,11 @@ pub(super) async fn events(
         |said: &Said| kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| **kind == *said.kind()));
     let mut slice = Slice::default();
     while !is_full && looked_at < EVENTS_LOOKED_AT_MAX {
-        let reached = room.log().visit(&next, SEGMENTS_AT_ONCE, |entry, stamp| {
+        let reached = room.log().visit(&next, SEGMENTS_AT_ONCE, |entry, meta| {
             looked_at += 1;
-            let is_own = entry.place() == Place::Own;
+            let is_own = entry.sequencing() == Sequencing::Assigned;
             // Looked at before it is copied: most of a log may be of other kinds.
-            let event = (is_own && wanted(&entry.message)).then(|| entry.message.event(stamp)).flatten();
+            let event = (is_own && wanted(&entry.message)).then(|| entry.message.event(meta)).flatten();
             let Some(event) = event else { return ControlFlow::Continue(()) };
             let len = event.encoded_len();
             if events.len() == size || !events.is_empty() && bytes + len > EVENTS_BYTES_MAX {
@@ -97,9 +97,9 @@ fn after(position: &str) -> Option<Start> {
     Some(Start::After(epoch.parse().ok()?, offset.parse().ok()?))
 }
 
-fn find(room: &Room<Said>, start: Start, strict: bool) -> Result<(Cursor, Option<Gap>), NoStart> {
+fn find(room: &Room<Said>, start: Start, strict: bool) -> Result<(Cursor, Option<Gap>), StartError> {
     match start.find(room.log())? {
-        (_, Some(gap)) if strict => Err(NoStart::Missing(gap)),
+        (_, Some(gap)) if strict => Err(StartError::Missing(gap)),
         found => Ok(found),
     }
 }

@@ -38,7 +38,7 @@ const LIST_EVENTS: &str = "/chatroom.v1.ChatService/ListEvents";
 const LIST_MEMBERS: &str = "/chatroom.v1.ChatService/ListMembers";
 const LIST_ROOMS: &str = "/chatroom.v1.ChatService/ListRooms";
 
-/// The service for calls on one lane's thread.
+/// The service for calls on one shard's thread.
 #[derive(Clone)]
 pub(super) struct ChatService {
     door: Door,

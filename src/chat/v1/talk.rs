@@ -2,12 +2,12 @@
 
 use super::body::{Opening, Told};
 use super::checked;
-use super::wants::Wants;
+use super::wants::KindFilter;
 use crate::chat::codec::{self, Fault};
 use crate::chat::said::{Said, Sender, V1, position};
 use crate::chat::seat::{Admitted, Caller, Door};
 use crate::chat::status;
-use crate::hub::{Departure, Hub, Lens, Listening, Publisher, Refused, RoomName, Start};
+use crate::hub::{DisconnectReason, Hub, Publisher, Refused, RoomName, Start, SubscribeOptions, View};
 use crate::rpc::{invalid, invalid_message, no_request, refused, retry_after};
 use crate::telemetry::trace::RpcSpan;
 use crate::wire::v1::{self as api, join_request::Request};
@@ -76,7 +76,7 @@ async fn first<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<Said>) -> R
 async fn next<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<Said>) -> Result<Option<T>, Status> {
     let next = tokio::select! {
         biased;
-        () = hub.until_shut() => return Err(status::of_refusal(&Refused::Closing)),
+        () = hub.wait_until_shut() => return Err(status::of_refusal(&Refused::Closing)),
         next = timeout(HELLO_DEADLINE, requests.message()) => next,
     };
     let next = next.map_err(|_| no_request(HELLO_DEADLINE))?;
@@ -95,7 +95,7 @@ async fn next<T>(requests: &mut Streaming<T>, max: usize, hub: &Hub<Said>) -> Re
 }
 
 fn too_large(max: usize) -> Status {
-    let reason = Departure::MessageTooLarge.as_str().to_uppercase();
+    let reason = DisconnectReason::MessageTooLarge.as_str().to_uppercase();
     refused(Code::ResourceExhausted, codec::too_large(max), &reason, &[], None)
 }
 
@@ -110,18 +110,18 @@ fn enter(
 ) -> Result<Admitted, Status> {
     let at = |field: &str| format!("{path}{field}");
     let room = checked::room(&at("room"), &hello.room, named)?;
-    let who = caller.introduction(checked::name(&at("display_name"), &hello.display_name)?);
+    let who = caller.client_info(checked::name(&at("display_name"), &hello.display_name)?);
     let (start, strict) = checked::start(&at("start"), hello.start.as_ref(), Start::Tail)?;
-    let wants = Wants {
+    let filter = KindFilter {
         me: who.id,
         kinds: checked::kinds(&at("kinds"), &hello.kinds)?,
         echo: !hello.suppress_echo,
         presence: hello.presence,
         has_spoken: Arc::clone(has_spoken),
     };
-    let lens = Lens::selecting(V1, wants);
-    let listening = Listening { start, strict, lens, presence: hello.presence, gaps: true };
-    door.admit(caller, &room, who, listening)
+    let view = View::filtered(V1, filter);
+    let options = SubscribeOptions { start, strict, view, presence: hello.presence, gaps: true };
+    door.admit(caller, &room, who, options)
 }
 
 type Speaking = (Publisher<Said>, Option<RpcSpan>, Arc<OnceLock<Status>>);
@@ -167,11 +167,12 @@ impl Talk {
                 Err(status) => match Fault::from(status) {
                     Fault::Broken => return,
                     Fault::TooLarge => {
-                        member.depart(Departure::MessageTooLarge, Some(codec::too_large(self.max)));
+                        member
+                            .disconnect(DisconnectReason::MessageTooLarge, Some(codec::too_large(self.max)));
                         return;
                     }
                     Fault::Late(why) => {
-                        member.depart(Departure::RequestIncomplete, Some(why));
+                        member.disconnect(DisconnectReason::RequestIncomplete, Some(why));
                         return;
                     }
                     Fault::Invalid(why) => Err(invalid_message(why)),
@@ -183,7 +184,7 @@ impl Talk {
                     let words = status.message().to_owned();
                     // Set before the end is decided, which has the body look for it.
                     let _ = self.fault.set(status);
-                    member.depart(Departure::InvalidMessage, Some(words));
+                    member.disconnect(DisconnectReason::InvalidMessage, Some(words));
                     return;
                 }
             };
@@ -213,9 +214,9 @@ pub(super) async fn publish(
     let publish = api::Publish { reference: String::new(), kind, body, idempotency_key };
     let said = checked::said("", publish, &sender)?;
     let (said, told) = said.traced(caller.span().map(RpcSpan::message)).with_receipt();
-    let visit = door.hub.visit(&room, &caller.introduction(name));
-    let visit = visit.map_err(|refusal| status::of_refusal(&refusal))?;
-    visit.say(V1, said).map_err(|_| {
+    let publisher = door.hub.one_shot_publisher(&room, &caller.client_info(name));
+    let publisher = publisher.map_err(|refusal| status::of_refusal(&refusal))?;
+    publisher.publish(V1, said).map_err(|_| {
         let words = "the room takes in nothing more just now";
         refused(Code::ResourceExhausted, words, "ROOM_BUSY", &[], Some(retry_after()))
     })?;

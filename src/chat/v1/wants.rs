@@ -4,7 +4,7 @@
 //! queue, comes in order, and cannot be lost without a gap.
 
 use crate::chat::said::{Said, position};
-use crate::hub::{ConnectionId, Entry, Place, Position, Select, Stamp};
+use crate::hub::{ConnectionId, Entry, EventMeta, Filter, Position, Sequencing};
 use crate::wire::v1::{self as api, join_response::Response};
 use crate::wire::{self};
 use bytes::BytesMut;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What one client wants.
-pub(super) struct Wants {
+pub(super) struct KindFilter {
     pub(super) me: ConnectionId,
     /// None means all.
     pub(super) kinds: Option<Box<[Box<str>]>>,
@@ -22,7 +22,7 @@ pub(super) struct Wants {
     pub(super) has_spoken: Arc<AtomicBool>,
 }
 
-impl Wants {
+impl KindFilter {
     fn wants_kind(&self, said: &Said) -> bool {
         self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| **kind == *said.kind()))
     }
@@ -37,35 +37,35 @@ fn acknowledge(said: &Said, at: Position, repeated: bool, out: &mut BytesMut) {
     }
 }
 
-impl Select<Said> for Wants {
-    fn wants_all(&self, entries: &[Entry<Said>]) -> bool {
+impl Filter<Said> for KindFilter {
+    fn passes_all(&self, entries: &[Entry<Said>]) -> bool {
         let is_mine = |said: &Said| self.has_spoken.load(Ordering::Acquire) && said.is_by(self.me);
         self.kinds.is_none()
-            && entries.iter().all(|entry| match entry.place() {
+            && entries.iter().all(|entry| match entry.sequencing() {
                 // Of a repetition there is nothing but its sender's acknowledgement.
-                Place::Own | Place::Repeats(_) => !is_mine(&entry.message),
-                Place::None => self.presence,
+                Sequencing::Assigned | Sequencing::Duplicate(_) => !is_mine(&entry.message),
+                Sequencing::Ephemeral => self.presence,
             })
     }
 
-    fn pick(&mut self, entry: &Entry<Said>, stamp: &Stamp, frame: &[u8], out: &mut BytesMut) {
+    fn append(&mut self, entry: &Entry<Said>, meta: &EventMeta, frame: &[u8], out: &mut BytesMut) {
         let said = &entry.message;
-        match entry.place() {
-            Place::Own => {
+        match entry.sequencing() {
+            Sequencing::Assigned => {
                 let mine = said.is_by(self.me);
                 if self.wants_kind(said) && (self.echo || !mine) {
                     out.extend_from_slice(frame);
                 }
                 if mine {
-                    acknowledge(said, stamp.position, false, out);
+                    acknowledge(said, meta.position, false, out);
                 }
             }
-            Place::Repeats(offset) => {
+            Sequencing::Duplicate(offset) => {
                 if said.is_by(self.me) {
-                    acknowledge(said, Position { offset, ..stamp.position }, true, out);
+                    acknowledge(said, Position { offset, ..meta.position }, true, out);
                 }
             }
-            Place::None => {
+            Sequencing::Ephemeral => {
                 if self.presence {
                     out.extend_from_slice(frame);
                 }

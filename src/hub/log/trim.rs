@@ -1,13 +1,13 @@
 //! What a log removes: for its own retention, and for the budget of all rooms.
 
 use super::{LogWriter, RING_MIN};
-use crate::hub::frame::Frame;
+use crate::hub::frame::Payload;
 use crate::hub::segment::Segment;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-impl<M: Frame> LogWriter<M> {
+impl<M: Payload> LogWriter<M> {
     /// Removes what is over a bound. The newest segment stays until it is too old, so that a single
     /// message larger than the byte bound still reaches everyone.
     pub fn trim(&mut self, now: Instant) {

@@ -2,33 +2,33 @@
 
 use bytes::{BufMut as _, BytesMut};
 use chatroom::hub::{
-    Departure, Frame, Hub, Introduction, Joined, LaneTask, Limits, Listening, Next, Publisher, RoomName,
-    Stamp, Subscription,
+    ClientInfo, DisconnectReason, EventMeta, Hub, Joined, Limits, Next, Payload, Publisher, RoomName,
+    ShardDriver, SubscribeOptions, Subscription,
 };
 use std::future::poll_fn;
 
 /// A message that is its number.
 struct Number(u64);
 
-impl Frame for Number {
+impl Payload for Number {
     fn size(&self) -> usize {
         8
     }
 
-    fn frame(&self, _: usize, _: &Stamp, out: &mut BytesMut) {
+    fn encode(&self, _: usize, _: &EventMeta, out: &mut BytesMut) {
         out.put_u64(self.0);
     }
 }
 
-/// A hub of one lane, which runs beside.
+/// A hub of one shard, which runs beside.
 fn hub() -> (Hub<Number>, impl Fn() -> (Publisher<Number>, Subscription<Number>)) {
-    let (hub, lanes) = Hub::new(Limits::default(), 1);
-    let lane = lanes[0].id();
-    lanes.into_iter().map(LaneTask::run).for_each(|lane| drop(tokio::spawn(lane)));
+    let (hub, shards) = Hub::new(Limits::default(), 1);
+    let shard = shards[0].id();
+    shards.into_iter().map(ShardDriver::run).for_each(|shard| drop(tokio::spawn(shard)));
     let joining = hub.clone();
     let join = move || {
-        let who = Introduction::anonymous();
-        let joined = joining.join(lane, &RoomName::default(), who, Listening::live(0));
+        let who = ClientInfo::anonymous();
+        let joined = joining.join(shard, &RoomName::default(), who, SubscribeOptions::live(0));
         let Joined { publisher, subscription, .. } = joined.unwrap();
         (publisher, subscription)
     };
@@ -66,7 +66,7 @@ async fn who_is_dismissed_gets_everything_said_before() {
         all.extend(numbers);
     }
     assert_eq!(all, (1..=300).collect::<Vec<_>>());
-    assert_eq!(bob.ending().unwrap().departure, Departure::Shutdown);
+    assert_eq!(bob.disconnected().unwrap().reason, DisconnectReason::Shutdown);
     assert_eq!(bob.delivered().offset, 300);
 }
 
@@ -94,14 +94,14 @@ async fn a_hub_that_is_shut_keeps_who_is_there_and_one_that_is_closed_does_not()
     let (hub, join) = hub();
     let (mut ann, mut hearing) = join();
     hub.shut();
-    let who = Introduction::anonymous();
-    let lane = LaneTask::id(&Hub::<Number>::new(Limits::default(), 1).1[0]);
-    assert!(hub.join(lane, &RoomName::default(), who, Listening::live(0)).is_err());
+    let who = ClientInfo::anonymous();
+    let shard = ShardDriver::id(&Hub::<Number>::new(Limits::default(), 1).1[0]);
+    assert!(hub.join(shard, &RoomName::default(), who, SubscribeOptions::live(0)).is_err());
     ann.publish(Number(7)).await.unwrap();
     assert_eq!(hears(&mut hearing).await.unwrap(), [7]);
     hub.close();
     assert_eq!(hears(&mut hearing).await, None);
     drop(hearing);
-    assert_eq!(hub.census().departed_total(Departure::Shutdown), 1);
-    assert_eq!(hub.census().present(), 0);
+    assert_eq!(hub.connection_stats().disconnected_total(DisconnectReason::Shutdown), 1);
+    assert_eq!(hub.connection_stats().present(), 0);
 }

@@ -4,8 +4,8 @@
 use bytes::{BufMut as _, BytesMut};
 use chatroom::config::{SlowPolicy, SlowRules};
 use chatroom::hub::{
-    Frame, Gap, Hub, Introduction, LaneId, LaneTask, Lens, Limits, Listening, Missing, Next, Publisher,
-    RoomName, Stamp, Start, Subscription, log::Retention,
+    ClientInfo, EventMeta, Gap, GapReason, Hub, Limits, Next, Payload, Publisher, RoomName, ShardDriver,
+    ShardId, Start, SubscribeOptions, Subscription, View, log::Retention,
 };
 use std::future::poll_fn;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use std::time::Duration;
 /// A message without content.
 struct Tick;
 
-impl Frame for Tick {
+impl Payload for Tick {
     fn size(&self) -> usize {
         1
     }
 
-    fn frame(&self, _: usize, _: &Stamp, out: &mut BytesMut) {
+    fn encode(&self, _: usize, _: &EventMeta, out: &mut BytesMut) {
         out.put_u8(0);
     }
 }
@@ -28,7 +28,7 @@ const RETAINED: u64 = 10;
 /// A hub that retains few messages and skips for slow members, and one of them who publishes.
 struct Stage {
     hub: Hub<Tick>,
-    lane: LaneId,
+    shard: ShardId,
     publisher: Publisher<Tick>,
     echo: Subscription<Tick>,
 }
@@ -37,18 +37,19 @@ impl Stage {
     fn set() -> Self {
         let retention = Retention { bytes: 1 << 20, messages: RETAINED, age: Duration::from_secs(600) };
         let slow = SlowRules { default: SlowPolicy::Skip, rooms: Vec::new() };
-        let (hub, lanes) = Hub::new(Limits { retention, slow, ..Limits::default() }, 1);
-        let lane = lanes[0].id();
-        lanes.into_iter().map(LaneTask::run).for_each(|lane| drop(tokio::spawn(lane)));
-        let live = Listening::live(0);
-        let joined = hub.join(lane, &RoomName::default(), Introduction::anonymous(), live).unwrap();
-        Self { hub, lane, publisher: joined.publisher, echo: joined.subscription }
+        let (hub, shards) = Hub::new(Limits { retention, slow, ..Limits::default() }, 1);
+        let shard = shards[0].id();
+        shards.into_iter().map(ShardDriver::run).for_each(|shard| drop(tokio::spawn(shard)));
+        let live = SubscribeOptions::live(0);
+        let joined = hub.join(shard, &RoomName::default(), ClientInfo::anonymous(), live).unwrap();
+        Self { hub, shard, publisher: joined.publisher, echo: joined.subscription }
     }
 
     fn join(&self, start: Start) -> Subscription<Tick> {
-        let listening = Listening { start, strict: false, lens: Lens::whole(0), presence: false, gaps: true };
-        let who = Introduction::anonymous();
-        self.hub.join(self.lane, &RoomName::default(), who, listening).unwrap().subscription
+        let options =
+            SubscribeOptions { start, strict: false, view: View::all(0), presence: false, gaps: true };
+        let who = ClientInfo::anonymous();
+        self.hub.join(self.shard, &RoomName::default(), who, options).unwrap().subscription
     }
 
     /// Publishes so many messages, each in a batch of its own.
@@ -74,7 +75,7 @@ async fn a_present_member_that_never_read_was_too_slow() {
     let mut slow = stage.join(Start::Tail);
     stage.publish(3 * RETAINED).await;
     let gap = gap(&mut slow).await;
-    assert_eq!((gap.why, gap.from.offset), (Missing::Slow, 1));
+    assert_eq!((gap.reason, gap.from.offset), (GapReason::Slow, 1));
     assert_eq!(stage.hub.totals().skips, 1);
 }
 
@@ -85,7 +86,7 @@ async fn history_from_before_the_join_goes_by_retention() {
     let mut historian = stage.join(Start::Earliest);
     stage.publish(RETAINED / 2).await;
     let gap = gap(&mut historian).await;
-    assert_eq!((gap.why, gap.from.offset), (Missing::Retention, 1));
+    assert_eq!((gap.reason, gap.from.offset), (GapReason::Retention, 1));
     assert!(gap.to.offset <= RETAINED, "{gap:?}");
     assert_eq!(stage.hub.totals().skips, 0);
 }
@@ -97,6 +98,6 @@ async fn a_gap_over_the_join_is_of_a_slow_member() {
     let mut historian = stage.join(Start::Earliest);
     stage.publish(3 * RETAINED).await;
     let gap = gap(&mut historian).await;
-    assert_eq!((gap.why, gap.from.offset), (Missing::Slow, 1));
+    assert_eq!((gap.reason, gap.from.offset), (GapReason::Slow, 1));
     assert!(gap.to.offset > RETAINED, "{gap:?}");
 }

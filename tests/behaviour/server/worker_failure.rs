@@ -3,7 +3,7 @@
 use crate::common::own_process::output_of;
 use chatroom::config::Settings;
 use chatroom::drain::{Drain, Stages};
-use chatroom::hub::{Frame, Hub, Introduction, LaneTask, Limits, Listening, RoomName, Stamp};
+use chatroom::hub::{ClientInfo, EventMeta, Hub, Limits, Payload, RoomName, ShardDriver, SubscribeOptions};
 use chatroom::server::Server;
 use chatroom::telemetry::{self, LogFormat};
 use chatroom::transport::{self, MethodLimits, Methods, Worker};
@@ -17,12 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A message that cannot be encoded.
 struct Bomb;
 
-impl Frame for Bomb {
+impl Payload for Bomb {
     fn size(&self) -> usize {
         1
     }
 
-    fn frame(&self, _: usize, _: &Stamp, _: &mut bytes::BytesMut) {
+    fn encode(&self, _: usize, _: &EventMeta, _: &mut bytes::BytesMut) {
         panic!("planted");
     }
 }
@@ -55,12 +55,12 @@ fn worker(failed: &CancellationToken) -> Worker<tonic::service::Routes> {
 #[tokio::test]
 async fn a_panic_in_a_shard_fails_its_worker() {
     let (hub, mut shards) = Hub::<Bomb>::new(Limits::default(), 1);
-    let shard: LaneTask<Bomb> = shards.remove(0);
+    let shard: ShardDriver<Bomb> = shards.remove(0);
     let id = shard.id();
     let failed = CancellationToken::new();
     let _worker = worker(&failed).start(0, shard.run()).unwrap();
-    let who = Introduction::anonymous();
-    let mut joined = hub.join(id, &RoomName::default(), who, Listening::live(0)).unwrap();
+    let who = ClientInfo::anonymous();
+    let mut joined = hub.join(id, &RoomName::default(), who, SubscribeOptions::live(0)).unwrap();
     assert!(!failed.is_cancelled());
     joined.publisher.publish(Bomb).await.unwrap();
     timeout(PATIENCE, failed.cancelled()).await.unwrap();
