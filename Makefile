@@ -10,7 +10,7 @@ run: ## Build and serve with the defaults (port 50051)
 
 test: ## Run all tests
 	cargo test
-	cargo test --features loom --lib hub::model
+	cargo test --features loom --lib hub::room::model
 
 check: ## Check format and lints, and the arithmetic of the benchmarks
 	cargo fmt --check

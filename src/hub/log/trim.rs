@@ -1,8 +1,8 @@
 //! What a log removes: for its own retention, and for the budget of all rooms.
 
-use super::{LogWriter, RING_MIN};
-use crate::hub::frame::Payload;
-use crate::hub::segment::Segment;
+use super::ring::{LogWriter, RING_MIN};
+use crate::hub::log::segment::Segment;
+use crate::hub::payload::Payload;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;

@@ -4,7 +4,7 @@
 //! after a flood must not say it again. Bounded by the log's other two limits: messages and age; and by the budget of all
 //! rooms, which takes the oldest keys when a room's log has nothing more to give.
 
-use super::log::Retention;
+use crate::hub::log::Retention;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
 //! A member as seen from outside at one moment: what lists show and watchers are told.
 
-use super::departure::DisconnectReason;
-use super::member::Member;
-use super::names::RoomName;
-use super::position::{Epoch, Position};
+use crate::hub::ids::RoomName;
+use crate::hub::log::position::{Epoch, Position};
+use crate::hub::member::Member;
+use crate::hub::member::disconnect::DisconnectReason;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

@@ -2,7 +2,7 @@
 //!
 //! Both are checked in every interleaving by `hub::model`.
 
-use super::sync::{AtomicCell, AtomicUsize, Ordering, fence};
+use crate::hub::sync::{AtomicCell, AtomicUsize, Ordering, fence};
 
 /// The right to act as a room's one writer, passed around by moving a box.
 ///

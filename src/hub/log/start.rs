@@ -1,8 +1,8 @@
 //! Where a connection begins to hear, and what it misses.
 
-use super::frame::Payload;
-use super::log::{Log, Seek};
-use super::position::{Cursor, Epoch, Position};
+use crate::hub::log::position::{Cursor, Epoch, Position};
+use crate::hub::log::{Log, Seek};
+use crate::hub::payload::Payload;
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

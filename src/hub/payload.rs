@@ -1,7 +1,7 @@
 //! What a room can carry.
 
-use super::member::Member;
-use super::position::Position;
+use crate::hub::log::position::Position;
+use crate::hub::member::Member;
 use bytes::BytesMut;
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -4,8 +4,8 @@
 //! is woken when there is room. Full or not, offering and taking need no lock.
 //! Knows nothing of logs or positions.
 
-use super::member::Member;
-use super::sync::{AtomicU64, Ordering, SegQueue, fence};
+use crate::hub::member::Member;
+use crate::hub::sync::{AtomicU64, Ordering, SegQueue, fence};
 use std::sync::Arc;
 use std::time::Instant;
 

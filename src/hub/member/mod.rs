@@ -1,44 +1,21 @@
 //! A member: a connection in a room, as everyone else sees it.
 //!
-//! The cursor itself belongs to the connection's [`super::Subscription`]; what is shared here is where that
+//! The cursor itself belongs to the connection's [`crate::hub::Subscription`]; what is shared here is where that
 //! cursor was last seen, the wakers, and the disconnect. Nothing here blocks, and nothing is copied per message.
 
-use super::departure::{Disconnect, DisconnectReason};
-use super::members::Ticketed;
-use super::names::{ConnectionId, DisplayName};
-use super::position::Cursor;
-use super::sync::{AtomicBool, AtomicU64, AtomicUsize, AtomicWaker, Ordering};
+pub(crate) mod disconnect;
+pub(crate) mod list;
+
+use crate::hub::ids::{ConnectionId, DisplayName};
+use crate::hub::log::position::Cursor;
+use crate::hub::member::disconnect::{Disconnect, DisconnectReason};
+use crate::hub::member::list::Ticketed;
+use crate::hub::options::ClientInfo;
+use crate::hub::sync::{AtomicBool, AtomicU64, AtomicUsize, AtomicWaker, Ordering};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
-
-/// Ends a call that does not end by itself. Given to the hub by the transport.
-pub trait CallControl: Send + Sync {
-    /// Ends the call now, whatever it is waiting for. May be called more than once.
-    fn abort(&self);
-
-    /// Has the call's transport closed once no call is left on it.
-    fn close_transport_when_idle(&self);
-
-    /// Has the call's transport take no more calls, and close once none is left on it.
-    fn go_away(&self);
-}
-
-/// Who joins: what the hub is told about a connection.
-#[derive(Clone)]
-pub struct ClientInfo {
-    /// The id that the connection is to have.
-    pub id: ConnectionId,
-    /// What the client calls itself.
-    pub name: DisplayName,
-    /// Where it comes from.
-    pub peer: Option<SocketAddr>,
-    /// The number of the transport that carries its call.
-    pub transport: Option<u64>,
-    /// How to end its call when it cannot be ended politely.
-    pub control: Option<Arc<dyn CallControl>>,
-}
 
 /// How a member hears.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,15 +28,6 @@ pub(crate) struct DeliveryMode {
     pub(crate) skips: bool,
     /// It begins before the tail.
     pub(crate) catches_up: bool,
-}
-
-impl ClientInfo {
-    /// Somebody of whom nothing is known.
-    #[must_use]
-    pub fn anonymous() -> Self {
-        let (id, name) = (ConnectionId::random(), DisplayName::default());
-        Self { id, name, peer: None, transport: None, control: None }
-    }
 }
 
 /// A connection in a room.

@@ -1,9 +1,18 @@
 //! The log against a plain list, at every position, over every bound.
 
-use super::*;
-use crate::hub::lens::Filter;
-use crate::hub::segment::Sequencing;
+use super::budget::{Account, Budget};
+use super::position::{Cursor, Epoch};
+use super::ring::*;
+use super::segment::{Entry, Segment};
+use super::view::View;
+use crate::hub::log::segment::Sequencing;
+use crate::hub::log::view::Filter;
+use crate::hub::payload::{EventMeta, FORMS_MAX, Payload};
+use bytes::BytesMut;
 use proptest::prelude::*;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const FOREVER: Duration = Duration::from_secs(3600);
 const FIRST: [bool; FORMS_MAX] = [true, false];

@@ -4,8 +4,8 @@
 //! line that the log's limiter bounds. As long as nobody is banned, a join costs one atomic load.
 //! Does not know who bans, or why: the reason is text for the client.
 
-use super::Refused;
-use super::member::ClientInfo;
+use crate::hub::limits::Refused;
+use crate::hub::options::ClientInfo;
 use crate::metrics::Counter;
 use parking_lot::RwLock;
 use std::collections::HashMap;

@@ -2,8 +2,8 @@
 //!
 //! However many come and go in between, a look makes one message of bounded size; who came and went again is not seen.
 
-use super::frame::{PRESENCE_LISTED_MAX, PresenceDiff};
-use super::member::Member;
+use crate::hub::member::Member;
+use crate::hub::payload::{PRESENCE_LISTED_MAX, PresenceDiff};
 use parking_lot::Mutex;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -86,7 +86,8 @@ fn difference(before: &[Arc<Member>], now: &[Arc<Member>]) -> PresenceDiff {
 mod tests {
     use super::*;
     use crate::hub::Cursor;
-    use crate::hub::member::{ClientInfo, DeliveryMode};
+    use crate::hub::member::DeliveryMode;
+    use crate::hub::options::ClientInfo;
 
     /// Those from 100 on want to know.
     fn members(numbers: &[u64]) -> Vec<Arc<Member>> {

@@ -2,7 +2,7 @@
 //! idempotency keys, and the memory of the lists that hold them.
 //!
 //! Guarantees: charging is an atomic add, on the broadcast path once for each segment. Somewhat below the limit the
-//! trimmer ([`super::Hub::tend`]) is woken at once, and removes the oldest segments of the rooms whose last message is
+//! trimmer ([`crate::hub::Hub::run_housekeeping`]) is woken at once, and removes the oldest segments of the rooms whose last message is
 //! longest ago. Should the limit be met all the same, each writer first frees as much of its own room's log as it
 //! appends: the total then exceeds the limit by no more than one segment for each room that has no other.
 //! Deliberately knows nothing of rooms.

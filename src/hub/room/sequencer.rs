@@ -4,16 +4,16 @@
 //! that somebody in the room speaks. Whoever owns the [`Sequencer`] has the room's turn; rooms pass it around by moving
 //! a box. Knows nothing of members' wakers or shards. A replicated order would replace this step and nothing else.
 
-use super::budget::Account;
-use super::frame::{BroadcastInfo, FORMS_MAX, Payload};
-use super::gather::{LastBatch, Linger};
-use super::inbox::{Inbox, Pending};
-use super::log::{FRAME_BYTES_MAX, LogWriter};
-use super::member::Member;
-use super::position::{Epoch, Position};
-use super::repeats::IdempotencyKeys;
-use super::segment::{Entry, Segment, Sequencing};
-use super::tally::{ShardMetrics, nanos};
+use crate::hub::log::budget::Account;
+use crate::hub::log::position::{Epoch, Position};
+use crate::hub::log::segment::{Entry, Segment, Sequencing};
+use crate::hub::log::{FRAME_BYTES_MAX, LogWriter};
+use crate::hub::member::Member;
+use crate::hub::payload::{BroadcastInfo, FORMS_MAX, Payload};
+use crate::hub::room::dedup::IdempotencyKeys;
+use crate::hub::room::inbox::{Inbox, Pending};
+use crate::hub::room::linger::{LastBatch, Linger};
+use crate::hub::shard::metrics::{ShardMetrics, nanos};
 use std::sync::Arc;
 use std::time::Instant;
 

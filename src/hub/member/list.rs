@@ -8,7 +8,7 @@
 //!
 //! Knows nothing of logs, messages or tasks. One thread at a time may apply: the shard.
 
-use super::sync::{ArcSwap, AtomicBool, AtomicU64, Ordering, SegQueue};
+use crate::hub::sync::{ArcSwap, AtomicBool, AtomicU64, Ordering, SegQueue};
 use std::sync::Arc;
 
 /// MemberList in a block: copying one block and the list of blocks are then of like cost around 16,000 members.

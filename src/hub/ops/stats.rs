@@ -1,11 +1,12 @@
 //! Who came and why they went: counted once each, and told to those who watch.
 
-use super::creators::network;
-use super::departure::DisconnectReason;
-use super::frame::FORMS_MAX;
-use super::member::{ClientInfo, Member};
-use super::sight::{ConnectionEvent, ConnectionEventKind, ConnectionSnapshot};
-use super::{Limits, Refused};
+use crate::hub::limits::{Limits, Refused};
+use crate::hub::member::Member;
+use crate::hub::member::disconnect::DisconnectReason;
+use crate::hub::ops::snapshot::{ConnectionEvent, ConnectionEventKind, ConnectionSnapshot};
+use crate::hub::options::ClientInfo;
+use crate::hub::payload::FORMS_MAX;
+use crate::hub::registry::creators::network;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

@@ -3,14 +3,14 @@
 //! MemberList are woken by the shard of the thread they live on, so a wake is a push to the thread's own run queue:
 //! no lock, no system call, whatever the number of members. A shard does all turns that wait, lets everything
 //! that is now runnable run once, and only then reports the turns as had: see [`super::Room`] for why.
-//! A busy room's batch may begin a moment later, see [`super::gather`]: then the shard looks again after each round.
+//! A busy room's batch may begin a moment later, see [`crate::hub::room::linger`]: then the shard looks again after each round.
 
-use super::frame::Payload;
-use super::gather::Linger;
-use super::room::Room;
-use super::sequencer::Sequencer;
-use super::sync::{AtomicWaker, SegQueue};
-use super::tally::ShardMetrics;
+use crate::hub::payload::Payload;
+use crate::hub::room::Room;
+use crate::hub::room::linger::Linger;
+use crate::hub::room::sequencer::Sequencer;
+use crate::hub::shard::metrics::ShardMetrics;
+use crate::hub::sync::{AtomicWaker, SegQueue};
 use crossbeam_utils::CachePadded;
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -5,26 +5,37 @@
 //! have had their turn on *every* shard: what arrives meanwhile gathers into the next segment. That is what
 //! makes batches grow with the load by themselves, without a timer and without added latency when idle.
 
-use super::budget::Budget;
-use super::creators::Claim;
-use super::departure::DisconnectReason;
-use super::frame::{FORMS_MAX, Payload};
-use super::inbox::{Inbox, Pending};
-use super::lane::{Job, Shard, ShardSet};
-use super::log::{Log, log_within};
-use super::member::Member;
-use super::members::MemberList;
-use super::names::RoomName;
-use super::position::{Cursor, Epoch};
-use super::rate::Rate;
-use super::roll::{PresenceTracker, pause_after};
-use super::sequencer::Sequencer;
-use super::sight::{ConnectionSnapshot, Lag};
-use super::sync::{AtomicU64, AtomicUsize, Ordering};
-use super::tally::{ShardMetrics, nanos};
-use super::turn::{Handoff, Occupancy};
-use super::{Limits, census::ConnectionStats};
+pub(crate) mod cycle;
+pub(crate) mod dedup;
+pub(crate) mod handles;
+pub(crate) mod inbox;
+pub(crate) mod linger;
+#[cfg(all(test, feature = "loom"))]
+mod model;
+pub(crate) mod presence;
+pub(crate) mod sequencer;
+
 use crate::config::SlowPolicy;
+use crate::hub::ids::RoomName;
+use crate::hub::limits::Limits;
+use crate::hub::log::budget::Budget;
+use crate::hub::log::position::{Cursor, Epoch};
+use crate::hub::log::{Log, log_within};
+use crate::hub::member::Member;
+use crate::hub::member::disconnect::DisconnectReason;
+use crate::hub::member::list::MemberList;
+use crate::hub::ops::rate::Rate;
+use crate::hub::ops::snapshot::{ConnectionSnapshot, Lag};
+use crate::hub::ops::stats::ConnectionStats;
+use crate::hub::payload::{FORMS_MAX, Payload};
+use crate::hub::registry::creators::Claim;
+use crate::hub::room::cycle::{Handoff, Occupancy};
+use crate::hub::room::inbox::{Inbox, Pending};
+use crate::hub::room::presence::{PresenceTracker, pause_after};
+use crate::hub::room::sequencer::Sequencer;
+use crate::hub::shard::driver::{Job, Shard, ShardSet};
+use crate::hub::shard::metrics::{ShardMetrics, nanos};
+use crate::hub::sync::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 

@@ -2,12 +2,14 @@
 //!
 //! It reads snapshots from a thread of its own choice; no member and no shard waits for it.
 
-use super::departure::DisconnectReason;
-use super::member::Member;
-use super::room::Room;
-use super::sight::{ConnectionEventKind, Lag};
-use super::{Hub, Limits, Payload};
 use crate::config::SlowPolicy;
+use crate::hub::hub::Hub;
+use crate::hub::limits::Limits;
+use crate::hub::member::Member;
+use crate::hub::member::disconnect::DisconnectReason;
+use crate::hub::ops::snapshot::{ConnectionEventKind, Lag};
+use crate::hub::payload::Payload;
+use crate::hub::room::Room;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

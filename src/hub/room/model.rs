@@ -1,11 +1,11 @@
-//! The hub's protocols in every interleaving of their threads, by loom (`cargo test --features loom --lib hub::model`).
+//! The hub's protocols in every interleaving of their threads, by loom (`cargo test --features loom --lib hub::room::model`).
 //!
-//! What runs here is the real code of [`super::members`], [`super::turn`] and [`super::inbox`]; only the primitives
-//! below it are loom's (see [`super::sync`]).
+//! What runs here is the real code of [`crate::hub::member::list`], [`crate::hub::room::cycle`] and [`crate::hub::room::inbox`]; only the primitives
+//! below it are loom's (see [`crate::hub::sync`]).
 
-use super::members::{MemberList, Ticketed};
-use super::sync::{AtomicU64, AtomicUsize, AtomicWaker, Ordering, SegQueue};
-use super::turn::{Handoff, Occupancy};
+use crate::hub::member::list::{MemberList, Ticketed};
+use crate::hub::room::cycle::{Handoff, Occupancy};
+use crate::hub::sync::{AtomicU64, AtomicUsize, AtomicWaker, Ordering, SegQueue};
 use loom::thread;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -183,9 +183,10 @@ fn nobody_is_in_a_retired_room() {
 /// A sender that finds the inbox full, and the sequencer that makes room at that moment: the sender is woken.
 #[test]
 fn a_sender_that_waits_for_room_is_woken() {
-    use super::Cursor;
-    use super::inbox::{Inbox, Pending};
-    use super::member::{ClientInfo, DeliveryMode, Member};
+    use crate::hub::log::position::Cursor;
+    use crate::hub::member::{DeliveryMode, Member};
+    use crate::hub::options::ClientInfo;
+    use crate::hub::room::inbox::{Inbox, Pending};
 
     loom::model(|| {
         let who = ClientInfo::anonymous();

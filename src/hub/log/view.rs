@@ -1,8 +1,8 @@
 //! How one member sees a log: in which wire form, and which of the messages.
 
-use super::frame::{EventMeta, Payload};
-use super::position::Cursor;
-use super::segment::{Entry, Segment, Sequencing};
+use crate::hub::log::position::Cursor;
+use crate::hub::log::segment::{Entry, Segment, Sequencing};
+use crate::hub::payload::{EventMeta, Payload};
 use bytes::BytesMut;
 
 /// How one member sees a log.

@@ -6,8 +6,8 @@
 //! Guarantees: creating, leaving and evicting cost O(log rooms); the tables hold nothing but rooms that exist. Broadcasts
 //! do not come here: the lock is taken when a room is created, becomes empty or is removed.
 
-use super::member::ClientInfo;
-use super::names::RoomName;
+use crate::hub::ids::RoomName;
+use crate::hub::options::ClientInfo;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;

@@ -1,8 +1,8 @@
 //! A segment: a batch of messages at its place in a log, and the bytes that members get for it.
 
-use super::budget::Account;
-use super::frame::{EventMeta, FORMS_MAX, Payload};
-use super::position::{Cursor, Epoch, Position};
+use crate::hub::log::budget::Account;
+use crate::hub::log::position::{Cursor, Epoch, Position};
+use crate::hub::payload::{EventMeta, FORMS_MAX, Payload};
 use bytes::{Bytes, BytesMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -3,16 +3,16 @@
 //! They may live in different tasks. The subscription is the connection: dropping it is leaving, however it came to
 //! be dropped, so a connection cannot be forgotten in its room.
 
-use super::departure::{Disconnect, DisconnectReason};
-use super::frame::Payload;
-use super::inbox::Pending;
-use super::lens::View;
-use super::log::Read;
-use super::member::Member;
-use super::position::{Cursor, Position};
-use super::room::Room;
-use super::start::{Gap, GapReason};
-use super::tally::nanos;
+use crate::hub::log::Read;
+use crate::hub::log::position::{Cursor, Position};
+use crate::hub::log::start::{Gap, GapReason};
+use crate::hub::log::view::View;
+use crate::hub::member::Member;
+use crate::hub::member::disconnect::{Disconnect, DisconnectReason};
+use crate::hub::payload::Payload;
+use crate::hub::room::Room;
+use crate::hub::room::inbox::Pending;
+use crate::hub::shard::metrics::nanos;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::task::{Context, Poll};

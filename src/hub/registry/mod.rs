@@ -3,13 +3,15 @@
 //! Guarantees: bounded by [`Limits::rooms`] beside the lobby, whose place is reserved; a full table evicts an empty room
 //! instead of refusing a new one; a client creates only so many rooms ([`Limits::rooms_per_client`]).
 
-use super::creators::{CountedBy, Creators};
-use super::frame::Payload;
-use super::member::ClientInfo;
-use super::names::RoomName;
-use super::room::Room;
-use super::{Limits, Refused};
+pub(crate) mod creators;
+
+use crate::hub::ids::RoomName;
+use crate::hub::limits::{Limits, Refused};
+use crate::hub::options::ClientInfo;
+use crate::hub::payload::Payload;
+use crate::hub::room::Room;
 use crate::metrics::Counter;
+use creators::{CountedBy, Creators};
 use crossbeam_queue::ArrayQueue;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;

@@ -8,13 +8,11 @@
 //! them from `head`. A reader that finds another segment than it asked for, or none, has fallen out of
 //! retention. The ring doubles when full and shrinks when mostly empty, so an idle room costs little.
 
-mod trim;
-
-use super::budget::{Account, Budget};
-use super::frame::{EventMeta, FORMS_MAX, Payload};
-use super::lens::View;
-use super::position::{Cursor, Epoch};
-use super::segment::{Entry, Segment};
+use crate::hub::log::budget::{Account, Budget};
+use crate::hub::log::position::{Cursor, Epoch};
+use crate::hub::log::segment::{Entry, Segment};
+use crate::hub::log::view::View;
+use crate::hub::payload::{EventMeta, FORMS_MAX, Payload};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::{Bytes, BytesMut};
 use crossbeam_utils::CachePadded;
@@ -38,12 +36,12 @@ pub struct Retention {
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 
 /// Segments at least this large (bytes) are handed out as they are: copying them costs more than a frame.
-const COPY_BELOW: usize = 8 * 1024;
+pub(super) const COPY_BELOW: usize = 8 * 1024;
 
 /// A read goes past no more than this of what its reader does not want (bytes): others live on its thread, too.
 const PASSED_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 
-const RING_MIN: usize = 16;
+pub(super) const RING_MIN: usize = 16;
 
 /// What a read found at a cursor.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,8 +68,8 @@ pub enum Seek {
     Beyond(Cursor),
 }
 
-struct Ring<M> {
-    slots: Box<[ArcSwapOption<Segment<M>>]>,
+pub(super) struct Ring<M> {
+    pub(super) slots: Box<[ArcSwapOption<Segment<M>>]>,
 }
 
 impl<M> Ring<M> {
@@ -80,11 +78,11 @@ impl<M> Ring<M> {
     }
 
     /// Bytes of its slots beyond those of the smallest, which every room has.
-    fn held(&self) -> u64 {
+    pub(super) fn held(&self) -> u64 {
         ((self.slots.len() - RING_MIN) * size_of::<ArcSwapOption<Segment<M>>>()) as u64
     }
 
-    fn slot(&self, segment: u64) -> &ArcSwapOption<Segment<M>> {
+    pub(super) fn slot(&self, segment: u64) -> &ArcSwapOption<Segment<M>> {
         // The length is a power of two, so the mask keeps the low bits; truncation is harmless.
         &self.slots[segment as usize & (self.slots.len() - 1)]
     }
@@ -93,26 +91,26 @@ impl<M> Ring<M> {
 /// The readers' side.
 pub struct Log<M> {
     epoch: Epoch,
-    ring: ArcSwap<Ring<M>>,
+    pub(super) ring: ArcSwap<Ring<M>>,
     /// Number of the next segment: all below are readable until trimmed.
     tail: CachePadded<AtomicU64>,
     /// The tail's offset and bytes; they may be a moment behind `tail`, never ahead.
     tail_offset: AtomicU64,
     tail_bytes: AtomicU64,
     /// Number of the oldest retained segment.
-    head: AtomicU64,
-    account: Arc<Account>,
-    retained_messages: AtomicU64,
+    pub(super) head: AtomicU64,
+    pub(super) account: Arc<Account>,
+    pub(super) retained_messages: AtomicU64,
 }
 
 /// The one writer's side: whoever owns it may append.
 pub struct LogWriter<M> {
-    log: Arc<Log<M>>,
-    retention: Retention,
-    next: Cursor,
-    head: u64,
-    bytes: u64,
-    messages: u64,
+    pub(super) log: Arc<Log<M>>,
+    pub(super) retention: Retention,
+    pub(super) next: Cursor,
+    pub(super) head: u64,
+    pub(super) bytes: u64,
+    pub(super) messages: u64,
     scratch: BytesMut,
 }
 
@@ -413,7 +411,7 @@ impl<M: Payload> LogWriter<M> {
 
     /// Readers on the old ring find all they may look for there: it holds every segment below the tail
     /// they have seen, and who sees a later tail sees the new ring.
-    fn resize(&mut self, slots: usize) {
+    pub(super) fn resize(&mut self, slots: usize) {
         let old = self.log.ring.load_full();
         let new = Ring::new(slots.max(RING_MIN));
         for segment in self.head..self.next.segment {
@@ -495,7 +493,3 @@ impl Joined {
         self.0.freeze()
     }
 }
-
-#[cfg(test)]
-#[path = "log_tests.rs"]
-mod tests;

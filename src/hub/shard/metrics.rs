@@ -1,6 +1,6 @@
 //! What a shard counts: one set for each shard, so that no two threads write the same memory on the broadcast path.
 
-use super::frame::FORMS_MAX;
+use crate::hub::payload::FORMS_MAX;
 use crate::metrics::{BATCHES, Counter, DURATIONS, Distribution, Histogram, SIZES};
 use std::time::Duration;
 
