@@ -1,24 +1,27 @@
-//! A response body of any service: a room's shared frames, then the status as trailers.
+//! The response body of a subscriber, for any service: the room's shared frames, then the status as trailers.
 //!
-//! No message is encoded or copied here: what the subscription hands out goes to HTTP/2 as it is, many messages to one
+//! No message is encoded or copied here: the frames of the subscription go to HTTP/2 as they are, many messages in one
 //! DATA frame.
 
-use super::reply::trailers;
+use super::response::{open, trailers};
 use super::status;
 use crate::hub::{Next, Payload, Subscription, log::FRAME_BYTES_MAX};
 use crate::transport::Chunk;
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::Response;
 use http_body::{Body, Frame as BodyFrame};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tonic::Status;
 
-/// What a subscription hears, as the body of a gRPC response. Dropping it is leaving the room.
+/// A subscription as the body of a gRPC response. Dropping it leaves the room.
 ///
-/// For a service of your own: answer the call with [`Broadcast::respond`], and its client hears everything that is said
-/// in the room, each message encoded once for all. When the connection ends, so does the call, with the status that says
-/// why. See `examples/game.rs`.
+/// For a service of your own: answer the call with [`Broadcast::respond`], and its client receives everything that is
+/// published in the room, each message encoded once for all members. When the connection ends, so does the call, with the
+/// status that gives the reason. See `examples/game.rs`.
+///
+/// On tonic's own server a client that reads too slowly may see CANCELLED instead of its status: hyper hands data to
+/// HTTP/2 before the peer's windows take it, and the status waits behind it. [`crate::transport`] does not.
 pub struct Broadcast<M: Payload, G = ()> {
     // Before the subscription, so that it is dropped while the connection is still there.
     _guard: G,
@@ -27,7 +30,7 @@ pub struct Broadcast<M: Payload, G = ()> {
 }
 
 impl<M: Payload> Broadcast<M> {
-    /// The response to a call: its head goes out now, which tells the client that it is in.
+    /// The response to a call. Its head goes out at once, and tells the client that it is in the room.
     #[must_use]
     pub fn respond(subscription: Subscription<M>) -> Response<tonic::body::Body> {
         open(tonic::body::Body::new(Self::new(subscription, ())))
@@ -39,20 +42,6 @@ impl<M: Payload, G> Broadcast<M, G> {
         Self { _guard: guard, subscription, ended: false }
     }
 
-    fn status(&self) -> Status {
-        let Some(disconnect) = self.subscription.disconnected() else { return Status::ok("") };
-        let retry = status::retry_of(disconnect.reason);
-        status::of_disconnect(disconnect, self.subscription.delivered(), retry)
-    }
-}
-
-/// A response whose head goes out now, and whose body comes as things are said.
-pub(super) fn open<B>(body: B) -> Response<B> {
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-accept-encoding", HeaderValue::from_static(super::codec::ACCEPTED));
-    response
 }
 
 impl<M: Payload, G: Unpin> Broadcast<M, G> {
@@ -67,7 +56,7 @@ impl<M: Payload, G: Unpin> Broadcast<M, G> {
             // The connection cannot receive gap events: its call ends instead.
             Next::Gap(_) | Next::End => {
                 self.ended = true;
-                Chunk::Trailers(trailers(&self.status()))
+                Chunk::Trailers(trailers(&status::of_subscription(&self.subscription)))
             }
         })
     }

@@ -1,16 +1,17 @@
 //! `hello.ChatRoom`: one call is one connection.
 
-use super::broadcast::{Broadcast, open};
-use super::codec::{self, Fault};
+use super::admission::{Admission, Admitted, ClientCall, ConnectionGuard};
+use super::broadcast::Broadcast;
+use super::codec;
+use super::message::{HELLO, Message, Sender};
 use super::metadata;
-use super::reply::Reply;
-use super::said::{HELLO, Said, Sender};
-use super::seat::{Admitted, Caller, Door};
-use crate::hub::{DisconnectReason, Publisher, SubscribeOptions, View};
+use super::response::open;
+use super::status;
+use crate::hub::{Publisher, SubscribeOptions, View};
 use crate::rpc::no_such_method;
 use crate::telemetry::trace::RpcSpan;
 use crate::wire::hello::{ChatRequest, chat_room_server};
-use crate::wire::v1::body::Body as Words;
+use crate::wire::v1::body::Body as Content;
 use http::{Request, Response};
 use std::sync::Arc;
 use tonic::body::Body;
@@ -19,10 +20,13 @@ use tonic::{Status, Streaming};
 
 const CHAT: &str = "/hello.ChatRoom/Chat";
 
+/// The response body of a call.
+type ChatBody = Broadcast<Message, ConnectionGuard>;
+
 /// The service for calls on one shard's thread.
 #[derive(Clone)]
 pub(super) struct ChatRoom {
-    pub(super) door: Door,
+    pub(super) admission: Admission,
 }
 
 impl NamedService for ChatRoom {
@@ -30,39 +34,39 @@ impl NamedService for ChatRoom {
 }
 
 impl ChatRoom {
-    /// Answers a request to the service: at once, however long the response will be.
-    pub(super) fn call(&self, request: Request<Body>) -> Result<Response<Reply>, Status> {
+    /// Answers a request to the service at once, however long the response will be.
+    pub(super) fn call(&self, request: Request<Body>) -> Result<Response<ChatBody>, Status> {
         match request.uri().path() {
             CHAT => self.chat(request),
             _ => Err(no_such_method("hello.ChatRoom has one method: Chat")),
         }
     }
 
-    /// Joins the caller. The response's headers go out at once: then the client is in.
-    fn chat(&self, request: Request<Body>) -> Result<Response<Reply>, Status> {
+    /// Joins the client. Its response headers go out at once: they tell it that it is in the room.
+    fn chat(&self, request: Request<Body>) -> Result<Response<ChatBody>, Status> {
         let (parts, body) = request.into_parts();
-        let max = self.door.max_message_bytes;
-        let messages = codec::messages::<ChatRequest>(&parts.headers, body, max)?;
+        let max = self.admission.max_message_bytes;
+        let requests = codec::messages::<ChatRequest>(&parts.headers, body, max)?;
         let room = metadata::room(&parts.headers)?.unwrap_or_default();
         let name = metadata::display_name(&parts.headers)?;
         let start = metadata::start(&parts.headers)?;
-        let caller = Caller::of(&parts.extensions);
+        let call = ClientCall::of(&parts.extensions);
         let options =
             SubscribeOptions { start, strict: true, view: View::all(HELLO), presence: false, gaps: false };
-        let who = caller.client_info(name);
-        let Admitted { publisher, subscription, mut seat, span, .. } =
-            self.door.admit(&caller, &room, who, options)?;
-        let listener = tokio::spawn(listen(messages, publisher, span, max));
-        seat.listener = Some(listener.abort_handle());
-        Ok(open(Reply::Hello { body: Broadcast::new(subscription, seat) }))
+        let client = call.client_info(name);
+        let Admitted { publisher, subscription, mut guard, span, .. } =
+            self.admission.admit(&call, &room, client, options)?;
+        let reader = tokio::spawn(read(requests, publisher, span, max));
+        guard.reader = Some(reader.abort_handle());
+        Ok(open(Broadcast::new(subscription, guard)))
     }
 }
 
-/// Publishes what the client says, until it has said all, or something that it may not.
-// Not an `async fn`: that would have room for each argument twice, in every connection.
-fn listen(
-    mut messages: Streaming<ChatRequest>,
-    mut publisher: Publisher<Said>,
+/// Publishes the client's messages until it half-closes or sends an invalid one.
+// Not an `async fn`: each argument would take its room twice in every connection.
+fn read(
+    mut requests: Streaming<ChatRequest>,
+    mut publisher: Publisher<Message>,
     span: Option<RpcSpan>,
     max: usize,
 ) -> impl Future<Output = ()> {
@@ -70,25 +74,21 @@ fn listen(
     let sender = Sender::new(Some(member.id()), member.name());
     async move {
         loop {
-            match messages.message().await {
+            match requests.message().await {
                 Ok(Some(ChatRequest { message: text })) => {
-                    let said = Said::by(&sender, Words::Text(text));
-                    let said = said.traced(span.as_ref().map(RpcSpan::message));
-                    // An error means that the connection has been ended: nobody listens any more.
-                    if publisher.publish(said).await.is_err() {
+                    let message = Message::from_sender(&sender, Content::Text(text));
+                    let message = message.with_span(span.as_ref().map(RpcSpan::message));
+                    // An error means that the connection has ended.
+                    if publisher.publish(message).await.is_err() {
                         return;
                     }
                 }
                 Ok(None) => return publisher.finish(),
                 Err(status) => {
-                    let (reason, detail) = match Fault::from(status) {
-                        // The response body is dropped at the same moment, and says so.
-                        Fault::Broken => return,
-                        Fault::TooLarge => (DisconnectReason::MessageTooLarge, codec::too_large(max)),
-                        Fault::Late(why) => (DisconnectReason::RequestIncomplete, why),
-                        Fault::Invalid(why) => (DisconnectReason::InvalidMessage, why),
-                    };
-                    member.disconnect(reason, Some(detail));
+                    // If the client has gone, the response body is dropped at the same moment, and leaves the room.
+                    if let Some((reason, detail)) = status::of_unreadable(status, max) {
+                        member.disconnect(reason, Some(detail));
+                    }
                     return;
                 }
             }

@@ -1,22 +1,31 @@
-//! The gRPC side of chatting: requests become messages of the hub, the hub's frames become responses.
+//! The gRPC services of chatting: requests become messages of the hub, and the hub's frames become responses.
 //!
-//! Promises the contract of `hello.ChatRoom` to every client that speaks it, and `chatroom.v1` to those who want more;
-//! both share rooms and their order. Statuses are chosen here, at the edge. Knows nothing of sockets or threads.
+//! Guarantees the contract of `hello.ChatRoom` to every client that speaks it, and `chatroom.v1` to new ones; both share
+//! rooms and their order. Statuses are chosen here, at the edge. Knows nothing of sockets and threads.
 
+#[cfg(feature = "server")]
+mod admission;
 mod broadcast;
 mod codec;
-mod front;
+#[cfg(feature = "server")]
 mod hello;
+#[cfg(feature = "server")]
+mod message;
+#[cfg(feature = "server")]
 mod metadata;
 mod proto;
-mod reply;
-mod said;
-mod seat;
+mod response;
+#[cfg(feature = "server")]
+mod router;
+mod service;
 mod status;
+#[cfg(feature = "server")]
 mod v1;
 
 pub use broadcast::Broadcast;
-pub use front::{Front, SERVICES};
+#[cfg(feature = "server")]
+pub use message::Message;
 pub use proto::Proto;
-pub use reply::Reply;
-pub use said::Said;
+pub use service::{BroadcastMethod, BroadcastService, BroadcastStream};
+#[cfg(feature = "server")]
+pub use router::{ChatOptions, RoutedBody, Router, SERVICES};

@@ -1,6 +1,7 @@
 //! The gRPC status for each disconnect and each refusal to let in.
 
-use crate::hub::{Disconnect, DisconnectReason, Position, Refused, StartError};
+use super::codec::{self, Fault};
+use crate::hub::{Disconnect, DisconnectReason, Payload, Position, Refused, StartError, Subscription};
 use crate::rpc::{refused, retry_after};
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -28,6 +29,23 @@ fn code_of(reason: DisconnectReason) -> Code {
         DisconnectReason::RequestIncomplete => Code::DeadlineExceeded,
         DisconnectReason::Kicked => Code::PermissionDenied,
         DisconnectReason::Shutdown => Code::Unavailable,
+    }
+}
+
+/// The status of a call whose subscription has ended.
+pub(super) fn of_subscription<M: Payload>(subscription: &Subscription<M>) -> Status {
+    let Some(disconnect) = subscription.disconnected() else { return Status::ok("") };
+    let retry = retry_of(disconnect.reason);
+    of_disconnect(disconnect, subscription.delivered(), retry)
+}
+
+/// Why a call ends whose next request cannot be read, and the detail for its status; `None` if the client has gone.
+pub(super) fn of_unreadable(request: Status, max: usize) -> Option<(DisconnectReason, String)> {
+    match Fault::from(request) {
+        Fault::Broken => None,
+        Fault::TooLarge => Some((DisconnectReason::MessageTooLarge, codec::too_large(max))),
+        Fault::Late(why) => Some((DisconnectReason::RequestIncomplete, why)),
+        Fault::Invalid(why) => Some((DisconnectReason::InvalidMessage, why)),
     }
 }
 

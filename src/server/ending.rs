@@ -1,6 +1,6 @@
 //! What is ended at which stage of the drain.
 
-use crate::chat::Said;
+use crate::chat::Message;
 use crate::drain::{Drain, Started};
 use crate::health;
 use crate::hub::Hub;
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) struct Ending<'a> {
     pub(super) drain: &'a Drain,
     pub(super) health: &'a health::Reporter,
-    pub(super) hub: &'a Hub<Said>,
+    pub(super) hub: &'a Hub<Message>,
     pub(super) workers: &'a [WorkerHandle],
     pub(super) transports: &'a TransportCensus,
 }

@@ -3,7 +3,7 @@
 //! The names are a contract with dashboards and alerts. Nothing is counted here, only read: at scrape, from the
 //! counts that the layers below keep.
 
-use crate::chat::Said;
+use crate::chat::Message;
 use crate::drain::Drain;
 use crate::hub::{DisconnectReason, Hub};
 use crate::metrics::Exposition;
@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 
 /// What the metrics are read from.
 pub(super) struct Observed {
-    pub(super) hub: Hub<Said>,
+    pub(super) hub: Hub<Message>,
     pub(super) transports: Arc<TransportCensus>,
     pub(super) transports_limit: usize,
     pub(super) methods: Arc<Methods>,

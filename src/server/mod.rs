@@ -5,7 +5,7 @@ mod exposition;
 mod reflection;
 
 use crate::admin::{About, Admin};
-use crate::chat::{self, Front, Said};
+use crate::chat::{self, ChatOptions, Message, Router};
 use crate::config::Config;
 use crate::drain::{Drain, Phase, Stages};
 use crate::health;
@@ -124,7 +124,7 @@ impl Server {
         };
         let operators = Admin::new(
             hub.clone(),
-            Said::new,
+            Message::new,
             Arc::clone(&census),
             log.clone(),
             drain.clone(),
@@ -216,22 +216,22 @@ impl Plane {
 
 fn start_worker(
     config: &Config,
-    hub: &Hub<Said>,
+    hub: &Hub<Message>,
     plane: &Plane,
-    shard: ShardDriver<Said>,
+    shard: ShardDriver<Message>,
     beside: Option<BoxFuture<'static, ()>>,
 ) -> io::Result<WorkerHandle> {
     let number = shard.number();
+    let options = ChatOptions {
+        hub: hub.clone(),
+        shard: shard.id(),
+        max_message_bytes: config.max_message_bytes,
+        require_room_header: config.require_room_header,
+        tokens: Arc::clone(&plane.tokens),
+        lists: plane.lists.clone(),
+    };
     let worker = Worker {
-        services: Front::new(
-            hub.clone(),
-            shard.id(),
-            config.max_message_bytes,
-            config.require_room_header,
-            Arc::clone(&plane.tokens),
-            plane.lists.clone(),
-            plane.common_services(CHAT_SERVICES),
-        ),
+        services: Router::new(options, plane.common_services(CHAT_SERVICES)),
         limits: Arc::clone(&plane.limits),
         methods: Arc::clone(&plane.methods),
         failed: plane.failed.clone(),
@@ -243,7 +243,7 @@ fn start_worker(
 }
 
 /// Serves the admin listener on this very thread, until the future is dropped.
-async fn serve_operators(plane: &Plane, admin: Admin<Said>, listener: Listener) -> io::Result<()> {
+async fn serve_operators(plane: &Plane, admin: Admin<Message>, listener: Listener) -> io::Result<()> {
     let census = Arc::new(TransportCensus::default());
     let admin = admin_service_server::AdminServiceServer::new(admin);
     let worker = Worker {
@@ -256,7 +256,7 @@ async fn serve_operators(plane: &Plane, admin: Admin<Said>, listener: Listener) 
     acceptor.run(listener, &[worker.start_here()]).await
 }
 
-fn report(hub: &Hub<Said>, transports: &TransportCensus) {
+fn report(hub: &Hub<Message>, transports: &TransportCensus) {
     let stats = hub.connection_stats();
     tracing::info!(
         joined = stats.joined_total(),

@@ -3,7 +3,6 @@
 //!
 //! The module tree and the paths are read by `syn`. Code under `#[cfg(test)]` may import anything.
 
-
 use proc_macro2::{TokenStream, TokenTree};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -189,7 +188,8 @@ impl Tree {
             }
             seen
         };
-        let reach: HashMap<&Path, BTreeSet<&Path>> = files.keys().map(|file| (*file, reachable(file))).collect();
+        let reach: HashMap<&Path, BTreeSet<&Path>> =
+            files.keys().map(|file| (*file, reachable(file))).collect();
         let mut cycles: Vec<Vec<&Path>> = Vec::new();
         let mut all: Vec<_> = files.keys().copied().collect();
         all.sort_unstable();
@@ -272,9 +272,10 @@ impl Paths<'_> {
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
-            && attribute.meta.require_list().is_ok_and(|list| {
-                list.tokens.clone().into_iter().any(|token| has_ident(token, "test"))
-            })
+            && attribute
+                .meta
+                .require_list()
+                .is_ok_and(|list| list.tokens.clone().into_iter().any(|token| has_ident(token, "test")))
     })
 }
 
@@ -342,7 +343,10 @@ fn check_finds_planted_imports() {
         ("lib.rs", "pub mod config; pub mod hub;"),
         ("config.rs", "pub struct Config; fn f() { println!(\"{}\", crate::hub::b::B); }"),
         ("hub/mod.rs", "mod a; pub mod b; pub use a::A;"),
-        ("hub/a.rs", "use super::b::B; pub struct A(B); #[cfg(test)] mod tests { use crate::config::Config; }"),
+        (
+            "hub/a.rs",
+            "use super::b::B; pub struct A(B); #[cfg(test)] mod tests { use crate::config::Config; }",
+        ),
         ("hub/b.rs", "pub struct B; impl B { fn a() -> super::A { todo!() } }"),
     ];
     for (file, code) in files {

@@ -1,9 +1,9 @@
-//! The response body of a `Join` or `Subscribe` call: welcome, what the client is owed, goodbye, and the status.
+//! The response body of a `Join` or `Subscribe` call: welcome, the room's messages, goodbye, and the status.
 
-use crate::chat::reply::trailers;
-use crate::chat::said::Said;
-use crate::chat::said::position;
-use crate::chat::seat::Seat;
+use crate::chat::admission::ConnectionGuard;
+use crate::chat::message::Message;
+use crate::chat::message::position;
+use crate::chat::response::trailers;
 use crate::chat::status;
 use crate::hub::{DisconnectReason, Gap, GapReason, Next, Position, Subscription};
 use crate::rpc::with_reason;
@@ -18,17 +18,17 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tonic::Status;
 
-/// A client that is in, as its task tells the body.
-pub(super) struct Opening {
-    pub(super) seat: Seat,
-    pub(super) subscription: Subscription<Said>,
+/// A client that has joined, as its task hands it to the response body.
+pub(super) struct JoinedRoom {
+    pub(super) guard: ConnectionGuard,
+    pub(super) subscription: Subscription<Message>,
     pub(super) gap: Option<Gap>,
     pub(super) max_message_bytes: usize,
-    /// What the client's task found wrong with what it said, before it ended the connection.
+    /// The status of an invalid request, which the task sets before it disconnects the client.
     pub(super) fault: Arc<OnceLock<Status>>,
 }
 
-pub(super) type Told = Result<Opening, Status>;
+pub(super) type JoinOutcome = Result<JoinedRoom, Status>;
 
 /// The response body of a call.
 pub struct V1Body {
@@ -36,27 +36,27 @@ pub struct V1Body {
 }
 
 enum Stage {
-    /// The client has not said hello.
-    Waiting(Task, oneshot::Receiver<Told>),
-    In(Box<In>),
-    /// What is left to say is the status.
-    Leaving(Status),
+    /// The client has not joined.
+    Joining(ReaderTask, oneshot::Receiver<JoinOutcome>),
+    Joined(Box<Joined>),
+    /// Only the status is left.
+    Ending(Status),
     Ended,
 }
 
-struct In {
+struct Joined {
     // Before the subscription, so that it is dropped while the connection is still there.
-    _seat: Seat,
-    subscription: Subscription<Said>,
+    _guard: ConnectionGuard,
+    subscription: Subscription<Message>,
     fault: Arc<OnceLock<Status>>,
     /// The welcome, and the gap event that goes with it, until they are sent.
     first: Option<(Bytes, Option<Gap>)>,
 }
 
-/// The task that reads what the client says; it ends with the body.
-struct Task(Option<AbortHandle>);
+/// The task that reads the client's requests; it ends with the body.
+struct ReaderTask(Option<AbortHandle>);
 
-impl Drop for Task {
+impl Drop for ReaderTask {
     fn drop(&mut self) {
         if let Some(task) = &self.0 {
             task.abort();
@@ -65,41 +65,41 @@ impl Drop for Task {
 }
 
 impl V1Body {
-    /// Starts the client's task, which tells when it is in.
-    pub(super) fn spawn<F>(task: impl FnOnce(oneshot::Sender<Told>) -> F) -> Self
+    /// Starts the client's task, which sends the outcome of its join.
+    pub(super) fn spawn<F>(task: impl FnOnce(oneshot::Sender<JoinOutcome>) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (tell, told) = oneshot::channel();
-        let task = tokio::spawn(task(tell));
-        Self { stage: Stage::Waiting(Task(Some(task.abort_handle())), told) }
+        let (sender, outcome) = oneshot::channel();
+        let task = tokio::spawn(task(sender));
+        Self { stage: Stage::Joining(ReaderTask(Some(task.abort_handle())), outcome) }
     }
 
     /// The next whole messages that fit `room` bytes, or the status.
     pub(in crate::chat) fn poll_chunk(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Chunk> {
         loop {
             match &mut self.stage {
-                Stage::Waiting(task, told) => {
-                    let told = ready!(Pin::new(told).poll(cx));
-                    let told =
-                        told.unwrap_or_else(|_| Err(Status::internal("the call has no task any more")));
-                    self.stage = match told {
-                        Ok(opening) => Stage::In(Box::new(In::new(opening, task.0.take()))),
-                        Err(status) => Stage::Leaving(status),
+                Stage::Joining(task, outcome) => {
+                    let outcome = ready!(Pin::new(outcome).poll(cx));
+                    let outcome =
+                        outcome.unwrap_or_else(|_| Err(Status::internal("the call's task has ended")));
+                    self.stage = match outcome {
+                        Ok(joined) => Stage::Joined(Box::new(Joined::new(joined, task.0.take()))),
+                        Err(status) => Stage::Ending(status),
                     };
                 }
-                Stage::In(seated) => match ready!(seated.poll_next(cx, room)) {
-                    Sent::Data(data) => return Poll::Ready(Chunk::Data(data)),
-                    Sent::NoRoom(needed) => return Poll::Ready(Chunk::NoRoom(needed)),
-                    Sent::End(goodbye, status) => {
-                        self.stage = Stage::Leaving(status);
+                Stage::Joined(joined) => match ready!(joined.poll_next(cx, room)) {
+                    Output::Data(data) => return Poll::Ready(Chunk::Data(data)),
+                    Output::NoRoom(needed) => return Poll::Ready(Chunk::NoRoom(needed)),
+                    Output::End(goodbye, status) => {
+                        self.stage = Stage::Ending(status);
                         if goodbye.len() <= room {
                             return Poll::Ready(Chunk::Data(goodbye));
                         }
-                        // The status alone says the same.
+                        // The status alone carries the same.
                     }
                 },
-                Stage::Leaving(status) => {
+                Stage::Ending(status) => {
                     let trailers = trailers(status);
                     self.stage = Stage::Ended;
                     return Poll::Ready(Chunk::Trailers(trailers));
@@ -110,18 +110,18 @@ impl V1Body {
     }
 }
 
-/// What a connection has for its client next.
-enum Sent {
+/// What a connection sends next.
+enum Output {
     Data(Bytes),
     NoRoom(usize),
     /// The goodbye as a frame, and the status.
     End(Bytes, Status),
 }
 
-impl In {
-    fn new(opening: Opening, task: Option<AbortHandle>) -> Self {
-        let Opening { mut seat, subscription, gap, max_message_bytes, fault } = opening;
-        seat.listener = task;
+impl Joined {
+    fn new(joined: JoinedRoom, task: Option<AbortHandle>) -> Self {
+        let JoinedRoom { mut guard, subscription, gap, max_message_bytes, fault } = joined;
+        guard.reader = task;
         let welcome = api::Welcome {
             connection_id: subscription.member().id().to_string(),
             room: subscription.room().name().to_string(),
@@ -129,43 +129,43 @@ impl In {
             max_message_bytes: max_message_bytes as u64,
         };
         let mut first = BytesMut::new();
-        say(Response::Welcome(welcome), &mut first);
+        append(Response::Welcome(welcome), &mut first);
         if let Some(gap) = &gap {
-            say(of_gap(gap), &mut first);
+            append(gap_response(gap), &mut first);
         }
-        Self { _seat: seat, subscription, fault, first: Some((first.freeze(), gap)) }
+        Self { _guard: guard, subscription, fault, first: Some((first.freeze(), gap)) }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Sent> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Output> {
         if let Some((first, _)) = self.first.take_if(|(first, _)| first.len() <= room) {
-            return Poll::Ready(Sent::Data(first));
+            return Poll::Ready(Output::Data(first));
         }
         // Before the welcome nothing else is sent but the status.
         let rest_of_room = if self.first.is_some() { 0 } else { room };
         let next = match (self.subscription.poll_next(cx, rest_of_room), &self.first) {
             (Poll::Ready(next), _) => next,
             (Poll::Pending, None) => return Poll::Pending,
-            (Poll::Pending, Some((first, _))) => return Poll::Ready(Sent::NoRoom(first.len())),
+            (Poll::Pending, Some((first, _))) => return Poll::Ready(Output::NoRoom(first.len())),
         };
         Poll::Ready(match (next, &self.first) {
             (Next::End, _) => {
-                let (goodbye, status) = self.last_words();
+                let (goodbye, status) = self.goodbye();
                 let mut out = BytesMut::new();
-                say(Response::Goodbye(goodbye), &mut out);
-                Sent::End(out.freeze(), status)
+                append(Response::Goodbye(goodbye), &mut out);
+                Output::End(out.freeze(), status)
             }
-            (_, Some((first, _))) => Sent::NoRoom(first.len()),
-            (Next::Frames(frames), None) => Sent::Data(frames),
-            (Next::NoRoom(needed), None) => Sent::NoRoom(needed),
+            (_, Some((first, _))) => Output::NoRoom(first.len()),
+            (Next::Frames(frames), None) => Output::Data(frames),
+            (Next::NoRoom(needed), None) => Output::NoRoom(needed),
             (Next::Gap(gap), None) => {
                 let mut out = BytesMut::new();
-                say(of_gap(&gap), &mut out);
-                Sent::Data(out.freeze())
+                append(gap_response(&gap), &mut out);
+                Output::Data(out.freeze())
             }
         })
     }
 
-    /// Up to where the client has received everything, or has been told what it does not get.
+    /// The position up to which the client has received everything, or the gap that reports the rest.
     fn delivered(&self) -> Position {
         match &self.first {
             Some((_, Some(gap))) => Position { offset: gap.from.offset.saturating_sub(1), ..gap.from },
@@ -173,7 +173,7 @@ impl In {
         }
     }
 
-    fn last_words(&self) -> (api::Goodbye, Status) {
+    fn goodbye(&self) -> (api::Goodbye, Status) {
         let delivered = self.delivered();
         let Some(disconnect) = self.subscription.disconnected() else {
             return (api::Goodbye::default(), Status::ok(""));
@@ -197,7 +197,7 @@ impl In {
     }
 }
 
-fn say(response: Response, out: &mut BytesMut) {
+fn append(response: Response, out: &mut BytesMut) {
     wire::frame(&api::JoinResponse { response: Some(response) }, out);
 }
 
@@ -216,6 +216,6 @@ pub(super) fn gap(gap: &Gap) -> api::Gap {
     }
 }
 
-fn of_gap(missing: &Gap) -> Response {
+fn gap_response(missing: &Gap) -> Response {
     Response::Gap(gap(missing))
 }

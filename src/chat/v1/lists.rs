@@ -1,8 +1,7 @@
-//! Lists by page: what was said, who is here, which rooms there are. They run where [`crate::rpc::lists`] lets them, and
-//! pause as it demands.
+//! Lists by page: events, members, rooms. They run on the thread of [`crate::rpc::lists`], and pause as it requires.
 
-use super::{body, checked};
-use crate::chat::said::{Said, position};
+use super::{body, requests};
+use crate::chat::message::{Message, position};
 use crate::hub::{Cursor, Gap, Hub, Position, Refused, Room, RoomName, Sequencing, Start, StartError};
 use crate::rpc::lists::Slice;
 use crate::rpc::not_found;
@@ -27,16 +26,16 @@ const SEGMENTS_AT_ONCE: u64 = 4;
 /// What a list is made from.
 #[derive(Clone)]
 pub(super) struct Source {
-    pub(super) hub: Hub<Said>,
+    pub(super) hub: Hub<Message>,
     pub(super) tokens: Arc<Tokens>,
     /// The room that the call's metadata names.
-    pub(super) named: Option<RoomName>,
+    pub(super) named_room: Option<RoomName>,
 }
 
 impl Source {
     /// The room of this name, which must be there.
-    fn room(&self, name: &str) -> Result<Arc<Room<Said>>, Status> {
-        let name = checked::room("room", name, self.named.clone())?;
+    fn room(&self, name: &str) -> Result<Arc<Room<Message>>, Status> {
+        let name = requests::room("room", name, self.named_room.as_ref())?;
         self.hub.room(&name).ok_or_else(|| not_found("room", name.as_str()))
     }
 }
@@ -46,8 +45,8 @@ pub(super) async fn events(
     request: api::ListEventsRequest,
 ) -> Result<api::ListEventsResponse, Status> {
     let size = page::size(request.page_size)?;
-    let kinds = checked::kinds("kinds", &request.kinds)?;
-    let (start, strict) = checked::start("start", request.start.as_ref(), Start::Earliest)?;
+    let kinds = requests::kinds("kinds", &request.kinds)?;
+    let (start, strict) = requests::start("start", request.start.as_ref(), Start::Earliest)?;
     let room = source.room(&request.room)?;
     // The rest of the request, which must stay the same.
     let query = format!("events {} {:?} {:?}", room.name(), request.start, request.kinds);
@@ -57,7 +56,7 @@ pub(super) async fn events(
         .map_err(|refusal| crate::chat::status::of_refusal(&Refused::Start(refusal)))?;
     let (mut events, mut bytes, mut looked_at, mut is_full) = (Vec::new(), 0, 0, false);
     let wanted =
-        |said: &Said| kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| **kind == *said.kind()));
+        |said: &Message| kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| **kind == *said.kind()));
     let mut slice = Slice::default();
     while !is_full && looked_at < EVENTS_LOOKED_AT_MAX {
         let reached = room.log().visit(&next, SEGMENTS_AT_ONCE, |entry, meta| {
@@ -97,7 +96,7 @@ fn after(position: &str) -> Option<Start> {
     Some(Start::After(epoch.parse().ok()?, offset.parse().ok()?))
 }
 
-fn find(room: &Room<Said>, start: Start, strict: bool) -> Result<(Cursor, Option<Gap>), StartError> {
+fn find(room: &Room<Message>, start: Start, strict: bool) -> Result<(Cursor, Option<Gap>), StartError> {
     match start.find(room.log())? {
         (_, Some(gap)) if strict => Err(StartError::Missing(gap)),
         found => Ok(found),
@@ -147,7 +146,7 @@ pub(super) async fn rooms(
     let size = page::size(request.page_size)?;
     let Source { hub, tokens, .. } = source;
     let after = |name: &str, count| hub.rooms_after(name, count);
-    let name = |room: &Arc<Room<Said>>| room.name().clone();
+    let name = |room: &Arc<Room<Message>>| room.name().clone();
     let found = page::by_name(hub.room_count(), after, name, size, &tokens, &request.page_token)?;
     let mut rooms = Vec::with_capacity(found.page.len());
     let mut slice = Slice::default();

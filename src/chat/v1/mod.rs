@@ -4,28 +4,30 @@
 //! connection's own cursor.
 
 mod body;
-mod checked;
+mod filter;
 mod lists;
-mod talk;
-mod wants;
+mod requests;
+mod session;
 
 pub(super) use body::V1Body;
 
-use super::broadcast::open;
+use super::admission::{Admission, ClientCall};
 use super::codec;
-use super::reply::Reply;
-use super::seat::{Caller, Door};
-use crate::chat::metadata;
+use super::metadata;
+use super::response::open;
 use crate::hub::RoomName;
 use crate::rpc::lists::Lists;
 use crate::rpc::page::Tokens;
 use crate::rpc::{invalid, no_such_method, with_reason};
 use crate::wire::v1::chat_service_server;
+use body::JoinOutcome;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use lists::Source;
-use prost::Message;
+use prost::Message as ProstMessage;
+use session::CallContext;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Status, Streaming};
@@ -41,7 +43,7 @@ const LIST_ROOMS: &str = "/chatroom.v1.ChatService/ListRooms";
 /// The service for calls on one shard's thread.
 #[derive(Clone)]
 pub(super) struct ChatService {
-    door: Door,
+    admission: Admission,
     tokens: Arc<Tokens>,
     lists: Lists,
 }
@@ -50,82 +52,81 @@ impl NamedService for ChatService {
     const NAME: &'static str = chat_service_server::SERVICE_NAME;
 }
 
-/// What a request to the service gets: a reply at once, or when it has been answered.
+/// The answer to a call.
 pub(super) enum Answer {
-    Now(Box<Result<Response<Reply>, Status>>),
-    Later(BoxFuture<'static, Response<Body>>),
-}
-
-fn now(response: Response<Reply>) -> Answer {
-    Answer::Now(Box::new(Ok(response)))
+    /// A stream, whose head goes out now.
+    Stream(Response<V1Body>),
+    /// One message, or a status.
+    Unary(BoxFuture<'static, Response<Body>>),
 }
 
 impl ChatService {
-    pub(super) fn new(door: Door, tokens: Arc<Tokens>, lists: Lists) -> Self {
-        Self { door, tokens, lists }
+    pub(super) fn new(admission: Admission, tokens: Arc<Tokens>, lists: Lists) -> Self {
+        Self { admission, tokens, lists }
     }
 
-    pub(super) fn call(&self, request: Request<Body>) -> Answer {
-        let answer = match request.uri().path() {
-            JOIN => self.join(request).map(now),
-            SUBSCRIBE => self.subscribe(request).map(now),
+    pub(super) fn call(&self, request: Request<Body>) -> Result<Answer, Status> {
+        match request.uri().path() {
+            JOIN => self.stream(request, session::join),
+            SUBSCRIBE => self.stream(request, session::subscribe),
             PUBLISH => self.publish(request),
             LIST_EVENTS => self.list(request, lists::events),
             LIST_MEMBERS => self.list(request, lists::members),
             LIST_ROOMS => self.list(request, lists::rooms),
             _ => Err(no_such_method("chatroom.v1.ChatService has no such method")),
-        };
-        answer.unwrap_or_else(|status| Answer::Now(Box::new(Err(status))))
+        }
     }
 
-    /// The room that a call's metadata names, if it does and if it must.
+    /// The room that a call's metadata names, if it does; an error if it must and does not.
     fn named_room(&self, headers: &HeaderMap) -> Result<Option<RoomName>, Status> {
         let named = metadata::room(headers)?;
-        if named.is_none() && self.door.require_room_header {
+        if named.is_none() && self.admission.require_room_header {
             let rule = "is required in the metadata here, with the name of the room";
             return Err(with_reason(&invalid("chatroom-room", rule), "ROOM_HEADER_REQUIRED", &[]));
         }
         Ok(named)
     }
 
-    fn join(&self, request: Request<Body>) -> Result<Response<Reply>, Status> {
-        let (parts, body) = request.into_parts();
-        let requests = codec::messages(&parts.headers, body, self.door.max_message_bytes)?;
-        let named = self.named_room(&parts.headers)?;
-        let caller = Caller::of(&parts.extensions);
-        let body = V1Body::spawn(|tell| talk::join(self.door.clone(), caller, named, requests, tell));
-        Ok(open(Reply::V1 { body }))
+    fn context<B>(&self, request: &Request<B>) -> Result<CallContext, Status> {
+        let named_room = self.named_room(request.headers())?;
+        let call = ClientCall::of(request.extensions());
+        Ok(CallContext { admission: self.admission.clone(), call, named_room })
     }
 
-    fn subscribe(&self, request: Request<Body>) -> Result<Response<Reply>, Status> {
+    /// Answers with a stream, whose task reads the requests.
+    fn stream<Q, F>(
+        &self,
+        request: Request<Body>,
+        task: fn(CallContext, Streaming<Q>, oneshot::Sender<JoinOutcome>) -> F,
+    ) -> Result<Answer, Status>
+    where
+        Q: ProstMessage + Default + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let context = self.context(&request)?;
         let (parts, body) = request.into_parts();
-        let requests = codec::messages(&parts.headers, body, self.door.max_message_bytes)?;
-        let named = self.named_room(&parts.headers)?;
-        let caller = Caller::of(&parts.extensions);
-        let body = V1Body::spawn(|tell| talk::subscribe(self.door.clone(), caller, named, requests, tell));
-        Ok(open(Reply::V1 { body }))
+        let requests = codec::messages(&parts.headers, body, self.admission.max_message_bytes)?;
+        Ok(Answer::Stream(open(V1Body::spawn(|outcome| task(context, requests, outcome)))))
     }
 
     fn publish(&self, request: Request<Body>) -> Result<Answer, Status> {
-        let named = self.named_room(request.headers())?;
-        let caller = Caller::of(request.extensions());
-        let door = self.door.clone();
-        self.unary(request, |publish| async move { talk::publish(&door, &caller, named, publish).await })
+        let context = Arc::new(self.context(&request)?);
+        self.unary(request, |publish| async move { context.publish(publish).await })
     }
 
-    /// Makes a list where lists run.
+    /// Answers with a page of a list, which is made on the thread of lists.
     fn list<Q, A, F>(&self, request: Request<Body>, list: fn(Source, Q) -> F) -> Result<Answer, Status>
     where
-        Q: Message + Default + 'static,
-        A: Message + Default + 'static,
+        Q: ProstMessage + Default + 'static,
+        A: ProstMessage + Default + 'static,
         F: Future<Output = Result<A, Status>> + Send + 'static,
     {
-        self.door.check_ban(&Caller::of(request.extensions()))?;
-        // Rooms are listed for all of them, so that call names none.
+        self.admission.check_ban(&ClientCall::of(request.extensions()))?;
+        // ListRooms is about no room.
         let is_of_room = request.uri().path() != LIST_ROOMS;
-        let named = if is_of_room { self.named_room(request.headers())? } else { None };
-        let Self { door, tokens, lists } = self.clone();
-        let source = Source { hub: door.hub, tokens, named };
+        let named_room = if is_of_room { self.named_room(request.headers())? } else { None };
+        let Self { admission, tokens, lists } = self.clone();
+        let source = Source { hub: admission.hub, tokens, named_room };
         self.unary(request, move |query| async move { lists.run(list(source, query)).await })
     }
 
@@ -137,21 +138,21 @@ impl ChatService {
         answer: impl FnOnce(Q) -> F + Clone + Send + 'static,
     ) -> Result<Answer, Status>
     where
-        Q: Message + Default + 'static,
-        A: Message + Default + 'static,
+        Q: ProstMessage + Default + 'static,
+        A: ProstMessage + Default + 'static,
         F: Future<Output = Result<A, Status>> + Send + 'static,
     {
         // Before tonic does, in its own words.
         codec::coding(request.headers())?;
-        let Door { max_message_bytes: max, hub, .. } = self.door.clone();
+        let Admission { max_message_bytes: max, hub, .. } = self.admission.clone();
         let service = service_fn(move |requests: tonic::Request<Streaming<Q>>| {
             let (answer, hub) = (answer.clone(), hub.clone());
             async move {
-                let request = talk::only(&mut requests.into_inner(), max, &hub).await?;
+                let request = session::only(&mut requests.into_inner(), max, &hub).await?;
                 answer(request).await.map(tonic::Response::new)
             }
         });
-        Ok(Answer::Later(Box::pin(async move {
+        Ok(Answer::Unary(Box::pin(async move {
             let codec = tonic_prost::ProstCodec::<A, Q>::default();
             let grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(max);
             let accepted = tonic::codec::CompressionEncoding::Gzip;

@@ -1,4 +1,4 @@
-//! What is said in a room, and how it goes over the wire in each API.
+//! The messages that rooms carry, and their encoding in each API.
 
 use crate::hub::{BroadcastInfo, ConnectionId, DisplayName, EventMeta, Payload, Position, PresenceDiff};
 use crate::telemetry::trace::MessageSpan;
@@ -14,86 +14,86 @@ pub(super) const HELLO: usize = 0;
 /// The number of `chatroom.v1`'s wire form.
 pub(super) const V1: usize = 1;
 
-/// The kind of what is said without one, and of everything that comes through `hello.ChatRoom`.
+/// The kind of messages that are published without one, and of all from `hello.ChatRoom`.
 const DEFAULT_KIND: &str = "chat";
 
-/// Something that was said.
+/// A message of either API.
 #[derive(Debug)]
-pub struct Said {
-    what: What,
-    /// None is [`DEFAULT_KIND`].
+pub struct Message {
+    content: Content,
+    /// `None` is [`DEFAULT_KIND`].
     kind: Option<Box<str>>,
-    /// None for the server's own words.
+    /// `None` for the server's announcements.
     sender: Option<Arc<Sender>>,
     /// Behind a pointer, because most messages have none.
     extras: Option<Box<Extras>>,
 }
 
 #[derive(Debug)]
-enum What {
+enum Content {
     Body(Body),
     Presence(v1::Presence),
 }
 
-/// Who says things: made once for each connection.
+/// The sender of messages: made once for each connection.
 #[derive(Debug)]
 pub(super) struct Sender {
-    /// The connection; none for who does not stay.
+    /// The connection; `None` for a client that publishes without joining.
     id: Option<ConnectionId>,
-    shown: v1::Member,
+    member: v1::Member,
 }
 
 impl Sender {
     pub(super) fn new(id: Option<ConnectionId>, name: &DisplayName) -> Arc<Self> {
         let connection_id = id.map(|id| id.to_string()).unwrap_or_default();
-        let shown = v1::Member { connection_id, display_name: name.as_str().to_owned() };
-        Arc::new(Self { id, shown })
+        let member = v1::Member { connection_id, display_name: name.as_str().to_owned() };
+        Arc::new(Self { id, member })
     }
 }
 
 #[derive(Debug, Default)]
 struct Extras {
-    /// The client's own word for it.
+    /// The client's reference, which its acknowledgement repeats.
     reference: Box<str>,
     key: Option<Arc<str>>,
-    /// Whether somebody waits for the broadcast; who that is, is taken then.
-    followed: bool,
-    followers: Mutex<Followers>,
+    /// Whether something waits for the broadcast, which then takes it.
+    is_observed: bool,
+    observers: Mutex<Observers>,
 }
 
 #[derive(Debug, Default)]
-struct Followers {
+struct Observers {
     span: Option<MessageSpan>,
     receipt: Option<oneshot::Sender<Receipt>>,
 }
 
-/// Where something was said.
+/// Where a message was published.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receipt {
     pub(super) position: Position,
-    /// Before, and not again.
+    /// It is a duplicate, and the position is that of the first.
     pub(super) repeated: bool,
 }
 
-impl Said {
-    /// The server's own words.
+impl Message {
+    /// An announcement of the server.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self { what: What::Body(Body::Text(text)), kind: None, sender: None, extras: None }
+        Self { content: Content::Body(Body::Text(text)), kind: None, sender: None, extras: None }
     }
 
-    pub(super) fn by(sender: &Arc<Sender>, body: Body) -> Self {
+    pub(super) fn from_sender(sender: &Arc<Sender>, body: Body) -> Self {
         let sender = Some(Arc::clone(sender));
-        Self { what: What::Body(body), kind: None, sender, extras: None }
+        Self { content: Content::Body(body), kind: None, sender, extras: None }
     }
 
-    pub(super) fn of_kind(mut self, kind: &str) -> Self {
+    pub(super) fn with_kind(mut self, kind: &str) -> Self {
         self.kind = (kind != DEFAULT_KIND && !kind.is_empty()).then(|| kind.into());
         self
     }
 
-    /// With the client's word for it, and what tells that it is the same thing if it comes again.
-    pub(super) fn referred_to(mut self, reference: &str, key: &str) -> Self {
+    /// With the client's reference and idempotency key; either may be empty.
+    pub(super) fn with_reference(mut self, reference: &str, key: &str) -> Self {
         if !reference.is_empty() || !key.is_empty() {
             let extras = self.extras.get_or_insert_default();
             extras.reference = reference.into();
@@ -102,49 +102,49 @@ impl Said {
         self
     }
 
-    /// Whose way to the members is traced, if there is a span.
-    pub(super) fn traced(mut self, span: Option<MessageSpan>) -> Self {
+    /// With a span that lasts until the message is broadcast.
+    pub(super) fn with_span(mut self, span: Option<MessageSpan>) -> Self {
         if span.is_some() {
             let extras = self.extras.get_or_insert_default();
-            extras.followed = true;
-            extras.followers.get_mut().span = span;
+            extras.is_observed = true;
+            extras.observers.get_mut().span = span;
         }
         self
     }
 
-    /// And what tells where it was said.
+    /// And a receiver of its position.
     pub(super) fn with_receipt(mut self) -> (Self, oneshot::Receiver<Receipt>) {
-        let (tell, told) = oneshot::channel();
+        let (sender, receipt) = oneshot::channel();
         let extras = self.extras.get_or_insert_default();
-        extras.followed = true;
-        extras.followers.get_mut().receipt = Some(tell);
-        (self, told)
+        extras.is_observed = true;
+        extras.observers.get_mut().receipt = Some(sender);
+        (self, receipt)
     }
 
     pub(super) fn kind(&self) -> &str {
         self.kind.as_deref().unwrap_or(DEFAULT_KIND)
     }
 
-    pub(super) fn is_by(&self, id: ConnectionId) -> bool {
+    pub(super) fn is_from(&self, id: ConnectionId) -> bool {
         self.sender.as_ref().is_some_and(|sender| sender.id == Some(id))
     }
 
-    /// The client's own word for it; empty if it wants no acknowledgement.
+    /// The client's reference; empty if it wants no acknowledgement.
     pub(super) fn reference(&self) -> &str {
         self.extras.as_ref().map_or("", |extras| &extras.reference)
     }
 
     pub(super) fn is_presence(&self) -> bool {
-        matches!(self.what, What::Presence(_))
+        matches!(self.content, Content::Presence(_))
     }
 
-    /// As an event; none for what is no part of the room's history.
+    /// As an event; `None` for what is not part of the room's history.
     pub(super) fn event(&self, meta: &EventMeta) -> Option<v1::Event> {
-        let What::Body(body) = &self.what else { return None };
+        let Content::Body(body) = &self.content else { return None };
         Some(v1::Event {
             position: Some(position(meta.position)),
             time: Some(meta.time.into()),
-            sender: self.sender.as_ref().map(|sender| sender.shown.clone()),
+            sender: self.sender.as_ref().map(|sender| sender.member.clone()),
             kind: self.kind().to_owned(),
             body: Some(v1::Body { body: Some(body.clone()) }),
         })
@@ -161,23 +161,23 @@ pub(super) fn position(position: Position) -> v1::Position {
     v1::Position { epoch: position.epoch.to_string(), offset: position.offset }
 }
 
-impl Payload for Said {
+impl Payload for Message {
     fn size(&self) -> usize {
-        let len = match &self.what {
-            What::Body(Body::Text(text)) => text.len(),
-            What::Body(Body::Data(data)) => data.len(),
-            What::Body(Body::Any(any)) => any.type_url.len() + any.value.len(),
-            What::Presence(presence) => prost::Message::encoded_len(presence),
+        let len = match &self.content {
+            Content::Body(Body::Text(text)) => text.len(),
+            Content::Body(Body::Data(data)) => data.len(),
+            Content::Body(Body::Any(any)) => any.type_url.len() + any.value.len(),
+            Content::Presence(presence) => prost::Message::encoded_len(presence),
         };
         wire::text_frame_len(len)
     }
 
     fn retained_bytes(&self) -> usize {
-        let what = match &self.what {
-            What::Body(Body::Text(text)) => text.capacity(),
-            What::Body(Body::Data(data)) => data.capacity(),
-            What::Body(Body::Any(any)) => any.type_url.capacity() + any.value.capacity(),
-            What::Presence(presence) => {
+        let what = match &self.content {
+            Content::Body(Body::Text(text)) => text.capacity(),
+            Content::Body(Body::Data(data)) => data.capacity(),
+            Content::Body(Body::Any(any)) => any.type_url.capacity() + any.value.capacity(),
+            Content::Presence(presence) => {
                 let lists = presence.joined.capacity() + presence.left.capacity();
                 let members = presence.joined.iter().chain(&presence.left);
                 lists * size_of::<v1::Member>() + members.map(member_held).sum::<usize>()
@@ -189,25 +189,25 @@ impl Payload for Said {
         // All messages of a connection share one, and so does its task: each counts its share at this moment.
         let sender = self.sender.as_ref().map_or(0, |sender| {
             let counts = 2 * size_of::<usize>();
-            (counts + size_of::<Sender>() + member_held(&sender.shown)) / Arc::strong_count(sender)
+            (counts + size_of::<Sender>() + member_held(&sender.member)) / Arc::strong_count(sender)
         });
         what + kind + extras + sender
     }
 
     fn encode(&self, form: usize, meta: &EventMeta, out: &mut BytesMut) {
-        match (&self.what, form) {
-            (What::Body(Body::Text(text)), HELLO) => wire::frame_text(text, out),
-            (What::Body(body), V1) => {
+        match (&self.content, form) {
+            (Content::Body(Body::Text(text)), HELLO) => wire::frame_text(text, out),
+            (Content::Body(body), V1) => {
                 let parts = wire::EventParts {
                     position: position(meta.position),
                     time: meta.time.into(),
-                    sender: self.sender.as_ref().map(|sender| &sender.shown),
+                    sender: self.sender.as_ref().map(|sender| &sender.member),
                     kind: self.kind(),
                     body,
                 };
                 wire::frame_event(&parts, out);
             }
-            (What::Presence(presence), V1) => {
+            (Content::Presence(presence), V1) => {
                 let response = v1::join_response::Response::Presence(presence.clone());
                 wire::frame(&v1::JoinResponse { response: Some(response) }, out);
             }
@@ -224,24 +224,24 @@ impl Payload for Said {
     }
 
     fn strip_duplicate(&mut self) -> bool {
-        self.what = What::Body(Body::Text(String::new()));
+        self.content = Content::Body(Body::Text(String::new()));
         self.kind = None;
         // For its acknowledgement.
         !self.reference().is_empty()
     }
 
     fn wants_receipt(&self) -> bool {
-        self.extras.as_ref().is_some_and(|extras| extras.followed)
+        self.extras.as_ref().is_some_and(|extras| extras.is_observed)
     }
 
     fn on_broadcast(&self, batch: &BroadcastInfo) {
         let Some(extras) = &self.extras else { return };
-        let Followers { span, receipt } = std::mem::take(&mut *extras.followers.lock());
+        let Observers { span, receipt } = std::mem::take(&mut *extras.observers.lock());
         if let Some(span) = span {
             span.broadcast(batch.position, batch.messages, batch.members);
         }
         if let Some(receipt) = receipt {
-            // Who has gone meanwhile does not hear it.
+            // The caller may have gone.
             let _ = receipt.send(Receipt { position: batch.position, repeated: batch.repeated });
         }
     }
@@ -261,7 +261,7 @@ impl Payload for Said {
             left_count: diff.left_count as u64,
             members: diff.members as u64,
         };
-        Some(Self { what: What::Presence(presence), kind: None, sender: None, extras: None })
+        Some(Self { content: Content::Presence(presence), kind: None, sender: None, extras: None })
     }
 }
 
@@ -272,18 +272,18 @@ mod tests {
     #[test]
     fn held_counts_what_a_message_has_allocated() {
         let text = |len| Body::Text("x".repeat(len));
-        assert_eq!(Said::new("x".repeat(60_000)).retained_bytes(), 60_000);
-        assert_eq!(Said::new(String::with_capacity(1000)).retained_bytes(), 1000);
+        assert_eq!(Message::new("x".repeat(60_000)).retained_bytes(), 60_000);
+        assert_eq!(Message::new(String::with_capacity(1000)).retained_bytes(), 1000);
         let name = DisplayName::new(&"n".repeat(64)).expect("it fits");
         let sender = Sender::new(Some(ConnectionId::random()), &name);
-        let alone = Said::by(&sender, text(10)).retained_bytes();
+        let alone = Message::from_sender(&sender, text(10)).retained_bytes();
         let names = size_of::<Sender>() + 16 + 36 + 64;
         assert_eq!(alone, 10 + names / 2, "the connection has the other half");
-        let _others: Vec<_> = (0..8).map(|_| Said::by(&sender, text(10))).collect();
-        assert_eq!(Said::by(&sender, text(10)).retained_bytes(), 10 + names / 10);
-        let plain = Said::new(String::new());
+        let _others: Vec<_> = (0..8).map(|_| Message::from_sender(&sender, text(10))).collect();
+        assert_eq!(Message::from_sender(&sender, text(10)).retained_bytes(), 10 + names / 10);
+        let plain = Message::new(String::new());
         assert_eq!(
-            plain.of_kind("move").referred_to("ref", "key").retained_bytes(),
+            plain.with_kind("move").with_reference("ref", "key").retained_bytes(),
             4 + 3 + size_of::<Extras>()
         );
     }

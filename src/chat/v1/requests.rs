@@ -1,6 +1,6 @@
-//! Requests, checked: what is wrong is told by its field.
+//! Checks of requests: an error names the field that is wrong.
 
-use crate::chat::said::{Said, Sender};
+use crate::chat::message::{Message, Sender};
 use crate::hub::{DisplayName, Epoch, RoomName, Start};
 use crate::rpc::{invalid, with_reason};
 use crate::wire::v1 as api;
@@ -12,14 +12,14 @@ const KIND_MAX: usize = 64;
 const REFERENCE_MAX: usize = 64;
 const KEY_MAX: usize = 64;
 
-/// The room of this name; without a name the one that the call's metadata has `named`, or the lobby.
-pub(super) fn room(field: &str, name: &str, named: Option<RoomName>) -> Result<RoomName, Status> {
+/// The room of this name; without a name the room that the call's metadata `named`, or the lobby.
+pub(super) fn room(field: &str, name: &str, named: Option<&RoomName>) -> Result<RoomName, Status> {
     if name.is_empty() {
-        return Ok(named.unwrap_or_default());
+        return Ok(named.cloned().unwrap_or_default());
     }
     let room = RoomName::new(name).map_err(|error| invalid(field, error.to_string()))?;
     match named {
-        Some(named) if named != room => {
+        Some(named) if *named != room => {
             let rule = format!("must be {named}, as the metadata has it, or empty");
             Err(with_reason(&invalid(field, rule), "ROOM_MISMATCH", &[]))
         }
@@ -42,7 +42,7 @@ fn kind(field: &str, kind: &str) -> Result<(), Status> {
     Ok(())
 }
 
-/// The kinds that are wanted; none means all.
+/// The kinds to receive; `None` means all.
 pub(super) fn kinds(field: &str, kinds: &[String]) -> Result<Option<Box<[Box<str>]>>, Status> {
     if kinds.len() > KINDS_MAX {
         return Err(invalid(field, format!("at most {KINDS_MAX}")));
@@ -57,7 +57,7 @@ pub(super) fn kinds(field: &str, kinds: &[String]) -> Result<Option<Box<[Box<str
     Ok((!kinds.is_empty()).then(|| kinds.iter().map(|kind| kind.as_str().into()).collect()))
 }
 
-/// Where to begin, `otherwise` if it is not said; and whether nothing may be missing.
+/// Where to begin, `otherwise` if the request leaves it out; and whether the start is strict.
 pub(super) fn start(
     field: &str,
     start: Option<&api::Start>,
@@ -81,8 +81,8 @@ pub(super) fn start(
     Ok((start, *strict))
 }
 
-/// Something to say, by this sender.
-pub(super) fn said(field: &str, publish: api::Publish, sender: &Arc<Sender>) -> Result<Said, Status> {
+/// The message to publish, from this sender.
+pub(super) fn message(field: &str, publish: api::Publish, sender: &Arc<Sender>) -> Result<Message, Status> {
     let at = |name: &str| if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") };
     let api::Publish { reference, kind: of_kind, body, idempotency_key } = publish;
     let body = body.and_then(|body| body.body);
@@ -95,5 +95,5 @@ pub(super) fn said(field: &str, publish: api::Publish, sender: &Arc<Sender>) -> 
             return Err(invalid(&at(name), format!("at most {max} bytes")));
         }
     }
-    Ok(Said::by(sender, body).of_kind(&of_kind).referred_to(&reference, &idempotency_key))
+    Ok(Message::from_sender(sender, body).with_kind(&of_kind).with_reference(&reference, &idempotency_key))
 }

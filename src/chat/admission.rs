@@ -1,6 +1,6 @@
-//! A client's place in a room, whichever API it speaks: how it is taken, and what happens when it is given up.
+//! Admission to a room, the same for both APIs: the hub decides, the log gets its lines, and a guard leaves the room again.
 
-use super::said::Said;
+use super::message::Message;
 use super::status;
 use crate::hub::{
     CallControl, ClientInfo, ConnectionId, DisconnectReason, DisplayName, Gap, Hub, Joined, Member,
@@ -13,24 +13,24 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 use tonic::Status;
 
-/// What all services of a shard's thread have in common.
+/// Admits calls to rooms; one for the services of each shard's thread.
 #[derive(Clone)]
-pub(super) struct Door {
-    pub(super) hub: Hub<Said>,
+pub(super) struct Admission {
+    pub(super) hub: Hub<Message>,
     pub(super) shard: ShardId,
     pub(super) max_message_bytes: usize,
     /// Calls of `chatroom.v1` that name a room must name it in their metadata too.
     pub(super) require_room_header: bool,
 }
 
-/// Who comes in, by which call.
+/// The call that a client makes: its address, its span, and the means to end it.
 #[derive(Clone)]
-pub(super) struct Caller {
+pub(super) struct ClientCall {
     call: Option<Call>,
 }
 
-impl Caller {
-    /// Who sends the request with these extensions.
+impl ClientCall {
+    /// The call whose request has these extensions.
     pub(super) fn of(request: &Extensions) -> Self {
         Self { call: request.get::<Call>().cloned() }
     }
@@ -40,6 +40,7 @@ impl Caller {
         self.call.as_ref()?.span.as_ref()
     }
 
+    /// What the hub is told of the client, which has this name.
     pub(super) fn client_info(&self, name: DisplayName) -> ClientInfo {
         let call = self.call.as_ref();
         ClientInfo {
@@ -66,39 +67,40 @@ impl CallControl for CallHandle {
     }
 }
 
-/// Who is in.
+/// A client that has joined a room.
 pub(super) struct Admitted {
-    pub(super) publisher: Publisher<Said>,
-    pub(super) subscription: Subscription<Said>,
-    pub(super) seat: Seat,
+    pub(super) publisher: Publisher<Message>,
+    pub(super) subscription: Subscription<Message>,
+    pub(super) guard: ConnectionGuard,
     pub(super) gap: Option<Gap>,
     pub(super) span: Option<RpcSpan>,
 }
 
-impl Door {
-    /// Refuses a caller that is banned by its address: a call that only reads has no name.
-    pub(super) fn check_ban(&self, caller: &Caller) -> Result<(), Status> {
-        let checked = self.hub.check_ban(&caller.client_info(DisplayName::default()));
+impl Admission {
+    /// Refuses a call from a banned address. A call that only reads has no name to check.
+    pub(super) fn check_ban(&self, call: &ClientCall) -> Result<(), Status> {
+        let checked = self.hub.check_ban(&call.client_info(DisplayName::default()));
         checked.map_err(|refused| status::of_refusal(&refused))
     }
 
-    /// Lets a client into a room.
+    /// Joins a client to a room.
     pub(super) fn admit(
         &self,
-        caller: &Caller,
+        call: &ClientCall,
         room: &RoomName,
-        who: ClientInfo,
-        options: SubscribeOptions<Said>,
+        client: ClientInfo,
+        options: SubscribeOptions<Message>,
     ) -> Result<Admitted, Status> {
-        let joined = self.hub.join(self.shard, room, who, options).map_err(|refused| {
-            if let (Refused::Closing, Some(call)) = (&refused, &caller.call) {
-                // So that the client asks again elsewhere.
+        let joined = self.hub.join(self.shard, room, client, options).map_err(|refused| {
+            if let (Refused::Closing, Some(call)) = (&refused, &call.call) {
+                // The client's next call then goes to another instance.
                 call.handle.go_away();
             }
             status::of_refusal(&refused)
         })?;
-        let member = joined.subscription.member();
-        let span = caller.span().cloned();
+        let Joined { publisher, subscription, gap } = joined;
+        let member = Arc::clone(subscription.member());
+        let span = call.span().cloned();
         if let Some(span) = &span {
             span.joined(member.id(), room);
         }
@@ -111,29 +113,27 @@ impl Door {
                 "new user"
             );
         });
-        let (member, room) = (Arc::clone(member), room.clone());
-        let seat = Seat { member, room, listener: None, span: span.clone() };
-        let Joined { publisher, subscription, gap } = joined;
-        Ok(Admitted { publisher, subscription, seat, gap, span })
+        let guard = ConnectionGuard { member, room: room.clone(), reader: None, span: span.clone() };
+        Ok(Admitted { publisher, subscription, guard, gap, span })
     }
 }
 
-/// A taken place. Dropping it is leaving, which is logged.
-pub struct Seat {
+/// A connection's membership in its room. Dropping it leaves the room, and logs why.
+pub struct ConnectionGuard {
     member: Arc<Member>,
     room: RoomName,
-    /// The task that reads what this client says.
-    pub(super) listener: Option<AbortHandle>,
+    /// The task that reads the client's requests; it ends with the connection.
+    pub(super) reader: Option<AbortHandle>,
     span: Option<RpcSpan>,
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        if let Some(listener) = &self.listener {
-            listener.abort();
+        if let Some(reader) = &self.reader {
+            reader.abort();
         }
         let member = &self.member;
-        // If nobody has decided on an end, the client has gone.
+        // Without any other reason the client has cancelled the call.
         member.disconnect(DisconnectReason::Cancelled, None);
         let reason = member.disconnected().map(|disconnect| disconnect.reason.as_str());
         if let (Some(span), Some(reason)) = (&self.span, reason) {
