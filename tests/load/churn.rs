@@ -33,7 +33,7 @@ const FORGETFUL: [&str; 3] =
 const MIB: u64 = 1 << 20;
 
 #[tokio::test]
-async fn healthy_members_notice_nothing_of_a_storm() {
+async fn churn_does_not_disturb_room() {
     let _machine = machine::alone();
     let mut server = Server::start_quiet(&FORGETFUL);
     let addr = server.addr;
@@ -62,7 +62,7 @@ async fn healthy_members_notice_nothing_of_a_storm() {
 
 /// Rapid resets may cost the transport they are on; calls that were answered may not.
 #[tokio::test]
-async fn a_neighbour_on_the_storms_own_transport_notices_nothing() {
+async fn churn_does_not_disturb_calls_on_same_transport() {
     let _machine = machine::alone();
     let server = Server::start_quiet(&FORGETFUL);
     let transport = Transport::connect(server.addr).await;

@@ -90,7 +90,7 @@ async fn speaks(mut member: Member, echoes: Echoes) {
 }
 
 #[tokio::test]
-async fn a_full_server_drains_in_order_evenly_and_in_time_whatever_hangs_on_it() {
+async fn full_server_drains_evenly_and_in_time() {
     let _machine = machine::alone();
     // A collector that is as good as dead.
     let collector = TcpListener::bind("127.0.0.1:0").unwrap();

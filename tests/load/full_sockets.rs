@@ -16,7 +16,7 @@ const EACH_MAX: u64 = 128 * 1024;
 const SLACK: u64 = 24 << 20;
 
 #[tokio::test]
-async fn tiny_messages_wait_in_the_log_and_not_in_frames() {
+async fn tiny_messages_wait_in_log_not_in_frames() {
     let _machine = machine::alone();
     let patient = ["--lag-limit-bytes=64MiB", "--lag-limit-age=5m", "--write-stall-limit=5m"];
     let server = Server::start_quiet(&patient);

@@ -36,7 +36,7 @@ const PADDING: usize = 1_500;
 const LONG_PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
-async fn what_is_retained_is_written_once_for_all_who_ask_for_it() {
+async fn history_is_encoded_once_for_all_readers() {
     let _machine = machine::alone();
     // Who is slower than what is said may miss some, and is told instead of cut.
     let options = ["--retention-age=1h", "--lag-limit-age=5m", "--slow-policy=skip"];

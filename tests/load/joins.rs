@@ -14,7 +14,7 @@ const PER_TRANSPORT: usize = 100;
 const JOIN_PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
-async fn a_crowd_of_any_size_comes_in_and_hears_the_next_message() {
+async fn crowds_join_and_receive_next_message() {
     let _machine = machine::alone();
     for transports in [10, 30, 100] {
         let server = Server::start_quiet(&[]);

@@ -91,7 +91,7 @@ async fn seconds_for_each_list(server: &Server) -> f64 {
 }
 
 #[tokio::test]
-async fn a_walk_sees_each_who_stays_once_while_others_come_and_go() {
+async fn paged_list_has_each_stayer_once_under_churn() {
     let _machine = machine::alone();
     let server = Server::start_quiet(&[]);
     let began = Instant::now();
@@ -135,7 +135,7 @@ async fn a_walk_sees_each_who_stays_once_while_others_come_and_go() {
 }
 
 #[tokio::test]
-async fn twenty_list_loops_change_nothing_of_what_a_room_hears() {
+async fn list_loops_do_not_disturb_broadcast() {
     let _machine = machine::alone();
     let mut server = Server::start_quiet(&["--lag-limit-bytes", "8MiB"]);
     let _stayers = stayers(&server).await;

@@ -101,7 +101,7 @@ async fn read(hub: &Hub<Text>, shard: ShardId, room: &RoomName, form: usize, mes
 }
 
 #[test]
-fn counted_bytes_are_those_allocated() {
+fn counted_bytes_match_allocated() {
     let _machine = machine::alone();
     runs_alone(4 * PATIENCE, || {
         count_and_compare();

@@ -31,7 +31,7 @@ const PATIENT: [&str; 5] = [
 ];
 
 #[tokio::test]
-async fn fifty_senders_and_two_hundred_listeners_agree_on_one_order() {
+async fn all_members_agree_on_one_order() {
     let _machine = machine::alone();
     let server = Server::start_quiet(&PATIENT);
     let began = Instant::now();

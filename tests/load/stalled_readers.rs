@@ -62,7 +62,7 @@ const LAST: u16 = 2;
 const LONG_PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
-async fn five_hundred_of_a_thousand_stop_reading_and_the_others_lose_nothing() {
+async fn stalled_half_costs_the_other_half_nothing() {
     let _machine = machine::alone();
     let server = Server::start(&STRICT);
     let progress: Arc<[AtomicU32]> = (0..HEALTHY).map(|_| AtomicU32::new(0)).collect();
@@ -337,7 +337,7 @@ fn joining(stream: u32, hello: &Hello<'_>) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn who_stalls_in_a_room_that_skips_gets_one_gap_and_goes_on() {
+async fn stalled_member_of_skipping_room_gets_one_gap() {
     let _machine = machine::alone();
     let options = ["--slow-policy=skip", "--retention-bytes=262144", "--lag-limit-bytes=262144"];
     let server = Server::start_quiet(&options);
@@ -415,7 +415,7 @@ const FILTERED_EACH: u32 = 100;
 const RARE: u32 = 30;
 
 #[tokio::test]
-async fn what_a_filter_leaves_waits_in_no_more_memory_than_it_has() {
+async fn filtered_backlog_is_bounded() {
     let _machine = machine::alone();
     let patient = [
         "--retention-bytes=8388608",

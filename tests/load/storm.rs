@@ -57,7 +57,7 @@ const FORGETFUL: [&str; 5] = [
 ];
 
 #[tokio::test]
-async fn one_order_explains_what_everyone_met() {
+async fn one_order_explains_all_members() {
     let _machine = machine::alone();
     let talk = Duration::from_secs(number("CHATROOM_STORM_SECONDS").unwrap_or(15));
     let seed = number("CHATROOM_STORM_SEED").unwrap_or_else(|| rand::rng().random());

@@ -73,12 +73,12 @@ async fn who_comes_in_despite(by_address: bool, by_name: bool) -> [bool; 4] {
 }
 
 #[tokio::test]
-async fn a_ban_by_address_keeps_out_who_comes_from_there_until_it_expires() {
+async fn address_ban_holds_until_expiry() {
     assert_eq!(who_comes_in_despite(true, false).await, [false, true, false, true]);
 }
 
 #[tokio::test]
-async fn a_ban_by_name_keeps_out_who_is_called_so_until_it_expires() {
+async fn name_ban_holds_until_expiry() {
     assert_eq!(who_comes_in_despite(false, true).await, [false, false, true, true]);
 }
 
@@ -109,7 +109,7 @@ async fn join_many(addr: SocketAddr, ready: oneshot::Sender<()>, done: oneshot::
 }
 
 #[tokio::test]
-async fn who_comes_back_at_once_is_kept_out_too() {
+async fn immediate_reconnect_after_ban_is_refused() {
     let server = Server::start_quiet(&[]);
     let addr = server.addr;
     let mut returners = Vec::new();
@@ -142,7 +142,7 @@ async fn mallory_is_banned_by_name(server: &Server) {
 }
 
 #[tokio::test]
-async fn a_ban_by_name_holds_in_any_case_and_each_refused_attempt_is_counted_and_logged() {
+async fn name_ban_ignores_case_and_counts_attempts() {
     let server = Server::start(&[]);
     mallory_is_banned_by_name(&server).await;
     for name in ["mallory", "MALLORY", "Mallory"] {
@@ -165,7 +165,7 @@ async fn a_ban_by_name_holds_in_any_case_and_each_refused_attempt_is_counted_and
 }
 
 #[tokio::test]
-async fn a_ban_is_listed_and_can_be_removed_and_both_are_audited() {
+async fn ban_is_listed_removed_and_audited() {
     let server = Server::start(&[]);
     mallory_is_banned_by_name(&server).await;
     let line = server.logs("audit", |line| line["action"] == "kick").await;
@@ -192,7 +192,7 @@ async fn a_ban_is_listed_and_can_be_removed_and_both_are_audited() {
 }
 
 #[tokio::test]
-async fn bans_come_in_pages() {
+async fn bans_are_paged() {
     let server = Server::start(&[]);
     let mut admin = AdminServiceClient::connect(format!("http://{}", server.admin_addr)).await.unwrap();
     for name in ["cleo", "ann", "bob"] {

@@ -118,7 +118,7 @@ fn reason_for(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn four_hundred_kicks_in_full_flow_end_their_targets_and_nobody_else() {
+async fn kicks_under_load_end_targets_only() {
     let server = Server::start_quiet(&LENIENT);
     let mut crowd = Crowd::new();
     let mut targets = Vec::new();
@@ -224,7 +224,7 @@ impl Talk {
 }
 
 #[tokio::test]
-async fn a_kick_frees_the_socket_of_who_does_not_read_it() {
+async fn kick_frees_socket_of_stalled_reader() {
     let mut talk = Talk::begins().await;
     let mut deaf = RawClient::connect(talk.server.addr);
     deaf.joins(ROOM, "deaf");
@@ -233,7 +233,7 @@ async fn a_kick_frees_the_socket_of_who_does_not_read_it() {
 }
 
 #[tokio::test]
-async fn a_kick_frees_the_socket_of_a_stopped_process() {
+async fn kick_frees_socket_of_stopped_process() {
     let mut talk = Talk::begins().await;
     let deaf = Sleeper::joins(talk.server.addr, ROOM, "deaf");
     talk.server.id_of("deaf").await;
@@ -243,7 +243,7 @@ async fn a_kick_frees_the_socket_of_a_stopped_process() {
 }
 
 #[tokio::test]
-async fn a_kick_frees_the_socket_of_who_gives_no_window() {
+async fn kick_frees_socket_without_window() {
     let mut talk = Talk::begins().await;
     let transport = Transport::connect_with(talk.server.addr, Windows::DEFAULT).await;
     let _deaf = transport.join(ROOM, "deaf").await;
@@ -252,7 +252,7 @@ async fn a_kick_frees_the_socket_of_who_gives_no_window() {
 }
 
 #[tokio::test]
-async fn a_dry_run_names_its_targets_and_kicks_nobody() {
+async fn dry_run_names_targets_and_kicks_nobody() {
     let server = Server::start(&[]);
     let mut admin = admin(server.admin_addr).await;
     let (mut ann, mut bob) = (server.join_as("blue", "ann").await, server.join_as("blue", "bob").await);
@@ -274,7 +274,7 @@ fn seconds(seconds: i64) -> prost_types::Duration {
 }
 
 #[tokio::test]
-async fn a_kick_leaves_an_audit_line_with_who_whom_and_the_result() {
+async fn kick_is_audited() {
     let server = Server::start(&[]);
     let mut admin = admin(server.admin_addr).await;
     let mut ann = server.join_as("blue", "ann").await;

@@ -52,7 +52,7 @@ fn in_room(room: &str) -> ConnectionFilter {
 }
 
 #[tokio::test]
-async fn a_kick_says_whom_it_means_or_is_invalid() {
+async fn kick_without_target_is_invalid() {
     let (_server, mut admin, members) = begins().await;
     let all = KickConnectionsRequest { filter: Some(ConnectionFilter::default()), ..Default::default() };
     let of_room = KickConnectionsRequest { filter: Some(in_room("a")), ..Default::default() };
@@ -89,7 +89,7 @@ async fn a_kick_says_whom_it_means_or_is_invalid() {
 }
 
 #[tokio::test]
-async fn who_is_not_there_is_not_found() {
+async fn unknown_connection_is_not_found() {
     let (server, mut admin, members) = begins().await;
     let kick = admin.kick_connections(of_id(NOBODY)).await;
     assert_eq!(kick.unwrap_err().code(), Code::NotFound);
@@ -118,7 +118,7 @@ async fn who_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn who_has_seen_its_end_is_not_found() {
+async fn ended_connection_is_not_found() {
     let (server, mut admin, _members) = begins().await;
     let mut wrong = Vec::new();
     for n in 0..300 {
@@ -135,7 +135,7 @@ async fn who_has_seen_its_end_is_not_found() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_found_is_not_also_not_found_however_it_is_written() {
+async fn id_spelling_does_not_matter() {
     let (server, mut admin, _members) = begins().await;
     for written in [str::to_uppercase, |id: &str| id.replace('-', ""), |id: &str| format!("urn:uuid:{id}")] {
         let mut ann = server.join_as("blue", "ann").await;
@@ -156,7 +156,7 @@ async fn an_id_that_is_found_is_not_also_not_found_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn pages_are_of_this_list_and_not_negative() {
+async fn invalid_page_token_or_size_is_refused() {
     let (_server, mut admin, _members) = begins().await;
     let of_two = ListConnectionsRequest { page_size: 2, ..Default::default() };
     let page = admin.list_connections(of_two.clone()).await.unwrap().into_inner();
@@ -195,7 +195,7 @@ async fn pages_are_of_this_list_and_not_negative() {
 }
 
 #[tokio::test]
-async fn announcements_and_log_filters_have_limits() {
+async fn announcements_and_log_filters_are_limited() {
     let (_server, mut admin, members) = begins().await;
     let announce = |room: &str, text: &str| AnnounceRequest { room: room.to_owned(), text: text.to_owned() };
     is_invalid(admin.announce(announce("a", "")).await, "text");
@@ -222,7 +222,7 @@ async fn announcements_and_log_filters_have_limits() {
 }
 
 #[tokio::test]
-async fn remove_ban_needs_a_ban_in_force() {
+async fn remove_ban_without_ban_is_not_found() {
     let (_server, mut admin, members) = begins().await;
     let removing = |target| RemoveBanRequest { target };
     for (target, field) in [

@@ -59,7 +59,7 @@ async fn says_a_megabyte(member: &mut Member) {
 }
 
 #[tokio::test]
-async fn a_connection_shows_who_it_is_and_what_it_did() {
+async fn get_connection_shows_identity_and_counts() {
     let server = Server::start(&[]);
     let mut admin = admin(&server).await;
     let mut ann = server.join_as("blue", "ann").await;
@@ -88,7 +88,7 @@ async fn a_connection_shows_who_it_is_and_what_it_did() {
 }
 
 #[tokio::test]
-async fn who_is_in_can_be_listed_at_once() {
+async fn member_is_listed_right_after_join() {
     let server = Server::start(&[]);
     let mut admin = admin(&server).await;
     let transport = Transport::connect(server.addr).await;
@@ -102,7 +102,7 @@ async fn who_is_in_can_be_listed_at_once() {
 }
 
 #[tokio::test]
-async fn filters_and_orders_are_of_what_they_say() {
+async fn list_filters_and_orders() {
     let server = Server::start(&["--lag-limit-bytes", "8MiB"]);
     let mut admin = admin(&server).await;
     let mut ann = server.join_as("blue", "ann").await;
@@ -197,7 +197,7 @@ async fn watched(events: &mut Streaming<WatchConnectionsResponse>) -> Event {
 }
 
 #[tokio::test]
-async fn a_watcher_is_told_who_joins_lags_is_kicked_and_leaves() {
+async fn watch_reports_join_lag_kick_and_leave() {
     let server = Server::start(&["--lag-limit-bytes", "1MiB"]);
     let mut admin = admin(&server).await;
     let watch = WatchConnectionsRequest { room: "blue".to_owned() };
@@ -232,7 +232,7 @@ async fn a_watcher_is_told_who_joins_lags_is_kicked_and_leaves() {
 }
 
 #[tokio::test]
-async fn a_watcher_that_does_not_read_is_told_how_many_events_it_missed() {
+async fn slow_watcher_gets_count_of_missed_events() {
     const COMERS: u64 = 20_000;
     let server = Server::start_quiet(&[]);
     let mut admin = admin(&server).await;
@@ -266,7 +266,7 @@ async fn a_watcher_that_does_not_read_is_told_how_many_events_it_missed() {
 }
 
 #[tokio::test]
-async fn an_announcement_is_heard_where_it_is_made() {
+async fn announcement_reaches_its_room_only() {
     let server = Server::start(&[]);
     let mut admin = admin(&server).await;
     let (mut ann, mut bob) = (server.join_as("blue", "ann").await, server.join_as("red", "bob").await);
@@ -290,7 +290,7 @@ async fn an_announcement_is_heard_where_it_is_made() {
 }
 
 #[tokio::test]
-async fn the_server_tells_its_limits_listeners_and_counts() {
+async fn server_info_has_limits_listeners_and_counts() {
     let server = Server::start(&["--max-rooms", "77"]);
     let mut admin = admin(&server).await;
     let mut ann = server.join_as("blue", "ann").await;
@@ -344,7 +344,7 @@ fn debug_lines(server: &Server) -> usize {
 }
 
 #[tokio::test]
-async fn a_log_filter_is_in_force_until_it_expires_or_is_reset() {
+async fn log_filter_applies_until_expiry_or_reset() {
     let server = Server::start(&[]);
     let mut admin = admin(&server).await;
     comes_and_goes(&server, "before").await;

@@ -36,14 +36,14 @@ fn equal_logs_hold() {
 }
 
 #[test]
-fn a_swap_is_found() {
+fn swap_is_found() {
     let mut logs = right();
     logs[1].swap(3, 4);
     breaks(Law::Ordered, &logs);
 }
 
 #[test]
-fn a_swap_of_one_senders_messages_is_found() {
+fn swap_of_one_senders_messages_is_found() {
     let mut logs = right();
     for log in &mut logs {
         log.swap(0, 2);
@@ -52,14 +52,14 @@ fn a_swap_of_one_senders_messages_is_found() {
 }
 
 #[test]
-fn a_loss_is_found() {
+fn loss_is_found() {
     let mut logs = right();
     logs[2].remove(4);
     breaks(Law::Contiguous, &logs);
 }
 
 #[test]
-fn a_message_that_nobody_hears_is_found() {
+fn message_lost_for_all_is_found() {
     for lost in 0..9 {
         let mut logs = right();
         for log in &mut logs {
@@ -70,7 +70,7 @@ fn a_message_that_nobody_hears_is_found() {
 }
 
 #[test]
-fn a_duplicate_is_found() {
+fn duplicate_is_found() {
     for (again, at) in [(3, 4), (3, 8), (8, 9)] {
         let mut logs = right();
         let id = logs[0][again];
@@ -80,7 +80,7 @@ fn a_duplicate_is_found() {
 }
 
 #[test]
-fn a_foreign_order_is_found() {
+fn diverging_order_is_found() {
     let mut logs = right();
     logs.push((0..9).map(|sequence| Id::new(7, sequence)).collect());
     breaks(Law::Ordered, &logs);
@@ -90,7 +90,7 @@ fn a_foreign_order_is_found() {
 }
 
 #[test]
-fn a_spoilt_text_is_found() {
+fn corrupted_text_is_found() {
     let right = Id::new(12, 345).text(4);
     assert!(Id::of_text(right.as_bytes()).is_some());
     for at in 0..right.len() {
@@ -107,7 +107,7 @@ fn a_spoilt_text_is_found() {
 }
 
 #[test]
-fn a_sender_who_does_not_hear_itself_is_found() {
+fn missing_own_message_is_found() {
     let mut history = History::default();
     let mut whole = Log::of("one", Stay::Whole);
     let mut own = Log::of_sender(0, Stay::Part);
@@ -124,7 +124,7 @@ fn a_sender_who_does_not_hear_itself_is_found() {
 }
 
 #[test]
-fn loose_senders_owe_no_order_of_their_own_but_share_the_rooms() {
+fn loose_senders_share_only_the_rooms_order() {
     let ids = [(LOOSE, 4), (LOOSE, 1), (0, 0), (LOOSE, 9)];
     let ids = ids.map(|(sender, sequence)| Id::new(sender, sequence));
     let mut history = History::default();

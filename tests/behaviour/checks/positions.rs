@@ -93,13 +93,13 @@ fn breaks(law: Law, track: Track) {
 }
 
 #[test]
-fn the_fixture_has_a_move() {
+fn fixture_has_a_move() {
     let moves: Vec<usize> = (1..=14).filter(|offset| is_move(order()[offset - 1])).collect();
     assert_eq!(moves, [MOVE]);
 }
 
 #[test]
-fn what_is_told_exactly_holds() {
+fn exact_account_holds() {
     let track = someone(|track| {
         track.hears_all(1..=4);
         track.misses(5, 7, 3);
@@ -116,7 +116,7 @@ fn what_is_told_exactly_holds() {
 }
 
 #[test]
-fn a_gap_that_is_not_told_is_found() {
+fn unreported_gap_is_found() {
     breaks(
         Law::Contiguous,
         someone(|track| {
@@ -127,7 +127,7 @@ fn a_gap_that_is_not_told_is_found() {
 }
 
 #[test]
-fn a_gap_that_ends_too_early_or_begins_too_late_is_found() {
+fn short_gap_is_found() {
     for (from, to) in [(5, 6), (6, 7), (6, 6)] {
         breaks(
             Law::Contiguous,
@@ -141,7 +141,7 @@ fn a_gap_that_ends_too_early_or_begins_too_late_is_found() {
 }
 
 #[test]
-fn a_gap_over_what_came_before_or_comes_after_is_found() {
+fn overlapping_gap_is_found() {
     breaks(
         Law::Accounted,
         someone(|track| {
@@ -160,7 +160,7 @@ fn a_gap_over_what_came_before_or_comes_after_is_found() {
 }
 
 #[test]
-fn a_gap_with_a_wrong_count_is_found() {
+fn wrong_gap_count_is_found() {
     for count in [0, 2, 4] {
         breaks(
             Law::Accounted,
@@ -174,7 +174,7 @@ fn a_gap_with_a_wrong_count_is_found() {
 }
 
 #[test]
-fn a_position_that_carries_two_messages_is_found() {
+fn two_messages_at_one_position_are_found() {
     breaks(
         Law::Placed,
         someone(|track| {
@@ -185,7 +185,7 @@ fn a_position_that_carries_two_messages_is_found() {
 }
 
 #[test]
-fn a_message_at_two_positions_is_found() {
+fn message_at_two_positions_is_found() {
     breaks(
         Law::Unique,
         someone(|track| {
@@ -196,7 +196,7 @@ fn a_message_at_two_positions_is_found() {
 }
 
 #[test]
-fn what_is_heard_again_after_a_resume_is_found() {
+fn duplicate_after_resume_is_found() {
     breaks(
         Law::Unique,
         someone(|track| {
@@ -218,7 +218,7 @@ fn what_is_heard_again_after_a_resume_is_found() {
 }
 
 #[test]
-fn what_is_lost_over_a_resume_is_found() {
+fn loss_over_resume_is_found() {
     breaks(
         Law::Accounted,
         someone(|track| {
@@ -231,7 +231,7 @@ fn what_is_lost_over_a_resume_is_found() {
 }
 
 #[test]
-fn who_is_not_told_the_end_is_found() {
+fn missing_end_is_found() {
     breaks(
         Law::Contiguous,
         someone(|track| {
@@ -242,7 +242,7 @@ fn who_is_not_told_the_end_is_found() {
 }
 
 #[test]
-fn a_swap_is_found() {
+fn swap_is_found() {
     breaks(
         Law::Ordered,
         someone(|track| {
@@ -254,7 +254,7 @@ fn a_swap_is_found() {
 }
 
 #[test]
-fn another_epoch_is_found() {
+fn other_epoch_is_found() {
     breaks(
         Law::Intact,
         someone(|track| {
@@ -266,7 +266,7 @@ fn another_epoch_is_found() {
 }
 
 #[test]
-fn who_wants_one_kind_misses_no_other() {
+fn kind_filter_misses_no_other_kind() {
     let chats = Wants { kinds: &["chat"], ..Wants::default() };
     let chatter = |offsets: &[u64]| {
         let mut track = Track::of("chatter", chats);
@@ -301,7 +301,7 @@ fn sender(acks: &[(u32, u64)]) -> Track {
 }
 
 #[test]
-fn acknowledgements_are_where_the_messages_are() {
+fn ack_at_wrong_position_is_found() {
     let account = check_beside(sender(&[(0, 1), (1, 6), (2, 12)])).unwrap();
     assert_eq!(account.acks, 3);
     breaks(Law::Acknowledged, sender(&[(0, 1), (1, 6)]));
@@ -311,7 +311,7 @@ fn acknowledgements_are_where_the_messages_are() {
 }
 
 #[test]
-fn an_echo_that_is_not_wanted_is_found() {
+fn unwanted_echo_is_found() {
     let mut track = Track::of_sender(0, Wants { not_from: Some(0), ..Wants::default() });
     track.comes(0);
     track.hears_all(1..=1);
@@ -321,7 +321,7 @@ fn an_echo_that_is_not_wanted_is_found() {
 }
 
 #[test]
-fn a_sender_who_does_not_hear_itself_is_found() {
+fn missing_own_message_is_found() {
     let mut track = Track::of_sender(0, Wants::default());
     track.comes(0);
     track.hears_all(1..=5);

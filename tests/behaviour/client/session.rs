@@ -111,7 +111,7 @@ async fn is_cut(receiver: &mut Receiver) -> Disconnected {
 }
 
 #[tokio::test]
-async fn what_is_published_is_heard_at_the_position_that_was_acknowledged() {
+async fn acked_position_is_delivered_position() {
     let server = Server::start(&[]);
     let client = connect(server.addr).await;
     let join = Join { display_name: "ann".into(), ..Join::room("blue") };
@@ -152,7 +152,7 @@ async fn what_is_published_is_heard_at_the_position_that_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_thousand_cuts_during_a_replay_lose_nothing_and_repeat_nothing() {
+async fn replay_over_cuts_is_exact() {
     const MESSAGES: usize = 20_000;
     const CUTS: usize = 1000;
     let server = Server::start_quiet(&["--retention-bytes", "256MiB"]);
@@ -185,7 +185,7 @@ async fn a_thousand_cuts_during_a_replay_lose_nothing_and_repeat_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_published_over_a_hundred_cuts_is_said_once_and_where_it_was_acknowledged() {
+async fn publish_over_cuts_is_exactly_once() {
     const MESSAGES: usize = 4000;
     const CUTS: usize = 100;
     let server = Server::start_quiet(&[]);
@@ -220,7 +220,7 @@ async fn what_is_published_over_a_hundred_cuts_is_said_once_and_where_it_was_ack
 }
 
 #[tokio::test]
-async fn what_was_not_retained_while_the_network_was_away_is_a_gap_of_the_right_size() {
+async fn outage_beyond_retention_is_exact_gap() {
     let server = Server::start(&["--retention-messages", "100"]);
     let direct = connect(server.addr).await;
     let (keeper, _) = fill(&direct, "r", vec![]).await;
@@ -244,7 +244,7 @@ async fn what_was_not_retained_while_the_network_was_away_is_a_gap_of_the_right_
 }
 
 #[tokio::test]
-async fn a_strict_session_rather_ends_than_misses_something() {
+async fn strict_session_ends_instead_of_gap() {
     let server = Server::start(&["--retention-messages", "100"]);
     let direct = connect(server.addr).await;
     let (keeper, _) = fill(&direct, "r", texts(1)).await;
@@ -272,7 +272,7 @@ async fn a_strict_session_rather_ends_than_misses_something() {
 }
 
 #[tokio::test]
-async fn a_restarted_server_is_a_gap_of_another_epoch_and_the_session_goes_on() {
+async fn server_restart_is_epoch_gap() {
     let first = Server::start(&[]);
     let (_keeper, _) = fill(&connect(first.addr).await, "r", texts(5)).await;
     let proxy = Proxy::start(first.addr, Plan::quiet()).await;
@@ -337,7 +337,7 @@ async fn hears_all(receiver: &mut Receiver, last: u64) -> Vec<(Disconnected, Dur
 }
 
 #[tokio::test]
-async fn a_slow_caller_is_sent_away_comes_back_in_its_time_and_misses_nothing() {
+async fn slow_consumer_reconnects_without_loss() {
     let server = Server::start(&["--retention-bytes", "64MiB"]);
     let (mut receiver, messages) = sleeps(&server).await;
     is_ended(&server).await;
@@ -350,7 +350,7 @@ async fn a_slow_caller_is_sent_away_comes_back_in_its_time_and_misses_nothing() 
 }
 
 #[tokio::test]
-async fn a_caller_that_slept_until_its_call_was_reset_misses_nothing() {
+async fn reset_after_long_stall_loses_nothing() {
     let server = Server::start(&["--retention-bytes", "64MiB"]);
     let (mut receiver, messages) = sleeps(&server).await;
     assert_eq!(server.departure_of("sleeper").await, "slow_consumer");
@@ -358,7 +358,7 @@ async fn a_caller_that_slept_until_its_call_was_reset_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_slow_caller_of_a_room_that_skips_is_told_how_much() {
+async fn skip_policy_gap_reaches_caller() {
     let server = Server::start(&["--slow-policy", "skip", "--retention-bytes", "4MiB"]);
     let (mut receiver, messages) = sleeps(&server).await;
     let (mut next, mut missed) = (1, 0);
@@ -381,7 +381,7 @@ async fn a_slow_caller_of_a_room_that_skips_is_told_how_much() {
 }
 
 #[tokio::test]
-async fn a_session_goes_over_to_the_next_server_when_its_own_drains() {
+async fn drain_moves_session_to_next_server() {
     let first = Server::start(&[]);
     let proxy = Proxy::start(first.addr, Plan::quiet()).await;
     let (publisher, mut receiver) = join_at_last(&proxy, &Join::room("r")).await;
@@ -416,7 +416,7 @@ async fn a_session_goes_over_to_the_next_server_when_its_own_drains() {
 }
 
 #[tokio::test]
-async fn a_filter_and_an_echo_are_as_asked_for() {
+async fn kind_filter_and_echo_apply() {
     let server = Server::start(&[]);
     let client = connect(server.addr).await;
     let join = Join { kinds: vec!["move".into()], suppress_echo: true, ..Join::room("r") };
@@ -429,7 +429,7 @@ async fn a_filter_and_an_echo_are_as_asked_for() {
 }
 
 #[tokio::test]
-async fn who_comes_and_who_goes_is_told_to_those_who_asked() {
+async fn presence_is_reported_on_request() {
     let server = Server::start(&[]);
     let client = connect(server.addr).await;
     let mut ears = client.subscribe(Join { presence: true, ..Join::room("r") }).await.unwrap();
@@ -452,7 +452,7 @@ async fn who_comes_and_who_goes_is_told_to_those_who_asked() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused_at_once() {
+async fn invalid_options_fail_at_once() {
     let server = Server::start(&[]);
     let client = connect(server.addr).await;
     let refused = |result: Result<_, Error>| match result.map(|_: chatroom::client::Session| ()) {

@@ -32,12 +32,12 @@ async fn hears_own(receiver: &mut Receiver, own: usize) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn what_is_said_is_acknowledged_and_said_once_though_the_acknowledgement_is_in_a_gap() {
+async fn ack_inside_gap_publishes_once() {
     is_acknowledged(true).await;
 }
 
 #[tokio::test]
-async fn so_it_is_for_who_has_said_all() {
+async fn ack_inside_gap_publishes_once_after_finish() {
     is_acknowledged(false).await;
 }
 

@@ -90,7 +90,7 @@ async fn everyone(server: &Server, names: &[(&str, &str)]) -> Vec<Member> {
 }
 
 #[tokio::test]
-async fn a_list_shows_whom_the_filter_means_in_the_order_asked_for() {
+async fn list_filters_and_orders() {
     let server = Server::start(&[]);
     let _members = everyone(&server, &[("blue", "ann"), ("blue", "bob"), ("red", "cleo")]).await;
     let all = json(&server, &["list"]).await;
@@ -122,7 +122,7 @@ async fn a_list_shows_whom_the_filter_means_in_the_order_asked_for() {
 }
 
 #[tokio::test]
-async fn the_orders_are_the_servers() {
+async fn orders_match_the_servers() {
     let server = Server::start(&[]);
     let mut members = everyone(&server, &[("blue", "ann"), ("red", "bob")]).await;
     members[1].say(&"x".repeat(1000)).await;
@@ -136,7 +136,7 @@ async fn the_orders_are_the_servers() {
 }
 
 #[tokio::test]
-async fn a_list_walks_all_pages_and_has_each_connection_once() {
+async fn list_walks_all_pages() {
     let server = Server::start_quiet(&["--max-streams", "2000"]);
     let transport = crate::common::client::Transport::connect(server.addr).await;
     let mut members = Vec::new();
@@ -152,7 +152,7 @@ async fn a_list_walks_all_pages_and_has_each_connection_once() {
 }
 
 #[tokio::test]
-async fn one_connection_is_shown_by_its_id() {
+async fn connection_is_shown_by_id() {
     let server = Server::start(&[]);
     let _members = everyone(&server, &[("blue", "ann")]).await;
     let id = server.id_of("ann").await;
@@ -162,7 +162,7 @@ async fn one_connection_is_shown_by_its_id() {
 }
 
 #[tokio::test]
-async fn a_dry_run_names_whom_and_ends_nobody() {
+async fn kick_dry_run_ends_nobody() {
     let server = Server::start(&[]);
     let mut members = everyone(&server, &[("blue", "ann"), ("red", "bob")]).await;
     let would = told(&server, &["kick", "--room", "blue", "--dry-run"]).await;
@@ -173,7 +173,7 @@ async fn a_dry_run_names_whom_and_ends_nobody() {
 }
 
 #[tokio::test]
-async fn the_kicked_are_told_why_and_the_others_notice_nothing() {
+async fn kick_sends_reason_to_targets_only() {
     let server = Server::start(&[]);
     let mut members = everyone(&server, &[("blue", "ann"), ("blue", "bob"), ("red", "cleo")]).await;
     let kicked = json(&server, &["kick", "--name", "ann", "--reason", "no shouting"]).await;
@@ -192,7 +192,7 @@ async fn the_kicked_are_told_why_and_the_others_notice_nothing() {
 }
 
 #[tokio::test]
-async fn a_ban_keeps_the_kicked_out_by_name() {
+async fn kick_with_ban_by_name() {
     let server = Server::start(&[]);
     let mut ann = server.join_as("blue", "ann").await;
     let id = server.id_of("ann").await;
@@ -233,7 +233,7 @@ async fn bans_are_listed_and_removed() {
 }
 
 #[tokio::test]
-async fn rooms_come_in_order_of_name() {
+async fn rooms_are_ordered_by_name() {
     let server = Server::start(&[]);
     let _members = everyone(&server, &[("red", "ann"), ("blue", "bob"), ("red", "cleo")]).await;
     let rooms = json(&server, &["rooms"]).await;
@@ -244,7 +244,7 @@ async fn rooms_come_in_order_of_name() {
 }
 
 #[tokio::test]
-async fn a_watch_tells_of_joins_kicks_and_leaves_in_its_room() {
+async fn watch_prints_joins_kicks_and_leaves_of_room() {
     let server = Server::start(&[]);
     let watch = Running::watch(&server, &["watch", "--room", "blue", "--json"]);
     let lines = Running::watch(&server, &["watch"]);
@@ -268,7 +268,7 @@ async fn a_watch_tells_of_joins_kicks_and_leaves_in_its_room() {
 }
 
 #[tokio::test]
-async fn a_watch_ends_with_an_error_when_the_server_goes() {
+async fn watch_fails_when_server_exits() {
     let server = Server::start(&[]);
     let mut watch = Running::watch(&server, &["watch"]);
     server.stop().await;
@@ -277,7 +277,7 @@ async fn a_watch_ends_with_an_error_when_the_server_goes() {
 }
 
 #[tokio::test]
-async fn an_announcement_is_heard_in_one_room_or_in_all() {
+async fn announce_to_one_room_or_all() {
     let server = Server::start(&[]);
     let mut members = everyone(&server, &[("blue", "ann"), ("red", "bob")]).await;
     assert_eq!(told(&server, &["announce", "only blue", "--room", "blue"]).await, "said in 1 room\n");
@@ -288,7 +288,7 @@ async fn an_announcement_is_heard_in_one_room_or_in_all() {
 }
 
 #[tokio::test]
-async fn the_server_tells_what_it_is() {
+async fn server_info_is_printed() {
     let server = Server::start(&["--max-rooms", "77"]);
     let _members = everyone(&server, &[("red", "ann"), ("blue", "bob")]).await;
     let info = json(&server, &["info"]).await;
@@ -304,7 +304,7 @@ async fn the_server_tells_what_it_is() {
 }
 
 #[tokio::test]
-async fn top_into_a_pipe_is_so_many_frames_with_rates() {
+async fn top_into_pipe_prints_frames_with_rates() {
     let server = Server::start(&[]);
     let mut ann = server.join_as("blue", "ann").await;
     let top = ["top", "--json", "--interval", "300ms", "--count", "2"];
@@ -333,7 +333,7 @@ async fn top_into_a_pipe_is_so_many_frames_with_rates() {
 }
 
 #[tokio::test]
-async fn top_ends_well_on_ctrl_c() {
+async fn top_exits_0_on_ctrl_c() {
     let server = Server::start(&[]);
     let mut child =
         admin_at(&server.admin_addr.to_string(), &["top", "--interval", "100ms"]).spawn().unwrap();
@@ -346,7 +346,7 @@ async fn top_ends_well_on_ctrl_c() {
 }
 
 #[tokio::test]
-async fn a_log_filter_is_changed_and_goes_back() {
+async fn log_filter_is_changed_and_reset() {
     let server = Server::start(&[]);
     let set = json(&server, &["log-filter", "warn", "--expiry", "1h"]).await;
     assert_eq!((&set["previousFilter"], &set["filter"]), (&"info".into(), &"warn".into()));
@@ -356,7 +356,7 @@ async fn a_log_filter_is_changed_and_goes_back() {
 }
 
 #[tokio::test]
-async fn without_a_server_each_command_is_one_line_that_names_address_and_flag() {
+async fn unreachable_server_is_one_line_with_address_and_flag() {
     let id = "00000000-0000-4000-8000-000000000000";
     let commands: [&[&str]; 9] = [
         &["list"],
@@ -376,7 +376,7 @@ async fn without_a_server_each_command_is_one_line_that_names_address_and_flag()
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_one_line_with_its_code_and_words() {
+async fn refusal_is_one_line_with_code_and_message() {
     let server = Server::start(&[]);
     let addr = server.admin_addr.to_string();
     let nobody = "00000000-0000-4000-8000-000000000000";
@@ -403,7 +403,7 @@ async fn what_the_server_refuses_is_one_line_with_its_code_and_words() {
 }
 
 #[tokio::test]
-async fn a_kick_of_everyone_is_refused_before_anyone_is_asked() {
+async fn kick_without_filter_is_refused() {
     for words in [vec!["kick"], vec!["kick", "--dry-run"], vec!["kick", "--room", "", "--min-lag", "0"]] {
         let error = refused("127.0.0.1:1", &words).await;
         assert!(error.contains("everyone"), "{error}");
@@ -411,14 +411,14 @@ async fn a_kick_of_everyone_is_refused_before_anyone_is_asked() {
 }
 
 #[tokio::test]
-async fn the_chat_listener_is_no_admin_listener_and_the_error_says_so() {
+async fn chat_listener_has_no_admin_service() {
     let server = Server::start(&[]);
     let error = refused(&server.addr.to_string(), &["list"]).await;
     assert!(error.contains("is no admin listener") && error.contains("--addr"), "{error}");
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_the_handshake_is_not_waited_for_for_ever() {
+async fn silent_handshake_times_out() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = silent.local_addr().unwrap().to_string();
     let asking = refused(&addr, &["info"]);
@@ -427,7 +427,7 @@ async fn a_server_that_never_answers_the_handshake_is_not_waited_for_for_ever() 
 }
 
 #[tokio::test]
-async fn a_reader_that_has_read_enough_is_no_error() {
+async fn closed_stdout_is_not_an_error() {
     let server = Server::start(&[]);
     let mut child =
         admin_at(&server.admin_addr.to_string(), &["top", "--interval", "100ms"]).spawn().unwrap();
@@ -437,7 +437,7 @@ async fn a_reader_that_has_read_enough_is_no_error() {
 }
 
 #[tokio::test]
-async fn a_drain_is_started_looked_at_and_cancelled() {
+async fn drain_is_started_shown_and_cancelled() {
     let environment = [("CHATROOM_DRAIN_NOTICE", "100s"), ("CHATROOM_DRAIN_DEADLINE", "105s")];
     let server = Server::start_in(&environment, &[]);
     assert_eq!(json(&server, &["drain", "status"]).await["phase"], "DRAIN_PHASE_SERVING");

@@ -79,7 +79,7 @@ fn receivers(all: &Value) -> f64 {
 }
 
 #[test]
-fn a_closed_loop_is_delivered_to_all_in_one_order() {
+fn closed_loop_delivers_to_all_in_order() {
     let server = Server::start_quiet(&[]);
     let pid = std::process::id();
     let flags = format!("--connections 20 --publishers 4 --window 8 --duration 1s --pid {pid}");
@@ -95,7 +95,7 @@ fn a_closed_loop_is_delivered_to_all_in_one_order() {
 }
 
 #[test]
-fn an_open_loop_says_as_much_as_it_is_told_to() {
+fn open_loop_keeps_its_rate() {
     let server = Server::start_quiet(&[]);
     let all = is_sound(server.addr, "--connections 10 --publishers 3 --rate 300 --duration 2s --size 200");
     // What is said late is said all the same.
@@ -105,7 +105,7 @@ fn an_open_loop_says_as_much_as_it_is_told_to() {
 }
 
 #[test]
-fn latency_counts_from_when_a_message_was_due() {
+fn latency_counts_from_due_time() {
     let server = Server::start_quiet(&[]);
     let child = bench(server.addr, "--connections 2 --rate 100 --duration 3s --json").spawn().unwrap();
     let until_it_measures = Duration::from_millis(1500);
@@ -120,7 +120,7 @@ fn latency_counts_from_when_a_message_was_due() {
 }
 
 #[test]
-fn rooms_and_shared_transports_keep_to_themselves() {
+fn rooms_and_shared_transports_are_separate() {
     let server = Server::start_quiet(&[]);
     let flags = "--connections 24 --rooms 4 --publishers 8 --window 4 --duration 1s";
     for more in ["", "--transports 3 --threads 2", "--protocol v1 --transports 5"] {
@@ -130,7 +130,7 @@ fn rooms_and_shared_transports_keep_to_themselves() {
 }
 
 #[test]
-fn readers_that_stall_are_told_apart() {
+fn stalled_readers_are_reported_apart() {
     let server = Server::start_quiet(&["--lag-limit-bytes", "512KiB"]);
     for more in ["", "--read-rate 4096"] {
         let flags = format!("--connections 5 --stall 3 --size 4096 --window 16 --duration 4s {more}");
@@ -144,7 +144,7 @@ fn readers_that_stall_are_told_apart() {
 }
 
 #[test]
-fn connections_come_and_go_without_a_loss() {
+fn connection_churn_loses_nothing() {
     let server = Server::start_quiet(&[]);
     for more in ["", "--transports 4 --threads 2"] {
         let flags = format!("--connections 30 --publishers 3 --window 4 --churn 50 --duration 2s {more}");
@@ -154,7 +154,7 @@ fn connections_come_and_go_without_a_loss() {
 }
 
 #[test]
-fn nothing_has_to_be_said() {
+fn run_without_publishers() {
     let server = Server::start_quiet(&[]);
     let output = runs(server.addr, "--connections 50 --publishers 0 --json");
     let all = figures(&output);
@@ -163,7 +163,7 @@ fn nothing_has_to_be_said() {
 }
 
 #[test]
-fn refused_calls_are_counted_by_their_status() {
+fn refused_calls_are_counted_by_status() {
     let server = Server::start_quiet(&["--max-connections", "5"]);
     let output = runs(server.addr, "--connections 8 --duration 500ms --json");
     let all = figures(&output);
@@ -177,7 +177,7 @@ fn refused_calls_are_counted_by_their_status() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_said_to_be() {
+fn unreachable_server_is_reported() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let output = runs(nobody, "--connections 8");
     assert_eq!(output.status.code(), Some(1));
@@ -188,7 +188,7 @@ fn a_server_that_is_not_there_is_said_to_be() {
 }
 
 #[test]
-fn a_server_that_never_answers_is_not_waited_for() {
+fn silent_server_times_out() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let began = Instant::now();
     let output = runs(silent.local_addr().unwrap(), "--connections 8");
@@ -200,14 +200,14 @@ fn a_server_that_never_answers_is_not_waited_for() {
 }
 
 #[test]
-fn what_speaks_another_protocol_is_said_to() {
+fn other_protocol_is_reported() {
     let server = Server::start_quiet(&[]);
     let output = runs(server.metrics_addr, "--connections 2");
     assert!(output.status.code() == Some(1) && stderr(&output).contains("nobody could join"), "{output:?}");
 }
 
 #[tokio::test]
-async fn a_server_that_dies_ends_the_run_and_is_reported() {
+async fn server_death_ends_run_and_is_reported() {
     let server = Server::start_quiet(&[]);
     let mut witness = server.join("bench-1").await;
     let child = bench(server.addr, "--connections 10 --rooms 2 --publishers 2 --duration 60s --json")
@@ -226,7 +226,7 @@ async fn a_server_that_dies_ends_the_run_and_is_reported() {
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_the_measurement_not_the_report() {
+async fn interrupt_still_reports() {
     let server = Server::start_quiet(&[]);
     let mut witness = server.join("lobby").await;
     let child = bench(server.addr, "--connections 10 --rate 100 --duration 60s --json").spawn().unwrap();
@@ -243,7 +243,7 @@ async fn an_interrupt_ends_the_measurement_not_the_report() {
 }
 
 #[test]
-fn the_picture_and_the_log_can_be_read() {
+fn svg_and_histogram_log_are_readable() {
     let server = Server::start_quiet(&[]);
     let folder = std::env::temp_dir().join(format!("chatroom-bench-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
@@ -289,7 +289,7 @@ fn unbase64(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_cannot_be_is_refused_before_it_begins() {
+fn invalid_options_are_refused() {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     for (flags, words) in [
         ("--connections 3 --transports 4", "--transports is more than --connections"),
@@ -308,7 +308,7 @@ fn what_cannot_be_is_refused_before_it_begins() {
 }
 
 #[test]
-fn the_server_is_asked_for_its_process_whatever_else_is_called_chatroom() {
+fn server_process_is_found_by_asking_it() {
     let server = Server::start_quiet(&[]);
     let _another = Server::start_quiet(&[]);
     let load = "--connections 5 --publishers 1 --window 4 --duration 1s";
@@ -370,7 +370,7 @@ fn serve_framed(
 const FRAMED: &str = "--protocol framed --connections 4 --publishers 2 --rate 200 --duration 1s";
 
 #[test]
-fn an_honest_foreign_server_is_believed() {
+fn correct_foreign_server_passes() {
     let all = is_sound(framed_server(|_, _, text| vec![text]), FRAMED);
     assert!((3.0..5.0).contains(&receivers(&all)), "{all}");
 }
@@ -383,7 +383,7 @@ fn is_caught(pass: impl Fn(usize, u64, Vec<u8>) -> Vec<Vec<u8>> + Send + Sync + 
 }
 
 #[test]
-fn a_message_that_is_lost_for_one_is_noticed() {
+fn message_lost_for_one_receiver_is_found() {
     let (all, words) =
         is_caught(|receiver, n, text| if (receiver, n) == (2, 50) { vec![] } else { vec![text] });
     assert!(
@@ -393,14 +393,14 @@ fn a_message_that_is_lost_for_one_is_noticed() {
 }
 
 #[test]
-fn the_last_messages_that_are_lost_are_noticed() {
+fn lost_last_messages_are_found() {
     let (all, words) =
         is_caught(|receiver, n, text| if receiver == 2 && n > 50 { vec![] } else { vec![text] });
     assert!(all["lost"].as_u64() > Some(100), "{all} {words}");
 }
 
 #[test]
-fn a_message_that_comes_twice_is_noticed() {
+fn duplicated_message_is_found() {
     let (all, words) =
         is_caught(
             |receiver, n, text| if (receiver, n) == (1, 50) { vec![text.clone(), text] } else { vec![text] },
@@ -409,7 +409,7 @@ fn a_message_that_comes_twice_is_noticed() {
 }
 
 #[test]
-fn two_senders_in_another_order_for_one_are_noticed() {
+fn diverging_order_for_one_receiver_is_found() {
     let held = Mutex::new(Vec::new());
     let (all, words) = is_caught(move |receiver, n, text| match (receiver, n) {
         // Publishers take turns: these two are of different ones.
@@ -425,7 +425,7 @@ fn two_senders_in_another_order_for_one_are_noticed() {
 }
 
 #[test]
-fn a_damaged_text_is_noticed() {
+fn damaged_text_is_found() {
     let (all, words) = is_caught(|receiver, n, mut text| {
         if (receiver, n) == (0, 50) {
             text.truncate(50);

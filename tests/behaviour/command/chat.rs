@@ -24,7 +24,7 @@ fn say(addr: &str, flags: &[&str], input: &str) -> Output {
 }
 
 #[test]
-fn a_piped_chat_says_each_line_hears_it_and_ends() {
+fn piped_lines_are_published_and_printed() {
     let server = Server::start(&[]);
     let lines = (0..500).map(|n| format!("line {n} ü")).collect::<Vec<_>>().join("\n") + "\n";
     let output = say(&server.addr.to_string(), &["--name", "ann"], &lines);
@@ -33,14 +33,14 @@ fn a_piped_chat_says_each_line_hears_it_and_ends() {
 }
 
 #[test]
-fn a_chat_without_input_ends_at_once() {
+fn empty_input_exits_at_once() {
     let server = Server::start(&[]);
     let output = say(&server.addr.to_string(), &[], "");
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
 }
 
 #[tokio::test]
-async fn piped_output_is_one_line_a_message_whatever_others_send() {
+async fn piped_output_is_one_line_per_message() {
     let server = Server::start(&[]);
     let mut chat = Following::start(&server.addr.to_string(), &["--from", "earliest"]);
     let mut mallory = server.join_as("lobby", "mallory").await;
@@ -56,7 +56,7 @@ async fn piped_output_is_one_line_a_message_whatever_others_send() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_one_line_and_an_exit_code() {
+fn unreachable_server_is_one_line_and_exit_code() {
     let output = say("127.0.0.1:1", &[], "hi\n");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
@@ -65,7 +65,7 @@ fn a_server_that_is_not_there_is_one_line_and_an_exit_code() {
 }
 
 #[test]
-fn a_room_name_that_is_refused_ends_the_chat_with_the_rule() {
+fn refused_room_name_prints_the_rule() {
     let server = Server::start(&[]);
     let output = say(&server.addr.to_string(), &["--room", "a b"], "hi\n");
     assert_eq!(output.status.code(), Some(1));
@@ -74,7 +74,7 @@ fn a_room_name_that_is_refused_ends_the_chat_with_the_rule() {
 }
 
 #[test]
-fn a_line_that_is_not_utf8_is_told_and_nothing_after_it_is_lost() {
+fn non_utf8_line_is_reported_and_skipped() {
     let server = Server::start(&[]);
     let mut child = chat(&server.addr.to_string(), &[]).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"one\nbad \xff\nthree\n").unwrap();
@@ -85,7 +85,7 @@ fn a_line_that_is_not_utf8_is_told_and_nothing_after_it_is_lost() {
 }
 
 #[test]
-fn a_port_that_does_not_chat_is_an_error_and_not_tried_again() {
+fn other_protocol_is_an_error_without_retry() {
     let server = Server::start(&[]);
     let output = say(&server.metrics_addr.to_string(), &[], "hi\n");
     assert_eq!(output.status.code(), Some(1));
@@ -94,7 +94,7 @@ fn a_port_that_does_not_chat_is_an_error_and_not_tried_again() {
 }
 
 #[test]
-fn what_was_said_before_a_message_that_is_too_large_comes_back() {
+fn lines_before_oversized_one_are_printed() {
     let server = Server::start(&[]);
     for _ in 0..20 {
         let output = say(&server.addr.to_string(), &[], &format!("first\n{}\nlast\n", "a".repeat(70_000)));
@@ -126,7 +126,7 @@ fn of<'a>(heard: &'a [(String, Value)], name: &str) -> Vec<&'a Value> {
 }
 
 #[test]
-fn history_begins_where_it_was_asked_to() {
+fn history_starts_at_option() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
     hears(&addr, &[], "1\n2\n3\n");
@@ -140,7 +140,7 @@ fn history_begins_where_it_was_asked_to() {
 }
 
 #[test]
-fn a_start_that_makes_no_sense_is_refused_with_what_would() {
+fn invalid_start_option_prints_valid_ones() {
     let output = say("127.0.0.1:1", &["--from", "yesterday"], "");
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
@@ -148,7 +148,7 @@ fn a_start_that_makes_no_sense_is_refused_with_what_would() {
 }
 
 #[test]
-fn a_position_that_the_room_has_not_reached_is_an_error() {
+fn position_beyond_end_is_an_error() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
     let heard = hears_json(&addr, &[], "1\n");
@@ -160,7 +160,7 @@ fn a_position_that_the_room_has_not_reached_is_an_error() {
 }
 
 #[test]
-fn kinds_are_said_and_heard_as_asked_for() {
+fn kind_options_apply() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
     assert_eq!(hears(&addr, &["--kind", "move"], "e4\n"), ["e4"]);
@@ -172,7 +172,7 @@ fn kinds_are_said_and_heard_as_asked_for() {
 }
 
 #[test]
-fn json_has_one_object_for_everything_that_the_server_sends() {
+fn json_has_one_object_per_response() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
     let heard =
@@ -216,7 +216,7 @@ fn outline(heard: &[(String, Value)]) -> Vec<String> {
 }
 
 #[test]
-fn each_line_is_acknowledged_right_after_it_is_heard_and_before_the_goodbye() {
+fn acks_follow_their_events_before_goodbye() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
     let lines = "hi\n".repeat(500);
@@ -239,7 +239,7 @@ fn each_line_is_acknowledged_right_after_it_is_heard_and_before_the_goodbye() {
 }
 
 #[test]
-fn an_input_that_cannot_be_read_is_an_error() {
+fn unreadable_input_is_an_error() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
     for flags in [&[][..], &["--follow"]] {
@@ -255,7 +255,7 @@ fn an_input_that_cannot_be_read_is_an_error() {
 }
 
 #[test]
-fn a_server_without_the_service_is_one_line() {
+fn server_without_service_is_one_line() {
     let server = Server::start(&[]);
     let addr = server.admin_addr.to_string();
     let output = say(&addr, &[], "hi\n");
@@ -296,7 +296,7 @@ impl Following {
 }
 
 #[tokio::test]
-async fn a_chat_goes_on_with_the_next_server_and_says_what_it_missed() {
+async fn reconnect_resumes_and_prints_gap() {
     let first = Server::start(&[]);
     let proxy = Proxy::start(first.addr, Plan::quiet()).await;
     let chatting = tokio::task::spawn_blocking(move || {
@@ -318,7 +318,7 @@ async fn a_chat_goes_on_with_the_next_server_and_says_what_it_missed() {
 }
 
 #[test]
-fn who_comes_is_told() {
+fn presence_is_printed() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
     let chat = Following::start(&addr, &["--presence", "--json"]);

@@ -18,14 +18,14 @@ fn prints(name: &str) -> String {
 }
 
 #[test]
-fn two_kinds_of_messages_come_over_one_stream_in_one_order() {
+fn game_receives_both_kinds_in_order() {
     let expected =
         "ann hears \"your turn\"\nann sees a move to 4,2\nbob hears \"your turn\"\nbob sees a move to 4,2\n";
     assert_eq!(prints("game"), expected);
 }
 
 #[tokio::test]
-async fn a_bot_answers_who_asks_it() {
+async fn bot_answers_requests() {
     let server = Server::start(&[]);
     let mut ann = server.join_as("blue", "ann").await;
     let mut bot = example("bot", &[&server.addr.to_string(), "blue"]).stdout(Stdio::piped()).spawn().unwrap();

@@ -41,7 +41,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_message_of_exactly_64_kib_is_delivered() {
+async fn message_of_64_kib_is_delivered() {
     let mut room = Fixture::new().await;
     let longest = "x".repeat(frames::text_of_message_size(MESSAGE_MAX));
     room.culprit.say(&longest).await;
@@ -50,7 +50,7 @@ async fn a_message_of_exactly_64_kib_is_delivered() {
 }
 
 #[tokio::test]
-async fn a_message_over_64_kib_exhausts_resources() {
+async fn message_over_64_kib_is_resource_exhausted() {
     let mut room = Fixture::new().await;
     let too_long = "x".repeat(frames::text_of_message_size(MESSAGE_MAX) + 1);
     let said = frames::message(too_long.as_bytes());
@@ -60,7 +60,7 @@ async fn a_message_over_64_kib_exhausts_resources() {
 }
 
 #[tokio::test]
-async fn a_declared_length_of_4_gib_is_refused_before_a_byte_of_it_comes() {
+async fn declared_length_of_4_gib_is_refused_unread() {
     let mut room = Fixture::new().await;
     room.sends(b"\0\xff\xff\xff\xff").await;
     room.culprit_is_sent_away(Code::ResourceExhausted, "message_too_large").await;
@@ -89,7 +89,7 @@ async fn broken_protobuf_is_never_broadcast() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_inside_a_message_is_internal() {
+async fn stream_end_inside_message_is_internal() {
     for truncated in [b"\0\0\0".as_slice(), b"\0\0\0\0\x09\x0a\x07half"] {
         let mut room = Fixture::new().await;
         room.sends(truncated).await;
@@ -99,21 +99,21 @@ async fn a_stream_that_ends_inside_a_message_is_internal() {
 }
 
 #[tokio::test]
-async fn a_compressed_flag_without_an_encoding_is_internal() {
+async fn compressed_flag_without_encoding_is_internal() {
     let mut room = Fixture::new().await;
     room.sends(b"\x01\0\0\0\x04\x0a\x02hi").await;
     room.culprit_is_sent_away(Code::Internal, "invalid_message").await;
 }
 
 #[tokio::test]
-async fn a_reserved_flag_is_internal() {
+async fn reserved_flag_is_internal() {
     let mut room = Fixture::new().await;
     room.sends(b"\x07\0\0\0\x04\x0a\x02hi").await;
     room.culprit_is_sent_away(Code::Internal, "invalid_message").await;
 }
 
 #[tokio::test]
-async fn messages_before_a_bad_one_are_heard() {
+async fn messages_before_bad_one_are_delivered() {
     let mut room = Fixture::new().await;
     room.sends(b"\0\0\0\0\x04\x0a\x02hi\0\0\0\0\x04\x0a\x02\xc3\x28").await;
     room.witness.hears("hi").await;
@@ -134,7 +134,7 @@ async fn unknown_fields_are_skipped() {
 }
 
 #[tokio::test]
-async fn a_message_cut_into_single_bytes_is_one_message() {
+async fn message_in_single_byte_frames_is_one_message() {
     let mut room = Fixture::new().await;
     for byte in frames::message(b"hi").chunks(1) {
         room.culprit.mouth.send(Bytes::copy_from_slice(byte)).await;
@@ -144,7 +144,7 @@ async fn a_message_cut_into_single_bytes_is_one_message() {
 }
 
 #[tokio::test]
-async fn an_unknown_method_or_service_or_encoding_is_unimplemented() {
+async fn unknown_method_service_or_encoding_is_unimplemented() {
     let server = Server::start(&[]);
     let transport = Transport::connect(server.addr).await;
     for path in ["/hello.ChatRoom/Whisper", "/hello.Nobody/Chat", "/", "/nothing"] {
@@ -159,7 +159,7 @@ async fn an_unknown_method_or_service_or_encoding_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn what_is_no_grpc_request_is_told_so_in_http() {
+async fn non_grpc_request_gets_http_status() {
     let server = Server::start(&[]);
     let transport = Transport::connect(server.addr).await;
     for (method, content_type, status) in [
@@ -178,7 +178,7 @@ async fn what_is_no_grpc_request_is_told_so_in_http() {
 }
 
 #[tokio::test]
-async fn noise_on_the_port_is_closed_and_nobody_notices() {
+async fn noise_on_port_is_closed_and_disturbs_nobody() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut room = Fixture::new().await;
     for noise in [

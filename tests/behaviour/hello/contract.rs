@@ -19,7 +19,7 @@ use tonic_health::pb::{
 // 1. A client is in as soon as its call is open.
 
 #[tokio::test]
-async fn headers_come_before_anything_is_said() {
+async fn headers_precede_first_message() {
     let server = Server::start(&[]);
     let (response, _silent) = Transport::connect(server.addr).await.open(chat(&[])).await;
     assert_eq!(response.status(), 200);
@@ -27,7 +27,7 @@ async fn headers_come_before_anything_is_said() {
 }
 
 #[tokio::test]
-async fn a_silent_client_hears_what_others_say() {
+async fn silent_client_receives_messages() {
     let server = Server::start(&[]);
     let mut silent = server.join("lobby").await;
     let mut ann = server.join("lobby").await;
@@ -38,7 +38,7 @@ async fn a_silent_client_hears_what_others_say() {
 // 2. Everyone gets every message, the sender included.
 
 #[tokio::test]
-async fn a_sender_hears_itself_and_so_does_everyone_else() {
+async fn sender_receives_own_message() {
     let server = Server::start(&[]);
     let transport = Transport::connect(server.addr).await;
     let mut ann = transport.join("lobby", "ann").await;
@@ -55,7 +55,7 @@ async fn a_sender_hears_itself_and_so_does_everyone_else() {
 }
 
 #[tokio::test]
-async fn texts_arrive_as_they_were_said() {
+async fn texts_arrive_unchanged() {
     let server = Server::start(&[]);
     let mut ann = server.join("lobby").await;
     for text in ["", " ", "\u{1b}[31m\0\r\n", "Grüße, 世界 🦀", &"x".repeat(20_000)] {
@@ -65,7 +65,7 @@ async fn texts_arrive_as_they_were_said() {
 }
 
 #[tokio::test]
-async fn a_late_client_hears_nothing_of_what_was_said_before() {
+async fn late_client_gets_no_history() {
     let server = Server::start(&[]);
     let mut ann = server.join("lobby").await;
     ann.say("before").await;
@@ -78,7 +78,7 @@ async fn a_late_client_hears_nothing_of_what_was_said_before() {
 // 3. Each client gets a fresh UUID, logged as `new user`.
 
 #[tokio::test]
-async fn each_call_is_logged_as_a_new_user_with_a_uuid_of_its_own() {
+async fn new_user_is_logged_with_uuid() {
     let server = Server::start(&[]);
     let transport = Transport::connect(server.addr).await;
     let _ann = transport.join("blue", "ann").await;
@@ -96,7 +96,7 @@ async fn each_call_is_logged_as_a_new_user_with_a_uuid_of_its_own() {
 // 4. Who half-closes hears itself out; who breaks leaves alone.
 
 #[tokio::test]
-async fn who_half_closes_hears_its_own_last_message_and_then_ok() {
+async fn half_close_delivers_own_last_message_then_ok() {
     let server = Server::start(&[]);
     let mut ann = server.join_as("lobby", "ann").await;
     ann.say("hi").await;
@@ -107,7 +107,7 @@ async fn who_half_closes_hears_its_own_last_message_and_then_ok() {
 }
 
 #[tokio::test]
-async fn who_says_300_messages_and_half_closes_hears_all_300() {
+async fn half_close_after_300_messages_delivers_all() {
     let server = Server::start(&[]);
     let mut listener = server.join("lobby").await;
     let mut ann = server.join("lobby").await;
@@ -122,7 +122,7 @@ async fn who_says_300_messages_and_half_closes_hears_all_300() {
 }
 
 #[tokio::test]
-async fn who_half_closes_without_a_word_ends_with_ok() {
+async fn half_close_without_message_is_ok() {
     let server = Server::start(&[]);
     let mut ann = server.join_as("lobby", "ann").await;
     ann.half_close();
@@ -131,7 +131,7 @@ async fn who_half_closes_without_a_word_ends_with_ok() {
 }
 
 #[tokio::test]
-async fn a_broken_client_leaves_alone() {
+async fn broken_client_disturbs_nobody() {
     let server = Server::start(&[]);
     let (mut ann, mut bob) = (server.join("lobby").await, server.join("lobby").await);
     let reset = server.join_as("lobby", "reset").await;
@@ -152,7 +152,7 @@ async fn a_broken_client_leaves_alone() {
 // Rooms and names, which are asked for in metadata and never needed.
 
 #[tokio::test]
-async fn who_names_no_room_is_in_the_lobby() {
+async fn default_room_is_lobby() {
     let server = Server::start(&[]);
     let (_, mut nowhere) = Transport::connect(server.addr).await.open(chat(&[])).await;
     let mut ann = server.join("lobby").await;
@@ -161,7 +161,7 @@ async fn who_names_no_room_is_in_the_lobby() {
 }
 
 #[tokio::test]
-async fn rooms_hear_nothing_of_each_other() {
+async fn rooms_are_separate() {
     let server = Server::start(&[]);
     let transport = Transport::connect(server.addr).await;
     let mut blue = transport.join("blue", "ann").await;
@@ -176,7 +176,7 @@ async fn rooms_hear_nothing_of_each_other() {
 }
 
 #[tokio::test]
-async fn a_room_name_outside_the_rule_is_an_invalid_argument() {
+async fn invalid_room_name_is_invalid_argument() {
     let server = Server::start(&[]);
     let longest = "r".repeat(128);
     let mut ann = server.join(&longest).await;
@@ -189,7 +189,7 @@ async fn a_room_name_outside_the_rule_is_an_invalid_argument() {
 }
 
 #[tokio::test]
-async fn a_display_name_outside_the_rule_is_an_invalid_argument() {
+async fn invalid_display_name_is_invalid_argument() {
     let server = Server::start(&[]);
     let longest = "n".repeat(64);
     let _ann = server.join_as("lobby", &longest).await;
@@ -210,7 +210,7 @@ async fn refused(server: &Server, headers: &[(&str, &str)]) {
 // The way out.
 
 #[tokio::test]
-async fn sigterm_ends_every_stream_with_unavailable_and_the_process_with_0() {
+async fn sigterm_ends_streams_with_unavailable_and_exits_0() {
     let server = Server::start(&[]);
     let transport = Transport::connect(server.addr).await;
     let mut members: Vec<Member> = Vec::new();
@@ -230,7 +230,7 @@ async fn sigterm_ends_every_stream_with_unavailable_and_the_process_with_0() {
 }
 
 #[tokio::test]
-async fn sigterm_amid_talk_cuts_nobody_inside_a_message_or_out_of_order() {
+async fn sigterm_under_load_keeps_messages_whole_and_ordered() {
     let server = Server::start(&[]);
     let mut listeners = Vec::new();
     for number in 0..10 {
@@ -277,7 +277,7 @@ async fn hears_to_the_end(mut member: Member) -> Log {
 }
 
 #[tokio::test]
-async fn a_client_with_a_full_socket_does_not_hold_up_the_exit() {
+async fn full_socket_does_not_delay_exit() {
     let server = Server::start(&["--retention-bytes=67108864", "--lag-limit-bytes=67108864"]);
     let mut deaf = RawClient::connect(server.addr);
     deaf.joins("lobby", "deaf");
@@ -293,7 +293,7 @@ async fn a_client_with_a_full_socket_does_not_hold_up_the_exit() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_told_to_stop_lets_nobody_new_hang() {
+async fn new_calls_during_shutdown_end() {
     let server = Server::start(&[]);
     let transport = Transport::connect(server.addr).await;
     let mut ann = transport.join("lobby", "ann").await;
@@ -316,7 +316,7 @@ async fn channel(server: &Server) -> Channel {
 }
 
 #[tokio::test]
-async fn health_says_serving() {
+async fn health_is_serving() {
     let server = Server::start(&[]);
     let mut health = HealthClient::new(channel(&server).await);
     for service in ["", "hello.ChatRoom"] {
@@ -350,7 +350,7 @@ macro_rules! services_by_reflection {
 }
 
 #[tokio::test]
-async fn reflection_lists_the_services() {
+async fn reflection_lists_services() {
     let server = Server::start(&[]);
     let v1 = services_by_reflection!(v1, server);
     let v1alpha = services_by_reflection!(v1alpha, server);
@@ -383,7 +383,7 @@ macro_rules! file_by_reflection {
 }
 
 #[tokio::test]
-async fn reflection_knows_the_details_of_our_statuses() {
+async fn reflection_knows_error_details() {
     let server = Server::start(&[]);
     for (symbol, file) in [
         ("google.rpc.ErrorInfo", "google/rpc/error_details.proto"),
@@ -402,7 +402,7 @@ async fn reflection_knows_the_details_of_our_statuses() {
 }
 
 #[tokio::test]
-async fn sockets_are_given_back() {
+async fn sockets_are_closed() {
     let server = Server::start(&[]);
     let mut first = server.join("lobby").await;
     first.half_close();

@@ -95,7 +95,7 @@ impl Orchard {
 }
 
 #[tokio::test]
-async fn who_withholds_window_updates_is_cut_and_others_hear_everything() {
+async fn reader_without_window_updates_is_cut_others_lose_nothing() {
     let mut orchard = Orchard::grows(&STRICT).await;
     let transport = Transport::connect_with(orchard.server.addr, Windows::DEFAULT).await;
     let mut bad = transport.join(ROOM, "bad").await;
@@ -124,7 +124,7 @@ async fn what_it_got(member: &mut Member) -> (Log, Option<Code>) {
 }
 
 #[tokio::test]
-async fn who_stops_reading_its_socket_is_cut_and_others_hear_everything() {
+async fn stalled_socket_is_cut_others_lose_nothing() {
     let mut orchard = Orchard::grows(&STRICT).await;
     let sockets = orchard.server.descriptors();
     let mut bad = RawClient::connect(orchard.server.addr);
@@ -136,7 +136,7 @@ async fn who_stops_reading_its_socket_is_cut_and_others_hear_everything() {
 }
 
 #[tokio::test]
-async fn one_slow_call_does_not_cost_its_neighbours_on_the_transport_theirs() {
+async fn slow_call_does_not_end_calls_on_same_transport() {
     let mut orchard = Orchard::grows(&STRICT).await;
     let narrow = Windows { connection: Windows::WIDE.connection, ..Windows::DEFAULT };
     let transport = Transport::connect_with(orchard.server.addr, narrow).await;
@@ -149,7 +149,7 @@ async fn one_slow_call_does_not_cost_its_neighbours_on_the_transport_theirs() {
 }
 
 #[tokio::test]
-async fn many_slow_readers_cost_no_more_memory_than_the_room() {
+async fn slow_readers_share_the_rooms_memory() {
     let mut orchard = Orchard::grows(&STRICT).await;
     let mut bad = Vec::new();
     for number in 0..50 {
@@ -168,7 +168,7 @@ async fn many_slow_readers_cost_no_more_memory_than_the_room() {
 }
 
 #[tokio::test]
-async fn who_is_killed_inside_a_message_leaves_alone() {
+async fn client_killed_inside_message_leaves_alone() {
     let mut orchard = Orchard::grows(&[]).await;
     let mut bad = Mortal::connect(orchard.server.addr);
     bad.sends(&frames::chat_call(1, ROOM, "bad"));
@@ -184,7 +184,7 @@ async fn who_is_killed_inside_a_message_leaves_alone() {
 }
 
 #[tokio::test]
-async fn who_resets_its_stream_leaves_alone() {
+async fn stream_reset_leaves_alone() {
     let mut orchard = Orchard::grows(&[]).await;
     let bad = orchard.server.join_as(ROOM, "bad").await;
     orchard.says_a_thousand().await;
@@ -195,7 +195,7 @@ async fn who_resets_its_stream_leaves_alone() {
 }
 
 #[tokio::test]
-async fn who_resets_its_socket_leaves_alone() {
+async fn socket_reset_leaves_alone() {
     let mut orchard = Orchard::grows(&[]).await;
     let transport = Transport::connect_abortive(orchard.server.addr).await;
     let _bad = transport.join(ROOM, "bad").await;

@@ -19,7 +19,7 @@ async fn are_not_reset_early(mut polite: Member, mut silent: Member, code: Code)
 }
 
 #[tokio::test]
-async fn a_refused_call_is_not_reset_before_its_client_has_seen_the_refusal() {
+async fn refused_call_is_not_reset_before_its_status_is_read() {
     let server = Server::start(&[]);
     let transport = Transport::connect(server.addr).await;
     let (_, polite) = transport.open(chat(&[("chatroom-room", "bad room")])).await;
@@ -28,7 +28,7 @@ async fn a_refused_call_is_not_reset_before_its_client_has_seen_the_refusal() {
 }
 
 #[tokio::test]
-async fn a_call_whose_message_is_too_large_is_not_reset_before_its_client_has_seen_why() {
+async fn oversized_message_is_not_reset_before_its_status_is_read() {
     let server = Server::start(&[]);
     let (mut polite, mut silent) = (server.join("blue").await, server.join("blue").await);
     for member in [&mut polite, &mut silent] {

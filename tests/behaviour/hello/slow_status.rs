@@ -44,7 +44,7 @@ async fn receive_until_end(member: &mut Member) -> (usize, Ending) {
 }
 
 #[tokio::test]
-async fn a_stopped_reader_receives_its_status_and_resumes() {
+async fn stopped_reader_receives_status() {
     for windows in [Windows::DEFAULT, Windows { stream: 3_000, connection: 65_535 }, Windows::WIDE] {
         let server = Server::start(&["--lag-limit-bytes=64KiB"]);
         let mut publisher = server.join(ROOM).await;
@@ -65,7 +65,7 @@ async fn a_stopped_reader_receives_its_status_and_resumes() {
 }
 
 #[tokio::test]
-async fn a_kicked_connection_without_a_window_receives_its_status() {
+async fn kicked_connection_without_window_receives_status() {
     let server = Server::start(&[]);
     let mut publisher = server.join("blue").await;
     let windows = Windows { stream: 0, connection: 65_535 };
@@ -76,7 +76,7 @@ async fn a_kicked_connection_without_a_window_receives_its_status() {
 }
 
 #[tokio::test]
-async fn a_message_longer_than_the_window_arrives() {
+async fn message_longer_than_window_arrives() {
     let server = Server::start(&[]);
     let mut publisher = server.join(ROOM).await;
     for windows in [Windows::DEFAULT, Windows { stream: 1_000, connection: 65_535 }] {
@@ -93,7 +93,7 @@ async fn a_message_longer_than_the_window_arrives() {
 }
 
 #[tokio::test]
-async fn a_reader_that_holds_back_window_updates_is_not_starved() {
+async fn late_window_updates_do_not_starve_reader() {
     let server = Server::start(&[]);
     let mut publisher = server.join(ROOM).await;
     // Its windows are seldom wholly open although it has read everything: updates come when half is used up.
@@ -146,7 +146,7 @@ async fn readers(addr: SocketAddr) -> Ending {
 }
 
 #[tokio::test]
-async fn a_thousand_streams_of_one_transport_take_turns_beside_one_that_stops() {
+async fn streams_of_one_transport_take_turns_beside_stopped_one() {
     let server = Server::start(&["--lag-limit-age=1h"]);
     let addr = server.addr;
     let ending = Elsewhere::runs(move || readers(addr)).done().await;

@@ -46,7 +46,7 @@ async fn hears(subscription: &mut Subscription<Number>) -> Option<Vec<u64>> {
 }
 
 #[tokio::test]
-async fn who_is_dismissed_gets_everything_said_before() {
+async fn dismissed_member_gets_everything_published_before() {
     let (hub, join) = hub();
     let (mut ann, mut echo) = join();
     let (_, mut bob) = join();
@@ -71,7 +71,7 @@ async fn who_is_dismissed_gets_everything_said_before() {
 }
 
 #[tokio::test]
-async fn who_is_dismissed_ends_though_others_never_stop() {
+async fn dismissed_member_ends_under_load() {
     let (hub, join) = hub();
     let (mut ann, mut echo) = join();
     let (_, mut bob) = join();
@@ -90,7 +90,7 @@ async fn who_is_dismissed_ends_though_others_never_stop() {
 }
 
 #[tokio::test]
-async fn a_hub_that_is_shut_keeps_who_is_there_and_one_that_is_closed_does_not() {
+async fn shut_hub_keeps_members_closed_hub_ends_them() {
     let (hub, join) = hub();
     let (mut ann, mut hearing) = join();
     hub.shut();

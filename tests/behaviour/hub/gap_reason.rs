@@ -70,7 +70,7 @@ async fn gap(subscription: &mut Subscription<Tick>) -> Gap {
 }
 
 #[tokio::test]
-async fn a_present_member_that_never_read_was_too_slow() {
+async fn present_member_that_never_read_is_slow() {
     let mut stage = Stage::set();
     let mut slow = stage.join(Start::Tail);
     stage.publish(3 * RETAINED).await;
@@ -80,7 +80,7 @@ async fn a_present_member_that_never_read_was_too_slow() {
 }
 
 #[tokio::test]
-async fn history_from_before_the_join_goes_by_retention() {
+async fn history_before_join_is_lost_by_retention() {
     let mut stage = Stage::set();
     stage.publish(RETAINED).await;
     let mut historian = stage.join(Start::Earliest);
@@ -92,7 +92,7 @@ async fn history_from_before_the_join_goes_by_retention() {
 }
 
 #[tokio::test]
-async fn a_gap_over_the_join_is_of_a_slow_member() {
+async fn gap_across_join_is_slow() {
     let mut stage = Stage::set();
     stage.publish(RETAINED).await;
     let mut historian = stage.join(Start::Earliest);

@@ -30,7 +30,7 @@ fn hello_to_nowhere(room: &str) -> Hello {
 }
 
 #[tokio::test]
-async fn connections_per_room_are_bounded() {
+async fn connections_per_room_are_limited() {
     let server = Server::start(&["--max-connections-per-room", "3"]);
     let mut visitor = client(&server).await;
     for _ in 0..2 {
@@ -59,7 +59,7 @@ async fn connections_per_room_are_bounded() {
 }
 
 #[tokio::test]
-async fn connections_per_address_are_bounded() {
+async fn connections_per_address_are_limited() {
     let server = Server::start(&["--max-connections-per-address", "2", "--max-rooms", "2"]);
     for _ in 0..2 {
         let blue = Guest::joins(&server, hello("blue")).await;

@@ -29,7 +29,7 @@ fn of_kinds(kind: &str, page_token: String) -> ListEventsRequest {
 }
 
 #[tokio::test]
-async fn search_for_a_rare_kind_goes_on_over_empty_pages() {
+async fn rare_kind_search_continues_over_empty_pages() {
     let server = Server::start(&[]);
     let mut client = with_many_messages(&server).await;
     for (kind, expected) in [("rare", vec![MESSAGES]), ("nobodys", vec![])] {
@@ -49,7 +49,7 @@ async fn search_for_a_rare_kind_goes_on_over_empty_pages() {
 }
 
 #[tokio::test]
-async fn lists_beyond_the_queue_are_refused_and_later_served() {
+async fn lists_beyond_queue_are_refused_then_served() {
     let server = Server::start(&[]);
     let client = with_many_messages(&server).await;
     for _ in 0..2 {

@@ -43,7 +43,7 @@ async fn retained(client: &mut Client, room: &str) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn logs_of_all_rooms_stay_within_the_budget() {
+async fn logs_of_all_rooms_stay_within_budget() {
     let options = ["--retention-total-bytes", "16MiB", "--room-idle", "1s"];
     let server = Server::start_quiet(&options);
     let mut client = client(&server).await;

@@ -116,7 +116,7 @@ async fn lobby_is_reserved_in_full_room_table() {
 }
 
 #[tokio::test]
-async fn ten_thousand_rooms_of_one_client_keep_nobody_out() {
+async fn room_flood_of_one_client_blocks_nobody() {
     let server = Server::start_quiet(&[]);
     let mut client = client(&server).await;
     let mut created = 0;

@@ -70,7 +70,7 @@ fn starts(stages: &[String; 3]) -> Server {
 }
 
 #[tokio::test]
-async fn health_says_so_before_anything_else_changes_and_the_listener_closes_after_the_notice() {
+async fn health_changes_first_and_listener_closes_after_notice() {
     let server = starts(&stages("3s", "0s", "8s"));
     let mut member = server.join_as("blue", "ann").await;
     let channel = Channel::from_shared(format!("http://{}", server.addr)).unwrap().connect().await.unwrap();
@@ -104,7 +104,7 @@ async fn health_says_so_before_anything_else_changes_and_the_listener_closes_aft
 }
 
 #[tokio::test]
-async fn a_server_with_nobody_goes_right_after_the_notice() {
+async fn empty_server_exits_after_notice() {
     let server = starts(&stages("1s", "10s", "25s"));
     let stopped = server.stop().await;
     assert!(stopped.status.success(), "{stopped:?}");
@@ -115,7 +115,7 @@ async fn a_server_with_nobody_goes_right_after_the_notice() {
 }
 
 #[tokio::test]
-async fn who_leaves_during_the_spread_is_not_waited_for() {
+async fn spread_ends_when_all_have_left() {
     let server = starts(&stages("0s", "600s", "601s"));
     let mut members = Vec::new();
     for _ in 0..10 {
@@ -131,7 +131,7 @@ async fn who_leaves_during_the_spread_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn second_signal_exits_at_once() {
     let mut server = starts(&stages("100s", "100s", "300s"));
     let _member = server.join("blue").await;
     server.terminate();
@@ -143,7 +143,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn an_operator_starts_it_and_thinks_again() {
+async fn operator_starts_and_cancels() {
     let server = starts(&stages("100s", "0s", "105s"));
     let mut admin = admin(&server).await;
     let mut member = server.join("blue").await;
@@ -178,7 +178,7 @@ async fn an_operator_starts_it_and_thinks_again() {
 }
 
 #[tokio::test]
-async fn once_connections_are_ended_it_is_too_late_to_cancel_and_nobody_is_let_in() {
+async fn ending_phase_refuses_cancel_and_joins() {
     let server = starts(&stages("0s", "3s", "20s"));
     let mut admin = admin(&server).await;
     let mut members = Vec::new();
@@ -209,7 +209,7 @@ async fn joins(server: &Server) -> Call {
 }
 
 #[tokio::test]
-async fn each_end_says_why_where_it_was_and_when_to_come_back() {
+async fn status_has_reason_position_and_retry_delay() {
     let server = starts(&stages("0s", "0s", "5s"));
     let mut calls = Vec::new();
     for _ in 0..20 {
@@ -241,7 +241,7 @@ async fn each_end_says_why_where_it_was_and_when_to_come_back() {
 /// With a backlog that fits what HTTP/2 and the kernel hold: for the server the call has ended long before its client
 /// has read it.
 #[tokio::test]
-async fn who_reads_late_still_gets_everything_and_the_status() {
+async fn late_reader_gets_backlog_and_status() {
     let server = starts(&stages("0s", "0s", "20s"));
     let mut late = Vec::new();
     for kib in (16..=256).step_by(16) {
@@ -273,7 +273,7 @@ async fn who_reads_late_still_gets_everything_and_the_status() {
 
 /// Whoever reads the log stops: the server goes on, drains, and ends.
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_up_nothing() {
+async fn unread_stderr_blocks_nothing() {
     let mut server = Server::start_unread(&["--drain-deadline=3s"]);
     let mut member = server.join("blue").await;
     // Two lines for each call: far more than a pipe holds, and than are logged at once.

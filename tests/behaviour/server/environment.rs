@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::process::{Command, Stdio};
 
 #[tokio::test]
-async fn unknown_variables_are_warned_about_but_not_those_of_kubernetes() {
+async fn unknown_variables_warn_except_kubernetes_ones() {
     let environment = [
         ("CHATROOM_MAX_ROMS", "7"),
         ("CHATROOM_SERVICE_HOST", "10.0.0.1"),
@@ -20,7 +20,7 @@ async fn unknown_variables_are_warned_about_but_not_those_of_kubernetes() {
 }
 
 #[tokio::test]
-async fn a_variable_that_is_empty_is_not_set() {
+async fn empty_variable_is_unset() {
     let empty = ["MAX_ROOMS", "ROOM_IDLE", "LOG_FILTER", "SLOW_POLICY", "SLOW_POLICY_FOR", "MAX_TRANSPORTS"];
     let names = empty.map(|name| format!("CHATROOM_{name}"));
     let environment: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
@@ -48,7 +48,7 @@ fn shown(words: &[&str], no_color: &str) -> String {
 }
 
 #[test]
-fn no_color_is_honoured_by_log_lines_and_by_the_command_line() {
+fn no_color_applies_to_log_and_command_line() {
     // It logs its first line, and then cannot listen.
     let serve = ["serve", "--listen", "192.0.2.1:1"];
     for words in [&serve[..], &["serve", "--no-such-flag"]] {

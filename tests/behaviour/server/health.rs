@@ -26,7 +26,7 @@ async fn says(answers: &mut Streaming<HealthCheckResponse>, expected: ServingSta
 }
 
 #[tokio::test]
-async fn a_list_has_the_server_and_each_service() {
+async fn list_has_server_and_each_service() {
     let server = Server::start(&[]);
     let list = client(&server).await.list(HealthListRequest {}).await.unwrap().into_inner();
     for service in ["", "hello.ChatRoom"] {
@@ -36,14 +36,14 @@ async fn a_list_has_the_server_and_each_service() {
 }
 
 #[tokio::test]
-async fn a_check_of_an_unknown_service_is_not_found() {
+async fn unknown_service_is_not_found() {
     let server = Server::start(&[]);
     let status = client(&server).await.check(of("no.Service")).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
 }
 
 #[tokio::test]
-async fn watches_hear_of_the_stop_and_do_not_hold_it_up() {
+async fn watch_reports_shutdown_without_delaying_it() {
     let server = Server::start(&["--drain-deadline", "20s"]);
     let mut client = client(&server).await;
     let mut known = client.watch(of("hello.ChatRoom")).await.unwrap().into_inner();
@@ -79,7 +79,7 @@ fn failed(output: &Output, words: &str) {
 }
 
 #[tokio::test]
-async fn the_command_succeeds_with_one_line_when_the_server_serves() {
+async fn command_succeeds_when_serving() {
     let server = Server::start(&[]);
     for options in [&[][..], &["--service", "hello.ChatRoom"]] {
         let (output, _) = health(server.addr, options);
@@ -90,21 +90,21 @@ async fn the_command_succeeds_with_one_line_when_the_server_serves() {
 }
 
 #[tokio::test]
-async fn the_command_fails_for_a_service_that_the_server_does_not_have() {
+async fn command_fails_for_unknown_service() {
     let server = Server::start(&[]);
     let (output, _) = health(server.addr, &["--service", "no.Service"]);
     failed(&output, "has no service no.Service");
 }
 
 #[test]
-fn the_command_fails_when_nobody_listens() {
+fn command_fails_when_nobody_listens() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (output, _) = health(closed, &[]);
     failed(&output, "cannot reach");
 }
 
 #[test]
-fn the_command_fails_in_time_when_nobody_answers() {
+fn command_times_out() {
     // The kernel accepts for it, and nobody ever reads.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let (output, took) = health(silent.local_addr().unwrap(), &["--timeout", "300ms"]);
@@ -113,7 +113,7 @@ fn the_command_fails_in_time_when_nobody_answers() {
 }
 
 #[test]
-fn the_command_fails_when_who_answers_speaks_something_else() {
+fn command_fails_on_other_protocol() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = other.local_addr().unwrap();
     let answering = std::thread::spawn(move || {

@@ -89,7 +89,7 @@ async fn scraped(server: &Server, what: &str, holds: impl Fn(&Scrape) -> bool) -
 }
 
 #[tokio::test]
-async fn each_metric_of_the_contract_is_exported_with_help_and_type() {
+async fn documented_metrics_have_help_and_type() {
     let server = Server::start(&[]);
     let mut ann = server.join("blue").await;
     ann.half_close();
@@ -135,7 +135,7 @@ fn is_over(scrape: &Scrape) -> bool {
 }
 
 #[tokio::test]
-async fn after_a_storm_the_gauges_are_at_zero_and_all_that_opened_has_closed() {
+async fn gauges_return_to_zero_after_storm() {
     let server = Server::start_quiet(&["--room-idle", "1s", "--lag-limit-bytes", "64KiB"]);
     let end = Instant::now() + Duration::from_secs(3);
     let storms: Vec<_> = (0..4).map(|n| tokio::spawn(storm(server.addr, n, end))).collect();
@@ -252,7 +252,7 @@ async fn published_times_receivers_is_delivered_plus_gaps() {
 }
 
 #[tokio::test]
-async fn who_is_cut_while_others_talk_on_is_accounted_for_too() {
+async fn slow_consumer_disconnect_is_accounted_for() {
     let server = Server::start_quiet(&["--lag-limit-bytes", "256KiB", "--retention-bytes", "1MiB"]);
     let admin = AdminServiceClient::connect(format!("http://{}", server.admin_addr)).await;
     let watching = admin.unwrap().watch_connections(WatchConnectionsRequest::default()).await;
@@ -290,7 +290,7 @@ const ROOMS_MAX: usize = 300;
 const PATHS: usize = 100_000;
 
 #[tokio::test]
-async fn no_name_room_or_path_that_clients_choose_adds_a_series() {
+async fn client_input_adds_no_series() {
     let rooms_max = ROOMS_MAX.to_string();
     let server = Server::start_quiet(&[
         "--max-rooms",

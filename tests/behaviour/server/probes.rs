@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 
 #[tokio::test]
-async fn a_serving_server_is_alive_and_ready_and_nothing_else_is_there() {
+async fn serving_is_live_and_ready_other_paths_404() {
     let server = Server::start(&[]);
     for (path, status) in
         [("/livez", 200), ("/readyz", 200), ("/", 404), ("/metrics/", 404), ("/healthz", 404)]
@@ -29,7 +29,7 @@ async fn a_serving_server_is_alive_and_ready_and_nothing_else_is_there() {
 }
 
 #[tokio::test]
-async fn a_draining_server_is_alive_and_not_ready() {
+async fn draining_is_live_and_not_ready() {
     let server = Server::start(&["--drain-deadline", "20s"]);
     // Holds up the stop: its transport has to be waited for.
     let mut slow = server.join("blue").await;
@@ -72,7 +72,7 @@ async fn probe(addr: SocketAddr, path: &str) -> io::Result<u16> {
 }
 
 #[tokio::test]
-async fn who_sends_its_head_byte_by_byte_is_cut() {
+async fn slow_request_head_is_cut() {
     let server = Server::start(&[]);
     let mut slow = TcpStream::connect(server.metrics_addr).await.unwrap();
     let began = Instant::now();
@@ -94,7 +94,7 @@ async fn who_sends_its_head_byte_by_byte_is_cut() {
 }
 
 #[tokio::test]
-async fn idle_connections_block_a_scrape_no_longer_than_a_head_may_take() {
+async fn idle_connections_delay_scrape_by_head_deadline_at_most() {
     let server = Server::start(&[]);
     // With all that serving takes: it answers.
     get(server.metrics_addr, "/metrics").await;
@@ -121,7 +121,7 @@ async fn idle_connections_block_a_scrape_no_longer_than_a_head_may_take() {
 
 /// One that is kept alive, idle between scrapes, has the same deadline: a scraper opens another, or comes sooner.
 #[tokio::test]
-async fn a_kept_connection_answers_again_and_again() {
+async fn keep_alive_connection_answers_repeatedly() {
     let server = Server::start(&[]);
     let mut socket = TcpStream::connect(server.metrics_addr).await.unwrap();
     let _transport = Transport::connect(server.addr).await;

@@ -20,7 +20,7 @@ async fn exits_without_the_notice(mut server: Server) {
 }
 
 #[tokio::test]
-async fn sighup_without_a_terminal_is_logged_and_ignored() {
+async fn sighup_without_terminal_is_ignored() {
     let server = Server::start(&[]);
     let mut ann = server.join_as("blue", "ann").await;
     for _ in 0..2 {
@@ -36,7 +36,7 @@ async fn sighup_without_a_terminal_is_logged_and_ignored() {
 }
 
 #[tokio::test]
-async fn a_terminal_that_hangs_up_drains_its_server() {
+async fn terminal_hangup_drains() {
     let (server, terminal) = Server::start_on_terminal(&["--drain-notice", "1s"]);
     let mut ann = server.join_as("blue", "ann").await;
     drop(terminal);
@@ -48,14 +48,14 @@ async fn a_terminal_that_hangs_up_drains_its_server() {
 }
 
 #[tokio::test]
-async fn ctrl_c_ends_a_server_without_connections_at_once() {
+async fn ctrl_c_without_connections_exits_at_once() {
     let (server, mut terminal) = Server::start_on_terminal(&LONG_NOTICE);
     terminal.interrupt();
     exits_without_the_notice(server).await;
 }
 
 #[tokio::test]
-async fn ctrl_c_ends_a_drain_of_an_operator_without_connections_at_once() {
+async fn ctrl_c_during_operator_drain_exits_at_once() {
     let (server, mut terminal) = Server::start_on_terminal(&LONG_NOTICE);
     server.start_drain().await;
     terminal.interrupt();
@@ -63,7 +63,7 @@ async fn ctrl_c_ends_a_drain_of_an_operator_without_connections_at_once() {
 }
 
 #[tokio::test]
-async fn ctrl_c_keeps_the_notice_for_whoever_is_connected() {
+async fn ctrl_c_keeps_notice_for_connections() {
     let (mut server, mut terminal) = Server::start_on_terminal(&LONG_NOTICE);
     let mut ann = server.join_as("blue", "ann").await;
     terminal.interrupt();
@@ -78,7 +78,7 @@ async fn ctrl_c_keeps_the_notice_for_whoever_is_connected() {
 }
 
 #[tokio::test]
-async fn sigterm_and_a_sigint_from_elsewhere_keep_the_notice() {
+async fn sigterm_and_foreign_sigint_keep_notice() {
     let without_terminal = Server::start(&LONG_NOTICE);
     without_terminal.signal("INT");
     let (on_terminal, _terminal) = Server::start_on_terminal(&LONG_NOTICE);

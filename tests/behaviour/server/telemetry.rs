@@ -51,7 +51,7 @@ async fn says_and_leaves(mut member: Member, text: &str) {
 }
 
 #[tokio::test]
-async fn a_connection_is_a_span_in_its_callers_trace() {
+async fn connection_span_joins_callers_trace() {
     let collector = Collector::start().await;
     let server = traced(&collector.url(), &[]);
     let ann = join(&server, "blue", &[("traceparent", &caller(true))]).await;
@@ -74,7 +74,7 @@ async fn a_connection_is_a_span_in_its_callers_trace() {
 }
 
 #[tokio::test]
-async fn text_lines_have_the_ids_too() {
+async fn text_log_lines_have_trace_ids() {
     let collector = Collector::start().await;
     let environment = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.url()), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
     let server = Server::start_in(&environment, &["--log-format", "text"]);
@@ -87,7 +87,7 @@ async fn text_lines_have_the_ids_too() {
 }
 
 #[tokio::test]
-async fn spans_have_the_attributes_of_the_semantic_conventions() {
+async fn spans_follow_semantic_conventions() {
     let collector = Collector::start().await;
     let server = traced(&collector.url(), &[]);
     let ann = join(&server, "blue", &[]).await;
@@ -194,7 +194,7 @@ async fn invalid_v1_message_has_its_status_in_the_span() {
 }
 
 #[tokio::test]
-async fn the_first_line_says_what_runs_and_how_it_is_set() {
+async fn first_line_has_version_and_settings() {
     for (options, environment) in [
         (&["--max-rooms", "7"][..], &[][..]),
         (&[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")]),
@@ -212,7 +212,7 @@ async fn the_first_line_says_what_runs_and_how_it_is_set() {
 }
 
 #[tokio::test]
-async fn lines_that_cannot_be_written_are_counted_as_dropped() {
+async fn unwritable_lines_count_as_dropped() {
     let server = Server::start_without_stderr();
     let dropped = async || Scrape::of(server.metrics_addr).await.sum("chatroom_log_lines_dropped_total");
     let before = dropped().await;
@@ -223,7 +223,7 @@ async fn lines_that_cannot_be_written_are_counted_as_dropped() {
 }
 
 #[tokio::test]
-async fn a_message_is_a_span_below_its_connection() {
+async fn message_span_is_child_of_connection_span() {
     let collector = Collector::start().await;
     let server = traced(&collector.url(), &[]);
     let mut bob = join(&server, "blue", &[("traceparent", &caller(false))]).await;
@@ -238,7 +238,7 @@ async fn a_message_is_a_span_below_its_connection() {
 }
 
 #[tokio::test]
-async fn delivering_is_not_traced_and_every_published_message_is_once() {
+async fn publish_is_traced_once_and_delivery_never() {
     let collector = Collector::start().await;
     let server = traced(&collector.url(), &[]);
     let mut others = Vec::new();
@@ -265,7 +265,7 @@ async fn delivering_is_not_traced_and_every_published_message_is_once() {
 }
 
 #[tokio::test]
-async fn the_last_spans_are_exported_before_the_exit() {
+async fn last_spans_are_exported_before_exit() {
     let collector = Collector::start().await;
     // No batch is due in this test but at the end.
     let server = traced(&collector.url(), &[("OTEL_BSP_SCHEDULE_DELAY", "3600000")]);
@@ -279,7 +279,7 @@ async fn the_last_spans_are_exported_before_the_exit() {
 }
 
 #[tokio::test]
-async fn the_variables_of_opentelemetry_rule() {
+async fn otel_variables_are_honoured() {
     let collector = Collector::start().await;
     let off = traced(&collector.url(), &[("OTEL_SDK_DISABLED", "true")]);
     says_and_leaves(join(&off, "off", &[]).await, "hi").await;
@@ -311,20 +311,20 @@ async fn costs_nothing_but_a_warning(endpoint: &str) {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_down_costs_nothing_but_a_warning() {
+async fn collector_down_only_warns() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     costs_nothing_but_a_warning(&format!("http://{closed}")).await;
 }
 
 #[tokio::test]
-async fn a_collector_that_hangs_costs_nothing_but_a_warning() {
+async fn collector_hanging_only_warns() {
     // The kernel accepts for it, and nobody ever reads.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     costs_nothing_but_a_warning(&format!("http://{}", silent.local_addr().unwrap())).await;
 }
 
 #[tokio::test]
-async fn a_collector_that_hangs_does_not_hold_up_the_exit() {
+async fn collector_hanging_does_not_delay_exit() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = traced(&format!("http://{}", silent.local_addr().unwrap()), &[]);
     says_and_leaves(join(&server, "lobby", &[]).await, "hi").await;
@@ -337,7 +337,7 @@ async fn a_collector_that_hangs_does_not_hold_up_the_exit() {
 }
 
 #[test]
-fn with_traces_off_a_span_is_turned_away_at_its_callsite() {
+fn traces_off_disable_spans_at_callsite() {
     runs_alone(PATIENCE, || {
         let (telemetry, _last_lines) = telemetry::init(LogFormat::Text, "info", &[]).unwrap();
         // Static, so that what is not wanted costs a load wherever it stands in the code, also in h2.
@@ -350,7 +350,7 @@ fn with_traces_off_a_span_is_turned_away_at_its_callsite() {
 }
 
 #[tokio::test]
-async fn a_collector_that_cannot_be_reached_in_this_way_is_named() {
+async fn unsupported_exporter_setting_is_named() {
     for (endpoint, more) in
         [("https://127.0.0.1:1", &[][..]), ("http://a:1", &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")])]
     {
@@ -361,7 +361,7 @@ async fn a_collector_that_cannot_be_reached_in_this_way_is_named() {
 }
 
 #[tokio::test]
-async fn a_storm_of_calls_is_logged_up_to_a_limit_and_the_rest_is_counted() {
+async fn log_lines_beyond_rate_are_counted_as_suppressed() {
     const CALLS: u64 = 1_500;
     let server = Server::start(&[]);
     let transport = Transport::connect(server.addr).await;

@@ -53,7 +53,7 @@ fn worker(failed: &CancellationToken) -> Worker<tonic::service::Routes> {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_shard_fails_its_worker() {
+async fn shard_panic_fails_its_worker() {
     let (hub, mut shards) = Hub::<Bomb>::new(Limits::default(), 1);
     let shard: ShardDriver<Bomb> = shards.remove(0);
     let id = shard.id();
@@ -67,7 +67,7 @@ async fn a_panic_in_a_shard_fails_its_worker() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_stopped_has_not_failed() {
+async fn stopped_worker_has_not_failed() {
     let failed = CancellationToken::new();
     let worker = worker(&failed).start(0, std::future::pending()).unwrap();
     tokio::task::spawn_blocking(|| worker.stop()).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_worker_that_is_stopped_has_not_failed() {
 }
 
 #[test]
-fn a_panic_in_a_shard_ends_the_process_with_an_error() {
+fn critical_task_panic_exits_with_error() {
     let output = output_of(PATIENCE, || {
         serve_until_a_shard_panics();
     });

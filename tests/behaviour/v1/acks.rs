@@ -19,7 +19,7 @@ fn quiet(room: &str) -> Hello {
 }
 
 #[tokio::test]
-async fn each_acknowledgement_has_the_place_where_the_others_hear_it() {
+async fn ack_has_position_of_delivered_event() {
     const EACH: u64 = 500;
     let server = Server::start(&[]);
     let mut listener = Guest::joins(&server, hello("blue")).await;
@@ -70,7 +70,7 @@ async fn each_acknowledgement_has_the_place_where_the_others_hear_it() {
 }
 
 #[tokio::test]
-async fn what_has_no_reference_has_no_acknowledgement() {
+async fn no_reference_no_ack() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, quiet("blue")).await;
     ann.says(text("one"));
@@ -83,7 +83,7 @@ async fn what_has_no_reference_has_no_acknowledgement() {
 }
 
 #[tokio::test]
-async fn references_are_the_clients_own_words_and_nobody_elses() {
+async fn references_are_private_to_the_publisher() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, quiet("blue")).await;
     let mut bob = Guest::joins(&server, quiet("blue")).await;
@@ -103,7 +103,7 @@ async fn references_are_the_clients_own_words_and_nobody_elses() {
 }
 
 #[tokio::test]
-async fn the_same_key_is_said_once_whoever_repeats_it_by_whatever_call() {
+async fn idempotency_key_publishes_once_across_calls() {
     let server = Server::start(&[]);
     let mut listener = Guest::joins(&server, hello("blue")).await;
     let mut ann = Guest::joins(&server, hello("blue")).await;
@@ -151,7 +151,7 @@ async fn the_same_key_is_said_once_whoever_repeats_it_by_whatever_call() {
 }
 
 #[tokio::test]
-async fn repetitions_within_one_batch_are_found_too() {
+async fn duplicate_key_within_batch_is_found() {
     let server = Server::start(&[]);
     let mut listener = Guest::joins(&server, hello("blue")).await;
     let mut ann = Guest::joins(&server, quiet("blue")).await;
@@ -174,7 +174,7 @@ async fn repetitions_within_one_batch_are_found_too() {
 }
 
 #[tokio::test]
-async fn a_key_is_known_until_as_many_came_after_it_as_messages_are_retained() {
+async fn key_is_known_for_retention_messages() {
     let server = Server::start(&["--retention-messages", "5"]);
     let mut ann = Guest::joins(&server, quiet("blue")).await;
     let at = ann.position().clone();
@@ -201,7 +201,7 @@ async fn a_key_is_known_until_as_many_came_after_it_as_messages_are_retained() {
 }
 
 #[tokio::test]
-async fn a_key_outlives_the_message_that_others_have_pushed_out() {
+async fn key_outlives_its_trimmed_message() {
     let server = Server::start(&["--retention-bytes", "256KiB"]);
     let mut ann = Guest::joins(&server, Hello { kinds: vec!["none".to_owned()], ..hello("blue") }).await;
     let at = ann.position().clone();
@@ -219,7 +219,7 @@ async fn a_key_outlives_the_message_that_others_have_pushed_out() {
 }
 
 #[tokio::test]
-async fn who_repeats_itself_does_not_push_out_what_was_said() {
+async fn duplicates_trim_nothing() {
     let server = Server::start(&["--retention-bytes", "256KiB"]);
     let mut client = client(&server).await;
     let first = client.publish(said_in("blue", text("old news"))).await.unwrap().into_inner();

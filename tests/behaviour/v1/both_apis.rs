@@ -22,7 +22,7 @@ fn silent() -> [Publish; 2] {
 }
 
 #[tokio::test]
-async fn texts_cross_between_the_apis_and_what_is_no_text_does_not() {
+async fn only_texts_cross_between_apis() {
     let server = Server::start(&[]);
     let mut old = server.join_as("blue", "old").await;
     let mut new = Guest::joins(&server, hello_of("blue", "new")).await;
@@ -51,7 +51,7 @@ async fn texts_cross_between_the_apis_and_what_is_no_text_does_not() {
 }
 
 #[tokio::test]
-async fn the_order_is_the_same_for_all_however_they_speak() {
+async fn order_is_the_same_over_both_apis() {
     const EACH: usize = 400;
     let server = Server::start(&[]);
     let mut listeners = Vec::new();
@@ -112,7 +112,7 @@ async fn the_order_is_the_same_for_all_however_they_speak() {
 }
 
 #[tokio::test]
-async fn the_servers_own_words_have_no_sender() {
+async fn announcement_has_no_sender() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let mut admin = AdminServiceClient::connect(format!("http://{}", server.admin_addr)).await.unwrap();
@@ -129,7 +129,7 @@ async fn list(server: &Server, filter: ConnectionFilter) -> Vec<Connection> {
 }
 
 #[tokio::test]
-async fn an_operator_sees_by_which_api_a_connection_speaks_and_finds_it_by_that() {
+async fn connections_list_and_filter_by_api() {
     let server = Server::start(&[]);
     let mut old = server.join_as("blue", "old").await;
     let mut new = Guest::joins(&server, hello_of("blue", "new")).await;
@@ -180,7 +180,7 @@ async fn scraped_empty(server: &Server) -> Scrape {
 }
 
 #[tokio::test]
-async fn what_is_counted_is_counted_for_each_api_and_adds_up() {
+async fn metrics_per_api_add_up() {
     let server = Server::start(&[]);
     let mut old = server.join("blue").await;
     let mut new = Guest::joins(&server, hello("blue")).await;

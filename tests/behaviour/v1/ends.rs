@@ -29,7 +29,7 @@ fn agree(goodbye: &Goodbye, status: &Status) {
 }
 
 #[tokio::test]
-async fn when_the_server_stops_each_gets_what_it_is_owed_and_when_to_come_back() {
+async fn shutdown_delivers_backlog_and_retry_delay() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let mut guests = Vec::new();
@@ -68,7 +68,7 @@ async fn when_the_server_stops_each_gets_what_it_is_owed_and_when_to_come_back()
 }
 
 #[tokio::test]
-async fn who_comes_when_the_server_stops_is_told_to_come_back() {
+async fn join_during_shutdown_gets_retry_delay() {
     let server = Server::start(&["--drain-notice=0s", "--drain-spread=3s", "--drain-deadline=20s"]);
     let mut client = client(&server).await;
     let mut early = Call::opens(&mut client).await;
@@ -105,7 +105,7 @@ async fn who_comes_when_the_server_stops_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_call_that_never_says_hello_does_not_keep_the_server() {
+async fn call_without_hello_does_not_delay_shutdown() {
     let server = Server::start(&[]);
     let mut silent = Vec::new();
     for _ in 0..5 {
@@ -127,7 +127,7 @@ fn of_name(name: &str, reason: &str) -> KickConnectionsRequest {
 }
 
 #[tokio::test]
-async fn who_is_kicked_is_told_so_and_not_to_come_back() {
+async fn kick_sends_goodbye_without_retry() {
     let server = Server::start(&[]);
     let mut admin = AdminServiceClient::connect(format!("http://{}", server.admin_addr)).await.unwrap();
     let mut bob = Guest::joins(&server, hello_of("blue", "bob")).await;
@@ -161,7 +161,7 @@ async fn who_is_kicked_is_told_so_and_not_to_come_back() {
 }
 
 #[tokio::test]
-async fn who_is_banned_may_neither_join_nor_publish() {
+async fn banned_client_cannot_join_or_publish() {
     let server = Server::start(&[]);
     let mut admin = AdminServiceClient::connect(format!("http://{}", server.admin_addr)).await.unwrap();
     let mut ann = Guest::joins(&server, hello_of("blue", "ann")).await;
@@ -186,7 +186,7 @@ async fn who_is_banned_may_neither_join_nor_publish() {
 }
 
 #[tokio::test]
-async fn a_full_server_says_so_and_when_to_come_back() {
+async fn full_server_refuses_with_retry_delay() {
     let server = Server::start(&["--max-connections", "3", "--max-rooms", "2"]);
     let ann = Guest::joins(&server, hello("blue")).await;
     let _bob = Guest::joins(&server, hello("red")).await;
@@ -221,7 +221,7 @@ async fn comes(server: &Server) -> Result<(), Status> {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_drops_its_call_leaves_before_the_next_message() {
+async fn dropped_subscriber_leaves_without_new_message() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let request = SubscribeRequest { room: "blue".into(), display_name: "bob".into(), ..Default::default() };

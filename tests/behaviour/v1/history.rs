@@ -67,7 +67,7 @@ fn is_not_retained(status: &Status, of: &Position, (from, to): (u64, u64)) {
 }
 
 #[tokio::test]
-async fn hearing_begins_at_the_tail_the_earliest_the_last_few_or_after_a_position() {
+async fn start_at_tail_earliest_last_or_after() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     says_at_once(&mut ann, 1..=500).await;
@@ -108,7 +108,7 @@ async fn hearing_begins_at_the_tail_the_earliest_the_last_few_or_after_a_positio
 }
 
 #[tokio::test]
-async fn who_asks_for_history_and_says_nothing_gets_all_of_it() {
+async fn half_closed_join_receives_whole_history() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let texts: Vec<String> = (1..=4_000).map(|n| format!("{n} {}", "x".repeat(500))).collect();
@@ -139,7 +139,7 @@ async fn who_asks_for_history_and_says_nothing_gets_all_of_it() {
 }
 
 #[tokio::test]
-async fn every_place_in_every_batch_is_a_place_to_go_on() {
+async fn resume_after_any_offset() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     for burst in 0..10 {
@@ -164,7 +164,7 @@ async fn every_place_in_every_batch_is_a_place_to_go_on() {
 }
 
 #[tokio::test]
-async fn what_is_no_longer_retained_is_told_as_a_gap_or_refused_if_nothing_may_be_missing() {
+async fn trimmed_start_is_gap_or_strict_refusal() {
     let server = Server::start(&["--retention-messages", "10"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     says_one_by_one(&mut ann, 40).await;
@@ -191,7 +191,7 @@ async fn what_is_no_longer_retained_is_told_as_a_gap_or_refused_if_nothing_may_b
 }
 
 #[tokio::test]
-async fn a_place_that_the_room_has_not_reached_is_out_of_range() {
+async fn future_position_is_out_of_range() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     says_one_by_one(&mut ann, 3).await;
@@ -213,7 +213,7 @@ async fn a_place_that_the_room_has_not_reached_is_out_of_range() {
 }
 
 #[tokio::test]
-async fn a_position_of_another_life_of_the_room_is_a_gap_of_epoch() {
+async fn other_epoch_is_epoch_gap() {
     let server = Server::start(&["--room-idle", "1s"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     says_one_by_one(&mut ann, 3).await;
@@ -253,7 +253,7 @@ async fn a_position_of_another_life_of_the_room_is_a_gap_of_epoch() {
 }
 
 #[tokio::test]
-async fn after_a_restart_what_the_new_life_has_dropped_is_a_part_of_the_gap() {
+async fn epoch_gap_counts_what_new_epoch_trimmed() {
     let old = Guest::joins(&Server::start(&[]), hello("blue")).await.position().clone();
     let server = Server::start(&["--retention-messages", "5"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
@@ -268,7 +268,7 @@ async fn after_a_restart_what_the_new_life_has_dropped_is_a_part_of_the_gap() {
 }
 
 #[tokio::test]
-async fn replay_runs_into_what_comes_without_a_gap_or_a_repetition() {
+async fn replay_joins_live_without_gap_or_duplicate() {
     const MESSAGES: u64 = 20_000;
     let server = Server::start_quiet(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
@@ -307,7 +307,7 @@ async fn replay_runs_into_what_comes_without_a_gap_or_a_repetition() {
 }
 
 #[tokio::test]
-async fn filters_and_echo_are_for_replay_too() {
+async fn filters_and_suppress_echo_apply_to_replay() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     for n in 1..=100 {
@@ -340,7 +340,7 @@ async fn filters_and_echo_are_for_replay_too() {
 }
 
 #[tokio::test]
-async fn presence_of_the_past_is_no_part_of_history() {
+async fn presence_is_not_replayed() {
     let server = Server::start(&[]);
     let watching = Hello { presence: true, ..hello("blue") };
     let mut ann = Guest::joins(&server, watching.clone()).await;
@@ -371,7 +371,7 @@ async fn presence_of_the_past_is_no_part_of_history() {
 }
 
 #[tokio::test]
-async fn a_start_that_is_none_is_refused() {
+async fn invalid_start_is_refused() {
     let server = Server::start(&[]);
     let ann = Guest::joins(&server, hello("blue")).await;
     let epoch = &ann.position().epoch;

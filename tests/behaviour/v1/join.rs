@@ -17,7 +17,7 @@ fn of(body_: Body) -> Publish {
 }
 
 #[tokio::test]
-async fn the_welcome_comes_first_and_names_the_connection_the_room_and_the_place() {
+async fn welcome_is_first_and_names_connection_room_position() {
     let server = Server::start(&["--max-message-bytes", "10000"]);
     let mut ann = Guest::joins(&server, hello_of("", "ann")).await;
     assert_eq!(ann.id(), server.id_of("ann").await);
@@ -42,7 +42,7 @@ async fn the_welcome_comes_first_and_names_the_connection_the_room_and_the_place
 }
 
 #[tokio::test]
-async fn bodies_of_every_sort_arrive_as_they_were_sent_with_who_and_when() {
+async fn bodies_arrive_unchanged_with_sender_and_time() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello_of("blue", "Änn 🙂")).await;
     let mut bob = Guest::joins(&server, hello("blue")).await;
@@ -82,7 +82,7 @@ async fn bodies_of_every_sort_arrive_as_they_were_sent_with_who_and_when() {
 }
 
 #[tokio::test]
-async fn who_does_not_want_its_own_echo_hears_only_the_others() {
+async fn suppress_echo_hides_own_messages() {
     let server = Server::start(&[]);
     let quiet = Hello { suppress_echo: true, ..hello_of("blue", "ann") };
     let mut ann = Guest::joins(&server, quiet).await;
@@ -101,7 +101,7 @@ async fn who_does_not_want_its_own_echo_hears_only_the_others() {
 }
 
 #[tokio::test]
-async fn only_the_kinds_that_are_wanted_are_heard() {
+async fn kind_filter_selects_events() {
     let server = Server::start(&[]);
     let wants = |kinds: &[&str]| Hello {
         kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
@@ -141,7 +141,7 @@ async fn only_the_kinds_that_are_wanted_are_heard() {
 }
 
 #[tokio::test]
-async fn who_half_closes_hears_up_to_its_own_last_message_then_goodbye_and_ok() {
+async fn half_close_delivers_own_last_message_then_goodbye_and_ok() {
     let server = Server::start(&[]);
     let mut bob = Guest::joins(&server, hello("blue")).await;
     for round in 0..20 {
@@ -169,7 +169,7 @@ async fn who_half_closes_hears_up_to_its_own_last_message_then_goodbye_and_ok() 
 }
 
 #[tokio::test]
-async fn who_drops_its_call_is_gone_and_nobody_else_notices() {
+async fn dropped_call_leaves_without_disturbing_others() {
     let server = Server::start(&[]);
     let mut shared = client(&server).await;
     let mut bob = Guest::joins_by(&mut shared, hello_of("blue", "bob")).await;
@@ -190,7 +190,7 @@ async fn who_drops_its_call_is_gone_and_nobody_else_notices() {
 }
 
 #[tokio::test]
-async fn what_is_compressed_is_taken() {
+async fn compressed_requests_are_accepted() {
     let server = Server::start(&[]);
     let mut bob = Guest::joins(&server, hello("blue")).await;
     let mut client = client(&server).await.send_compressed(tonic::codec::CompressionEncoding::Gzip);
@@ -204,7 +204,7 @@ async fn what_is_compressed_is_taken() {
 }
 
 #[tokio::test]
-async fn a_message_of_exactly_the_longest_length_is_taken_and_one_more_byte_ends_the_call() {
+async fn message_limit_is_exact() {
     use prost::Message;
     let server = Server::start(&[]);
     let mut bob = Guest::joins(&server, hello("blue")).await;

@@ -61,7 +61,7 @@ fn not_there<T: std::fmt::Debug>(answer: Result<T, Status>) {
 }
 
 #[tokio::test]
-async fn what_is_published_reaches_all_and_stays_for_who_comes_later() {
+async fn unary_publish_is_delivered_and_retained() {
     let server = Server::start(&[]);
     let mut client = client(&server).await;
     // The room is made for it.
@@ -93,7 +93,7 @@ async fn what_is_published_reaches_all_and_stays_for_who_comes_later() {
 }
 
 #[tokio::test]
-async fn many_who_publish_at_once_get_a_place_each_or_are_told_that_the_room_is_busy() {
+async fn concurrent_publishes_get_distinct_offsets_or_room_busy() {
     const EACH: usize = 300;
     let server = Server::start(&["--inbox-messages", "2", "--inbox-share", "1"]);
     let mut listener = Guest::joins(&server, hello("blue")).await;
@@ -133,7 +133,7 @@ async fn many_who_publish_at_once_get_a_place_each_or_are_told_that_the_room_is_
 }
 
 #[tokio::test]
-async fn events_are_listed_by_page_from_any_start_and_of_any_kind() {
+async fn events_are_paged_from_any_start_and_kind() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello_of("blue", "ann")).await;
     for n in 1..=250 {
@@ -183,7 +183,7 @@ async fn events_are_listed_by_page_from_any_start_and_of_any_kind() {
 }
 
 #[tokio::test]
-async fn a_page_of_large_events_is_short_enough_for_any_client() {
+async fn page_of_large_events_fits_default_message_limit() {
     let server = Server::start(&["--max-message-bytes", "3MiB", "--retention-bytes", "64MiB"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     for len in [600_000, 600_000, 10, 2_500_000, 10, 2_500_000, 2_500_000] {
@@ -208,7 +208,7 @@ async fn a_page_of_large_events_is_short_enough_for_any_client() {
 }
 
 #[tokio::test]
-async fn a_list_tells_what_is_missing_before_it() {
+async fn list_reports_gap_before_first_event() {
     let server = Server::start(&["--retention-messages", "10"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     for n in 1..=30 {
@@ -257,7 +257,7 @@ async fn a_list_tells_what_is_missing_before_it() {
 }
 
 #[tokio::test]
-async fn a_page_token_is_of_its_query() {
+async fn page_token_belongs_to_its_query() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let _red = Guest::joins(&server, hello("red")).await;
@@ -361,7 +361,7 @@ async fn all_rooms(client: &mut Client, page_size: i32) -> Vec<Room> {
 }
 
 #[tokio::test]
-async fn rooms_are_listed_by_name_with_who_is_in_and_what_they_retain() {
+async fn rooms_are_listed_by_name_with_members_and_retention() {
     let server = Server::start(&["--retention-messages", "5", "--room-idle", "1s"]);
     let mut client = narrow_client(&server).await;
     let mut members = Vec::new();
@@ -415,7 +415,7 @@ async fn rooms_are_listed_by_name_with_who_is_in_and_what_they_retain() {
 }
 
 #[tokio::test]
-async fn what_has_become_too_old_is_retained_no_more() {
+async fn retention_age_drops_old_events() {
     let server = Server::start(&["--retention-age", "1s"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let event = ann.is_heard("soon forgotten").await;

@@ -61,7 +61,7 @@ impl Told {
 }
 
 #[tokio::test]
-async fn those_who_ask_are_told_of_everyone_and_the_others_of_nobody() {
+async fn presence_is_sent_to_subscribers_only() {
     let server = Server::start(&[]);
     let mut deaf = Guest::joins(&server, hello_of("blue", "deaf")).await;
     let mut old = server.join_as("blue", "old").await;
@@ -116,7 +116,7 @@ async fn those_who_ask_are_told_of_everyone_and_the_others_of_nobody() {
 }
 
 #[tokio::test]
-async fn who_goes_is_told_with_its_name_and_how_many_are_left() {
+async fn leave_has_name_and_remaining_count() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, watching("blue", "ann")).await;
     let mut told = Told::default();
@@ -149,7 +149,7 @@ async fn who_goes_is_told_with_its_name_and_how_many_are_left() {
 }
 
 #[tokio::test]
-async fn who_comes_right_after_one_who_asks_is_told_of() {
+async fn join_right_after_subscribing_is_reported() {
     let server = Server::start(&[]);
     // Each room has its first look at another moment of the housekeeper's round.
     for round in 0..10 {
@@ -164,7 +164,7 @@ async fn who_comes_right_after_one_who_asks_is_told_of() {
 }
 
 #[tokio::test]
-async fn a_storm_is_told_in_few_words_that_add_up() {
+async fn join_storm_is_coalesced_and_adds_up() {
     const COMERS: u64 = 2000;
     const PER_TRANSPORT: u64 = 100;
     let server = Server::start_quiet(&[]);
@@ -204,7 +204,7 @@ async fn a_storm_is_told_in_few_words_that_add_up() {
 }
 
 #[tokio::test]
-async fn presence_takes_no_place_in_the_order_and_is_not_listed() {
+async fn presence_has_no_offset_and_is_not_listed() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, watching("blue", "ann")).await;
     let mut told = Told::default();

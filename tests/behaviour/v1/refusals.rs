@@ -96,7 +96,7 @@ fn wrong_publishes() -> Vec<(Publish, &'static str)> {
 }
 
 #[tokio::test]
-async fn a_call_that_does_not_begin_with_a_right_hello_is_refused_and_nobody_comes() {
+async fn invalid_hello_is_refused_without_join() {
     let server = Server::start(&[]);
     let bystander = Bystander::of(&server).await;
     let mut client = client(&server).await;
@@ -130,7 +130,7 @@ async fn a_call_that_does_not_begin_with_a_right_hello_is_refused_and_nobody_com
 }
 
 #[tokio::test]
-async fn who_says_what_is_wrong_is_sent_away_after_what_was_right() {
+async fn invalid_publish_ends_call_after_valid_ones() {
     let server = Server::start(&[]);
     let mut bystander = Bystander::of(&server).await;
     let mut wrong = vec![
@@ -164,7 +164,7 @@ async fn who_says_what_is_wrong_is_sent_away_after_what_was_right() {
 }
 
 #[tokio::test]
-async fn unary_calls_name_the_field_that_is_wrong() {
+async fn unary_refusals_name_the_field() {
     let server = Server::start(&[]);
     let bystander = Bystander::of(&server).await;
     let mut client = client(&server).await;
@@ -191,7 +191,7 @@ async fn unary_calls_name_the_field_that_is_wrong() {
 }
 
 #[tokio::test]
-async fn what_is_at_a_limit_is_taken() {
+async fn values_at_limits_are_accepted() {
     let server = Server::start(&[]);
     let name = "ü".repeat(64);
     let long_kind = "k".repeat(64);
@@ -213,7 +213,7 @@ fn is_too_large(status: &Status) {
 }
 
 #[tokio::test]
-async fn what_is_too_large_exhausts_resources_whatever_the_call() {
+async fn oversized_requests_are_resource_exhausted() {
     let server = Server::start(&[]);
     let bystander = Bystander::of(&server).await;
     let mut client = client(&server).await;
@@ -237,7 +237,7 @@ async fn what_is_too_large_exhausts_resources_whatever_the_call() {
 }
 
 #[tokio::test]
-async fn who_says_no_hello_is_sent_away_after_a_while() {
+async fn missing_hello_times_out() {
     let server = Server::start(&[]);
     let mut call = Call::opens(&mut client(&server).await).await;
     let status = call.is_over().await;
@@ -346,7 +346,7 @@ async fn broken_protobuf_is_internal_and_never_broadcast() {
 }
 
 #[tokio::test]
-async fn what_a_newer_client_may_say_is_read_as_far_as_it_is_known() {
+async fn unknown_fields_of_newer_clients_are_skipped() {
     let server = Server::start(&[]);
     // A start of a sort that is not known, and fields that are not: from the tail, then.
     let mut ann = Guest::joins(&server, hello("blue")).await;
@@ -393,7 +393,7 @@ async fn broken_frames_unknown_methods_and_encodings_are_refused() {
 }
 
 #[tokio::test]
-async fn an_unknown_method_or_encoding_has_its_reason() {
+async fn unknown_method_or_encoding_has_error_info() {
     let server = Server::start(&[]);
     let channel = Channel::from_shared(format!("http://{}", server.addr)).unwrap().connect().await.unwrap();
     let mut grpc = tonic::client::Grpc::new(channel);

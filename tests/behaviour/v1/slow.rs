@@ -27,7 +27,7 @@ async fn sleepy(server: &Server, hello: chatroom::wire::v1::Hello) -> Guest {
 }
 
 #[tokio::test]
-async fn who_is_too_slow_is_told_where_it_was_and_may_come_back_and_go_on_there() {
+async fn slow_consumer_gets_position_and_resumes() {
     let server = Server::start(&["--lag-limit-bytes", "64KiB"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let mut slow = sleepy(&server, hello_of("blue", "slow")).await;
@@ -92,7 +92,7 @@ async fn hears_or_misses_all(guest: &mut Guest, places: std::ops::RangeInclusive
 }
 
 #[tokio::test]
-async fn where_the_slow_skip_they_go_on_at_the_oldest_and_are_told_what_they_missed() {
+async fn skip_policy_sends_gap_and_continues_at_oldest() {
     const ROUND: u64 = 1000;
     let server = Server::start(&[
         "--slow-policy",
@@ -130,7 +130,7 @@ async fn where_the_slow_skip_they_go_on_at_the_oldest_and_are_told_what_they_mis
 }
 
 #[tokio::test]
-async fn who_skips_its_own_messages_hears_of_them_in_the_gap() {
+async fn gap_covers_own_skipped_messages() {
     let server = Server::start(&["--slow-policy", "skip", "--retention-messages", "50"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let mut slow = sleepy(&server, hello("blue")).await;
@@ -151,7 +151,7 @@ async fn who_skips_its_own_messages_hears_of_them_in_the_gap() {
 }
 
 #[tokio::test]
-async fn a_rule_for_some_rooms_is_for_those() {
+async fn slow_policy_applies_to_matching_rooms() {
     let server = Server::start(&[
         "--slow-policy-for",
         "game-*=skip",
@@ -181,7 +181,7 @@ async fn a_rule_for_some_rooms_is_for_those() {
 }
 
 #[tokio::test]
-async fn who_reads_history_is_not_slow_as_long_as_it_reads_on() {
+async fn history_reader_in_progress_is_not_slow() {
     const MESSAGES: u64 = 3000;
     let server = Server::start(&["--lag-limit-bytes", "64KiB", "--lag-limit-age", "1s"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
