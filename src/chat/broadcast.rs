@@ -41,7 +41,6 @@ impl<M: Payload, G> Broadcast<M, G> {
     pub(super) fn new(subscription: Subscription<M>, guard: G) -> Self {
         Self { _guard: guard, subscription, ended: false }
     }
-
 }
 
 impl<M: Payload, G: Unpin> Broadcast<M, G> {

@@ -26,6 +26,6 @@ pub use broadcast::Broadcast;
 #[cfg(feature = "server")]
 pub use message::Message;
 pub use proto::Proto;
-pub use service::{BroadcastMethod, BroadcastService, BroadcastStream};
 #[cfg(feature = "server")]
 pub use router::{ChatOptions, RoutedBody, Router, SERVICES};
+pub use service::{BroadcastMethod, BroadcastService, BroadcastStream};

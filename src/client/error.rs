@@ -1,4 +1,4 @@
-//! What can go wrong, and what of it a session mends by itself.
+//! Errors, and which of them a session recovers from by itself.
 
 use super::types::Goodbye;
 use std::sync::Arc;
@@ -6,56 +6,56 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// Why something was not done, or why a session ended.
+/// Why a request failed or a session ended.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// This is no address.
+    /// The address cannot be parsed.
     #[error("{0} is not an address like 127.0.0.1:50051")]
     Address(String),
-    /// Nobody answers at this address.
+    /// No connection to this address.
     #[error("cannot connect to {address}")]
     Connect {
-        /// Where.
+        /// The address as given.
         address: String,
-        /// Why.
+        /// The transport's error.
         source: Arc<tonic::transport::Error>,
     },
-    /// The server refused: coming back would not help. Its reason is in the status's `ErrorInfo`.
+    /// The server refused, and a retry would not help. The status's `ErrorInfo` has the reason.
     #[error("refused: {0}")]
     Refused(Box<Status>),
-    /// The call was lost, or the server could not just then: coming back may help.
+    /// The call was lost, or the server is temporarily unable: a retry may help.
     #[error("lost: {0}")]
     Lost(Box<Status>),
-    /// The session was lost, and did not come back within the time that it was given.
+    /// The session did not reconnect within [`BackoffPolicy::give_up_after`](super::BackoffPolicy::give_up_after).
     #[error("gave up after {} s: {last}", after.as_secs())]
     GaveUp {
-        /// How long it tried.
+        /// How long the session retried.
         after: Duration,
-        /// What the last attempt met.
+        /// The status of the last attempt.
         last: Box<Status>,
     },
-    /// The message is longer than the server takes. It was not sent.
-    #[error("the message is too large: {bytes} bytes encoded, and the server takes {max}")]
+    /// The message exceeds the server's limit. It was not sent.
+    #[error("the message is too large: {bytes} bytes encoded, the server accepts {max}")]
     TooLarge {
-        /// Its length, encoded.
+        /// Its encoded length.
         bytes: u64,
-        /// The longest that the server takes.
+        /// The server's limit.
         max: u64,
     },
-    /// The kind is outside the rules. The message was not sent.
-    #[error("a kind has 1 to 64 of A-Z a-z 0-9 . _ -")]
+    /// The kind is invalid. The message was not sent.
+    #[error("a kind must have 1 to 64 of A-Z a-z 0-9 . _ -")]
     Kind,
-    /// The server sent something that its contract does not allow.
-    #[error("the server breaks its contract: {0}")]
+    /// The server violates the contract of `chatroom.v1`.
+    #[error("the server violates its contract: {0}")]
     Contract(&'static str),
-    /// The session has ended before this was acknowledged. It may have been said all the same.
+    /// The session ended before the acknowledgement. The message may have been published.
     #[error("the session has ended")]
     Ended,
 }
 
 impl Error {
-    /// The server's status, where there is one.
+    /// The server's status, if there is one.
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
         match self {
@@ -64,38 +64,42 @@ impl Error {
         }
     }
 
-    /// The error for a call that ended so, and is not tried again.
-    pub(super) fn of(status: Status) -> Self {
-        if is_lost(&status, None) { Self::Lost(Box::new(status)) } else { Self::Refused(Box::new(status)) }
+    /// The error of a call that ended with `status` and is not retried.
+    pub(super) fn from_status(status: Status) -> Self {
+        if is_retryable(&status, None) {
+            Self::Lost(Box::new(status))
+        } else {
+            Self::Refused(Box::new(status))
+        }
     }
 }
 
-/// Whether it is worth coming back after this.
-pub(super) fn is_lost(status: &Status, goodbye: Option<&Goodbye>) -> bool {
-    // A server that has said goodbye and named no time does not want this client back.
+/// Whether a retry may succeed after this end of a call.
+pub(super) fn is_retryable(status: &Status, goodbye: Option<&Goodbye>) -> bool {
+    // A goodbye without a time asks the client to stay away.
     if goodbye.is_some_and(|goodbye| goodbye.retry_after.is_none()) {
         return false;
     }
-    // A status with a cause was made on this side, from what happened to the connection.
+    // A status with a source was made by the client's own transport, from an error of the connection.
     if std::error::Error::source(status).is_some() {
         return true;
     }
     match status.code() {
-        // OK is an end that nobody asked for.
+        // OK is an end that the session did not ask for.
         Code::Ok
         | Code::Unavailable
         | Code::Unknown
         | Code::Cancelled
         | Code::Aborted
         | Code::DeadlineExceeded => true,
-        // Too slow, or a full server; but a message that is too large stays so.
-        Code::ResourceExhausted => told(status, goodbye).is_some(),
+        // With a delay: slow consumer, or server full. Without: a message that is too large stays too large.
+        Code::ResourceExhausted => retry_delay(status, goodbye).is_some(),
         _ => false,
     }
 }
 
-/// How long the server wants this client to stay away.
-pub(super) fn told(status: &Status, goodbye: Option<&Goodbye>) -> Option<Duration> {
+/// How long the server asks the client to wait before its next attempt.
+pub(super) fn retry_delay(status: &Status, goodbye: Option<&Goodbye>) -> Option<Duration> {
     let retry_info = status.get_details_retry_info().and_then(|info| info.retry_delay);
     retry_info.max(goodbye.and_then(|goodbye| goodbye.retry_after))
 }
@@ -117,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_final_and_a_broken_connection_is_not() {
+    fn refusals_are_final_and_broken_connections_are_retried() {
         for status in [
             Status::invalid_argument("room"),
             Status::permission_denied("kicked"),
@@ -127,7 +131,7 @@ mod tests {
             Status::internal("invalid message"),
             Status::resource_exhausted("too large"),
         ] {
-            assert!(!is_lost(&status, None), "{status:?}");
+            assert!(!is_retryable(&status, None), "{status:?}");
         }
         let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         for status in [
@@ -136,25 +140,28 @@ mod tests {
             Status::from_error(Box::new(broken)),
             with_retry(Code::ResourceExhausted, 1),
         ] {
-            assert!(is_lost(&status, None), "{status:?}");
+            assert!(is_retryable(&status, None), "{status:?}");
         }
     }
 
     #[test]
-    fn a_goodbye_decides_whether_to_come_back() {
+    fn goodbye_decides_whether_to_retry() {
         let stopping = Status::unavailable("stopping");
-        assert!(!is_lost(&stopping, Some(&goodbye(None))));
-        assert!(is_lost(&stopping, Some(&goodbye(Some(1)))));
-        assert!(is_lost(&Status::resource_exhausted("slow"), Some(&goodbye(Some(1)))));
-        assert!(!is_lost(&Status::permission_denied("banned"), Some(&goodbye(Some(1)))));
+        assert!(!is_retryable(&stopping, Some(&goodbye(None))));
+        assert!(is_retryable(&stopping, Some(&goodbye(Some(1)))));
+        assert!(is_retryable(&Status::resource_exhausted("slow"), Some(&goodbye(Some(1)))));
+        assert!(!is_retryable(&Status::permission_denied("banned"), Some(&goodbye(Some(1)))));
     }
 
     #[test]
-    fn the_longer_of_two_delays_is_kept() {
+    fn longer_of_two_retry_delays_applies() {
         let status = with_retry(Code::Unavailable, 3);
-        assert_eq!(told(&status, None), Some(Duration::from_secs(3)));
-        assert_eq!(told(&status, Some(&goodbye(Some(5)))), Some(Duration::from_secs(5)));
-        assert_eq!(told(&Status::unavailable(""), Some(&goodbye(Some(5)))), Some(Duration::from_secs(5)));
-        assert_eq!(told(&Status::unavailable(""), None), None);
+        assert_eq!(retry_delay(&status, None), Some(Duration::from_secs(3)));
+        assert_eq!(retry_delay(&status, Some(&goodbye(Some(5)))), Some(Duration::from_secs(5)));
+        assert_eq!(
+            retry_delay(&Status::unavailable(""), Some(&goodbye(Some(5)))),
+            Some(Duration::from_secs(5))
+        );
+        assert_eq!(retry_delay(&Status::unavailable(""), None), None);
     }
 }

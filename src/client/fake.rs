@@ -1,11 +1,11 @@
-//! A room of `chatroom.v1` in memory, for the client's own tests: it does what the contract says, breaks its
-//! connections when it is told to, and runs on tokio's paused clock, since it has no sockets.
+//! An in-memory room of `chatroom.v1` for the client's own tests: it implements the contract, breaks its connections on
+//! request, and runs on tokio's paused clock, since it has no sockets.
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 use super::{Client, Options};
 use crate::wire::v1::chat_service_server::{ChatService, ChatServiceServer};
-use crate::wire::v1::{self, gap::Reason, join_request, join_response::Response as Said, start::At};
+use crate::wire::v1::{self, gap::Reason, join_request, join_response::Response as ServerMessage, start::At};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use std::collections::{HashMap, VecDeque};
@@ -26,22 +26,22 @@ use tonic::{Request, Response, Status, Streaming};
 pub(super) struct Fake {
     state: Arc<Mutex<State>>,
     changed: watch::Sender<u64>,
-    endings: broadcast::Sender<(Option<v1::Goodbye>, Status)>,
+    call_ends: broadcast::Sender<(Option<v1::Goodbye>, Status)>,
     connections: mpsc::UnboundedSender<std::io::Result<DuplexStream>>,
 }
 
 struct State {
     epoch: String,
     log: Vec<v1::Event>,
-    /// How many of the first are not retained.
-    forgotten: usize,
+    /// How many of the oldest events are not retained.
+    trimmed: usize,
     keys: HashMap<String, v1::Position>,
-    /// What the next calls get instead of an answer.
+    /// Statuses for the next calls, one each.
     refusals: VecDeque<Status>,
     hellos: Vec<(Instant, v1::Hello)>,
     relays: Vec<AbortHandle>,
     calls: usize,
-    mute: bool,
+    acks_suppressed: bool,
 }
 
 impl Fake {
@@ -50,16 +50,17 @@ impl Fake {
         let state = State {
             epoch: "one".into(),
             log: Vec::new(),
-            forgotten: 0,
+            trimmed: 0,
             keys: HashMap::new(),
             refusals: VecDeque::new(),
             hellos: Vec::new(),
             relays: Vec::new(),
             calls: 0,
-            mute: false,
+            acks_suppressed: false,
         };
-        let (state, endings) = (Arc::new(Mutex::new(state)), broadcast::channel(16).0);
-        let fake = Self { state, changed: watch::channel(0).0, endings, connections };
+        let call_ends = broadcast::channel(16).0;
+        let fake =
+            Self { state: Arc::new(Mutex::new(state)), changed: watch::channel(0).0, call_ends, connections };
         let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
         let server = Server::builder().add_service(ChatServiceServer::new(fake.clone()));
         tokio::spawn(server.serve_with_incoming(incoming));
@@ -68,28 +69,31 @@ impl Fake {
 
     pub(super) async fn client(&self, options: Options) -> Client {
         let endpoint = Endpoint::from_static("http://fake").initial_stream_window_size(65_535);
-        Client::over(endpoint.connect_with_connector(Connector(self.clone())).await.unwrap(), options)
+        Client::from_channel(
+            endpoint.connect_with_connector(RelayConnector(self.clone())).await.unwrap(),
+            options,
+        )
     }
 
-    fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.state.lock().unwrap())
+    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.state.lock().unwrap())
     }
 
-    /// Changes something, and has every call look at it.
+    /// Changes the state and wakes every call.
     fn edit<T>(&self, edit: impl FnOnce(&mut State) -> T) -> T {
         let edited = edit(&mut self.state.lock().unwrap());
         self.changed.send_modify(|version| *version += 1);
         edited
     }
 
-    /// Says something as somebody else.
-    pub(super) fn says(&self, kind: &str, text: &str) {
-        self.edit(|state| state.say(kind, Some(body(text)), "somebody", ""));
+    /// Publishes an event of another member.
+    pub(super) fn publish_event(&self, kind: &str, text: &str) {
+        self.edit(|state| state.append(kind, Some(body(text)), "somebody", ""));
     }
 
-    pub(super) fn says_all(&self, texts: &[impl AsRef<str>]) {
+    pub(super) fn publish_all(&self, texts: &[impl AsRef<str>]) {
         for text in texts {
-            self.says("chat", text.as_ref());
+            self.publish_event("chat", text.as_ref());
         }
     }
 
@@ -98,66 +102,66 @@ impl Fake {
         self.edit(|state| state.relays.drain(..).for_each(|relay| relay.abort()));
     }
 
-    /// Ends all calls, with what is under way.
-    pub(super) fn ends(&self, retry_after: Option<Duration>, status: Status) {
+    /// Ends all calls with a goodbye and this status.
+    pub(super) fn end_calls(&self, retry_after: Option<Duration>, status: Status) {
         let goodbye = v1::Goodbye {
             reason: "shutdown".into(),
             retry_after: retry_after.map(|after| after.try_into().unwrap()),
-            position: Some(v1::Position { epoch: self.look(|state| state.epoch.clone()), offset: 0 }),
+            position: Some(v1::Position { epoch: self.read(|state| state.epoch.clone()), offset: 0 }),
         };
-        let _ = self.endings.send((Some(goodbye), status));
+        let _ = self.call_ends.send((Some(goodbye), status));
     }
 
-    pub(super) fn refuses(&self, statuses: impl IntoIterator<Item = Status>) {
+    pub(super) fn refuse_next(&self, statuses: impl IntoIterator<Item = Status>) {
         self.edit(|state| state.refusals.extend(statuses));
     }
 
-    /// Keeps only so many of the last.
-    pub(super) fn retains(&self, count: usize) {
-        self.edit(|state| state.forgotten = state.log.len().saturating_sub(count));
+    /// Retains only the last `count` events.
+    pub(super) fn retain_last(&self, count: usize) {
+        self.edit(|state| state.trimmed = state.log.len().saturating_sub(count));
     }
 
-    /// Is as if restarted.
-    pub(super) fn loses_everything(&self) {
+    /// Behaves as if the server restarted: new epoch, empty log.
+    pub(super) fn restart(&self) {
         self.edit(|state| {
             state.epoch.push('+');
             state.log.clear();
             state.keys.clear();
-            state.forgotten = 0;
+            state.trimmed = 0;
         });
         self.cut();
     }
 
-    /// Takes in publishes, and acknowledges none of them.
-    pub(super) fn is_mute(&self, mute: bool) {
-        self.edit(|state| state.mute = mute);
+    /// Accepts publishes without acknowledging them.
+    pub(super) fn suppress_acks(&self, acks_suppressed: bool) {
+        self.edit(|state| state.acks_suppressed = acks_suppressed);
     }
 
     pub(super) fn hellos(&self) -> Vec<(Instant, v1::Hello)> {
-        self.look(|state| state.hellos.clone())
+        self.read(|state| state.hellos.clone())
     }
 
     pub(super) fn log(&self) -> Vec<String> {
-        self.look(|state| state.log.iter().map(|event| text(event).to_owned()).collect())
+        self.read(|state| state.log.iter().map(|event| text(event).to_owned()).collect())
     }
 
     pub(super) fn calls(&self) -> usize {
-        self.look(|state| state.calls)
+        self.read(|state| state.calls)
     }
 
-    /// Waits for this to be so.
-    pub(super) async fn until(&self, holds: impl Fn(&Self) -> bool) {
-        let looking = async {
+    /// Waits until `holds` returns true.
+    pub(super) async fn wait_until(&self, holds: impl Fn(&Self) -> bool) {
+        let polling = async {
             while !holds(self) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(3600), looking).await.expect("it never came");
+        tokio::time::timeout(Duration::from_secs(3600), polling).await.expect("the condition never held");
     }
 }
 
 impl State {
-    fn say(&mut self, kind: &str, body: Option<v1::Body>, from: &str, key: &str) -> v1::Position {
+    fn append(&mut self, kind: &str, body: Option<v1::Body>, from: &str, key: &str) -> v1::Position {
         let position = v1::Position { epoch: self.epoch.clone(), offset: self.log.len() as u64 + 1 };
         if !key.is_empty() {
             self.keys.insert(key.to_owned(), position.clone());
@@ -176,25 +180,25 @@ impl State {
         let v1::Publish { reference, kind, body, idempotency_key: key } = publish;
         let known = self.keys.get(&key).cloned();
         let repeated = known.is_some();
-        let position = known.unwrap_or_else(|| self.say(&kind, body, from, &key));
+        let position = known.unwrap_or_else(|| self.append(&kind, body, from, &key));
         v1::Ack { reference, position: Some(position), repeated }
     }
 
-    /// How many a new call has, and what it misses.
+    /// The offset that a new call starts after, and the gap before it.
     fn begin(&self, start: Option<v1::Start>) -> (usize, Option<v1::Gap>) {
         let at = |offset: usize| Some(v1::Position { epoch: self.epoch.clone(), offset: offset as u64 });
         let gap = |from: usize, reason: Reason| {
-            let (count, reason) = ((self.forgotten + 1 - from) as u64, reason.into());
-            Some(v1::Gap { from: at(from), to: at(self.forgotten), count, reason })
+            let count = (self.trimmed + 1 - from) as u64;
+            Some(v1::Gap { from: at(from), to: at(self.trimmed), count, reason: reason.into() })
         };
         match start.and_then(|start| start.at).unwrap_or(At::Tail(v1::start::Tail {})) {
             At::Tail(_) => (self.log.len(), None),
-            At::Earliest(_) => (self.forgotten, None),
-            At::Last(count) => (self.log.len().saturating_sub(count as usize).max(self.forgotten), None),
-            At::After(position) if position.epoch != self.epoch => (self.forgotten, gap(1, Reason::Epoch)),
+            At::Earliest(_) => (self.trimmed, None),
+            At::Last(count) => (self.log.len().saturating_sub(count as usize).max(self.trimmed), None),
+            At::After(position) if position.epoch != self.epoch => (self.trimmed, gap(1, Reason::Epoch)),
             At::After(position) => match position.offset as usize {
-                has if has < self.forgotten => (self.forgotten, gap(has + 1, Reason::Retention)),
-                has => (has, None),
+                sent if sent < self.trimmed => (self.trimmed, gap(sent + 1, Reason::Retention)),
+                sent => (sent, None),
             },
         }
     }
@@ -211,7 +215,7 @@ fn body(text: &str) -> v1::Body {
     v1::Body { body: Some(v1::body::Body::Text(text.to_owned())) }
 }
 
-/// Counts the calls that are open.
+/// Counts open calls.
 struct Open(Fake);
 
 impl Drop for Open {
@@ -220,7 +224,7 @@ impl Drop for Open {
     }
 }
 
-type Answers = mpsc::Sender<Result<v1::JoinResponse, Status>>;
+type Responses = mpsc::Sender<Result<v1::JoinResponse, Status>>;
 
 impl Fake {
     fn refusal(&self) -> Result<(), Status> {
@@ -236,12 +240,12 @@ impl Fake {
         self.refusal()?;
         self.edit(|state| state.calls += 1);
         let open = Open(self.clone());
-        let (answers, stream) = mpsc::channel(1);
+        let (responses, stream) = mpsc::channel(1);
         let fake = self.clone();
         tokio::spawn(async move {
-            let closed = answers.clone();
+            let closed = responses.clone();
             tokio::select! {
-                _ = fake.converse(hello, requests, answers) => {}
+                _ = fake.serve_call(hello, requests, responses) => {}
                 () = closed.closed() => {}
             }
             drop(open);
@@ -249,38 +253,43 @@ impl Fake {
         Ok(ReceiverStream::new(stream))
     }
 
-    /// One call; `None` when the client is gone.
-    async fn converse(
+    /// Serves one call; returns `None` if the client disconnects.
+    async fn serve_call(
         &self,
         hello: v1::Hello,
         mut requests: Option<Streaming<v1::JoinRequest>>,
-        answers: Answers,
+        responses: Responses,
     ) -> Option<()> {
-        let say = async |said| answers.send(Ok(v1::JoinResponse { response: Some(said) })).await.ok();
-        let (mut changed, mut endings) = (self.changed.subscribe(), self.endings.subscribe());
+        let send =
+            async |message| responses.send(Ok(v1::JoinResponse { response: Some(message) })).await.ok();
+        let mut changed = self.changed.subscribe();
+        let mut call_ends = self.call_ends.subscribe();
         let id = format!("connection {}", self.hellos().len());
-        let ((mut has, gap), epoch) = self.look(|state| (state.begin(hello.start), state.epoch.clone()));
-        let position = Some(v1::Position { epoch, offset: has as u64 });
-        let (connection_id, room, max_message_bytes) = (id.clone(), hello.room, 1000);
-        say(Said::Welcome(v1::Welcome { connection_id, room, position, max_message_bytes })).await?;
+        let (mut sent, gap) = self.read(|state| state.begin(hello.start));
+        let epoch = self.read(|state| state.epoch.clone());
+        let position = Some(v1::Position { epoch, offset: sent as u64 });
+        let connection_id = id.clone();
+        let welcome = v1::Welcome { connection_id, room: hello.room, position, max_message_bytes: 1000 };
+        send(ServerMessage::Welcome(welcome)).await?;
         if let Some(gap) = gap {
-            say(Said::Gap(gap)).await?;
+            send(ServerMessage::Gap(gap)).await?;
         }
-        let (mut own_last, mut says_no_more) = (0, false);
+        let mut own_last = 0;
+        let mut has_half_closed = false;
         loop {
             changed.mark_unchanged();
-            for event in self.look(|state| state.log.get(has..).unwrap_or_default().to_vec()) {
-                has += 1;
+            for event in self.read(|state| state.log.get(sent..).unwrap_or_default().to_vec()) {
+                sent += 1;
                 let is_own = event.sender.as_ref().is_some_and(|sender| sender.connection_id == id);
                 let is_wanted = hello.kinds.is_empty() || hello.kinds.contains(&event.kind);
                 if is_wanted && !(is_own && hello.suppress_echo) {
-                    say(Said::Event(event)).await?;
+                    send(ServerMessage::Event(event)).await?;
                 }
             }
-            if says_no_more && own_last <= has {
-                let epoch = self.look(|state| state.epoch.clone());
-                let position = Some(v1::Position { epoch, offset: has as u64 });
-                return say(Said::Goodbye(v1::Goodbye {
+            if has_half_closed && own_last <= sent {
+                let epoch = self.read(|state| state.epoch.clone());
+                let position = Some(v1::Position { epoch, offset: sent as u64 });
+                return send(ServerMessage::Goodbye(v1::Goodbye {
                     reason: "left".into(),
                     retry_after: None,
                     position,
@@ -289,26 +298,26 @@ impl Fake {
             }
             tokio::select! {
                 biased;
-                ending = endings.recv() => {
+                ending = call_ends.recv() => {
                     let (goodbye, status) = ending.ok()?;
                     if let Some(goodbye) = goodbye {
-                        say(Said::Goodbye(goodbye)).await?;
+                        send(ServerMessage::Goodbye(goodbye)).await?;
                     }
-                    let _ = answers.send(Err(status)).await;
+                    let _ = responses.send(Err(status)).await;
                     return None;
                 }
-                request = next(requests.as_mut()), if !says_no_more => match request.ok()? {
+                request = next(requests.as_mut()), if !has_half_closed => match request.ok()? {
                     Some(join_request::Request::Publish(publish)) => {
-                        let (ack, mute) = self.edit(|state| (state.publish(publish, &id), state.mute));
+                        let (ack, acks_suppressed) = self.edit(|state| (state.publish(publish, &id), state.acks_suppressed));
                         if !ack.repeated {
                             own_last = ack.position.as_ref().map_or(0, |position| position.offset as usize);
                         }
-                        if !mute {
-                            say(Said::Ack(ack)).await?;
+                        if !acks_suppressed {
+                            send(ServerMessage::Ack(ack)).await?;
                         }
                     }
                     Some(join_request::Request::Hello(_)) => panic!("a second hello"),
-                    None => says_no_more = true,
+                    None => has_half_closed = true,
                 },
                 _ = changed.changed() => {}
             }
@@ -348,7 +357,7 @@ impl ChatService for Fake {
         use tokio_stream::StreamExt as _;
         let v1::SubscribeRequest { room, display_name, start, kinds, presence } = request.into_inner();
         let hello = v1::Hello { room, display_name, start, kinds, presence, suppress_echo: false };
-        // By its encoding, which is that of the other.
+        // Both response types have the same encoding.
         let stream = self.open(hello, None)?.map(|response| {
             let bytes = prost::Message::encode_to_vec(&response?);
             Ok(<v1::SubscribeResponse as prost::Message>::decode(&bytes[..]).unwrap())
@@ -363,7 +372,7 @@ impl ChatService for Fake {
         let v1::PublishRequest { kind, body, idempotency_key, .. } = request.into_inner();
         let publish = v1::Publish { reference: String::new(), kind, body, idempotency_key };
         let ack = self.edit(|state| state.publish(publish, ""));
-        // After it was said, as when the answer is lost.
+        // Fails after the publish, as if the response were lost.
         self.refusal()?;
         Ok(Response::new(v1::PublishResponse { position: ack.position, repeated: ack.repeated }))
     }
@@ -375,7 +384,7 @@ impl ChatService for Fake {
         self.refusal()?;
         let request = request.into_inner();
         let token = request.page_token.parse().ok();
-        Ok(Response::new(self.look(|state| {
+        Ok(Response::new(self.read(|state| {
             let (start, gap) = state.begin(request.start);
             let (from, gap) = token.map_or((start, gap), |token| (token, None));
             let to = (from + 3).min(state.log.len());
@@ -399,10 +408,10 @@ impl ChatService for Fake {
     }
 }
 
-/// Connects through a relay that can be broken.
-struct Connector(Fake);
+/// Connects through a relay that `cut` breaks.
+struct RelayConnector(Fake);
 
-impl tower::Service<Uri> for Connector {
+impl tower::Service<Uri> for RelayConnector {
     type Response = TokioIo<DuplexStream>;
     type Error = std::io::Error;
     type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
@@ -412,7 +421,8 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let ((client, mut near), (mut far, server)) = (duplex(4096), duplex(4096));
+        let (client, mut near) = duplex(4096);
+        let (mut far, server) = duplex(4096);
         let relay = tokio::spawn(async move { copy_bidirectional(&mut near, &mut far).await });
         self.0.edit(|state| state.relays.push(relay.abort_handle()));
         let _ = self.0.connections.send(Ok(server));

@@ -1,16 +1,16 @@
-//! The metadata of requests: balancers that route by room read its name there.
+//! Request metadata: the room's name, for load balancers that route by room.
 
 use tonic::Request;
 
 const ROOM: &str = "chatroom-room";
-/// The room of a call that names none.
+/// The room of a call without a room name.
 const LOBBY: &str = "lobby";
 
-/// A request about a room, which its metadata names as the message does.
+/// A request with the room's name in its metadata, as in the message.
 pub(super) fn in_room<T>(room: &str, message: T) -> Request<T> {
     let room = if room.is_empty() { LOBBY } else { room };
     let mut request = Request::new(message);
-    // A name that cannot be metadata is no room's name: the server refuses it by the message.
+    // A name that is not valid metadata is not a valid room name: the server refuses the message itself.
     if let Ok(room) = room.parse() {
         request.metadata_mut().insert(ROOM, room);
     }
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_named_also_where_the_message_leaves_it_out() {
+    fn metadata_names_the_default_room() {
         for (room, named) in [("blue", Some("blue")), ("", Some("lobby")), ("a\nb", None)] {
             let request = in_room(room, ());
             let value = request.metadata().get(ROOM).map(|value| value.to_str().unwrap());

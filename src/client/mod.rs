@@ -1,21 +1,21 @@
-//! A client of `chatroom.v1` that outlives its connections.
+//! A client of `chatroom.v1` that reconnects by itself.
 //!
-//! A [`Session`] joins a room and stays there: when its call is lost it makes another and goes on where it was.
+//! A [`Session`] joins a room and stays in it: if its call is lost, it opens another and resumes at its position.
 //!
-//! What it promises:
+//! Guarantees:
 //!
-//! - **Hearing.** Each event is handed over once and in the room's order, over as many calls as it takes. What the room
-//!   does not retain any more by then, or said in another life (a server that was restarted), is reported as a [`Gap`]
-//!   at its place. Nothing is missed silently.
-//! - **Saying.** Each publish is sent until it is acknowledged, in order, always with the same idempotency key: it is
-//!   said once, as long as the room knows the key. A server that was restarted knows none.
-//! - **Coming back.** After a broken connection, `UNAVAILABLE`, a goodbye that names a time, or `RESOURCE_EXHAUSTED`
-//!   with `RetryInfo` (too slow, server full), with exponential back-off and full jitter ([`BackOff`]), never earlier
-//!   than the server asked. Any other status ends the session with [`Error::Refused`].
-//! - **Failing fast.** The first connection and the first join are tried once, so that a wrong address or room is known
-//!   at once. From then on a session comes back for ever, unless [`BackOff::give_up_after`] is set.
-//! - **Bounds.** What waits for the caller or for acknowledgement is bounded, see [`Options`]. A caller that does not
-//!   take what it hears stops its call, see [`Receiver`].
+//! - **Receive.** Each event is delivered once and in the room's order, over any number of calls. Events that the room no
+//!   longer retains, or that belong to another epoch (the server restarted), are reported as a [`Gap`] in their place.
+//!   No event is lost silently.
+//! - **Publish.** Each publish is sent until it is acknowledged, in order, always with the same idempotency key. The room
+//!   publishes it once, as long as it remembers the key. A restarted server remembers none.
+//! - **Reconnect.** A session reconnects after a broken connection, `UNAVAILABLE`, a goodbye with a time, or
+//!   `RESOURCE_EXHAUSTED` with `RetryInfo` (slow consumer, server full). Delays follow [`BackoffPolicy`] and are never
+//!   shorter than the server asks. Any other status ends the session with [`Error::Refused`].
+//! - **Fail fast.** The first connection and the first join are tried once, so that a wrong address or room fails
+//!   immediately. Afterwards a session retries for ever, unless [`BackoffPolicy::give_up_after`] is set.
+//! - **Bounds.** The queues of received events and unacknowledged publishes are bounded, see [`Options`]. A caller that
+//!   does not receive stops its call, see [`Receiver`].
 //!
 //! ```no_run
 //! use chatroom::client::{Client, Error, Incoming, Join, Start};
@@ -26,8 +26,8 @@
 //! let (publisher, mut receiver) = client.join(join).await?.split();
 //! tokio::spawn(async move {
 //!     let ack = publisher.publish("chat", "hi").await?;
-//!     println!("said at {}", ack.position);
-//!     // The last publisher is dropped here: the session ends when it has heard itself.
+//!     println!("published at {}", ack.position);
+//!     // The last publisher is dropped here: the session ends after its own last message.
 //!     Ok::<_, Error>(())
 //! });
 //! while let Some(incoming) = receiver.receive().await? {
@@ -41,16 +41,16 @@
 //! # }
 //! ```
 //!
-//! To go on in another process, keep the last [`Event::position`] and begin with [`Start::After`].
+//! To resume in another process, store the last [`Event::position`] and pass it as [`Start::After`].
 
-mod back_off;
-mod call;
-mod caller;
+mod backoff;
+mod connector;
+mod delivery;
 mod error;
 mod metadata;
 mod outbox;
 mod pages;
-mod place;
+mod progress;
 mod publisher;
 mod session;
 mod task;
@@ -61,9 +61,9 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use back_off::BackOff;
+pub use backoff::BackoffPolicy;
 pub use error::Error;
-pub use pages::{Pages, Past};
+pub use pages::{HistoryItem, Pages};
 pub use publisher::{Publisher, Receipt};
 pub use session::{Receiver, Session};
 pub use types::{
@@ -73,14 +73,14 @@ pub use types::{
 
 use crate::wire::v1;
 use crate::wire::v1::chat_service_client::ChatServiceClient;
-use back_off::Waits;
-use call::{Opener, RESPONSE_MAX_BYTES, Way};
-use caller::Caller;
-use error::{is_lost, told};
+use backoff::Backoff;
+use connector::{CallKind, Connector, RESPONSE_MAX_BYTES};
+use delivery::Delivery;
+use error::{is_retryable, retry_delay};
 use metadata::in_room;
 use outbox::Outbox;
-use place::Place;
-use publisher::{checked_kind, fresh_key};
+use progress::Progress;
+use publisher::{new_idempotency_key, validate_kind};
 use std::sync::Arc;
 use std::time::Duration;
 use task::Task;
@@ -88,33 +88,31 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
-/// What the server may send of one call while the caller does not take it, in bytes; and of all calls. Small enough
-/// that a caller that is behind leaves the others of its connection their share.
+/// Flow-control windows in bytes, of one call and of the connection. A call's window is small, so that a caller that
+/// does not receive leaves room for the other calls on the connection.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// So that a deadline can be reckoned from whatever the options say.
-const ANSWER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Upper bound of `response_timeout`, so that adding it to the clock cannot overflow.
+const RESPONSE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Limits and times of a client.
+/// Limits and timeouts of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How long to try to connect to an address. Default: 5 s.
+    /// Timeout of a TCP connect. Default: 5 s.
     pub connect_timeout: Duration,
-    /// How long a call may take to begin, and one that has a single answer in all; at most a day. Default:
-    /// 10 s.
-    pub answer_timeout: Duration,
-    /// How often to ask the server whether it is there, by an HTTP/2 ping, also while no call is open. Default: 30 s.
+    /// Timeout of a unary call, and of a streaming call's first response; at most a day. Default: 10 s.
+    pub response_timeout: Duration,
+    /// Interval of HTTP/2 pings, also while no call is open. Default: 30 s.
     pub keepalive_interval: Duration,
-    /// How long to wait for its answer; then the connection is taken for broken. Default: 10 s.
+    /// How long to wait for a ping's acknowledgement before the connection counts as broken. Default: 10 s.
     pub keepalive_timeout: Duration,
-    /// When a session comes back.
-    pub back_off: BackOff,
-    /// How much a session hands over ahead of what the caller takes, in events and the like. Default: 1,024.
+    /// Delays between reconnection attempts.
+    pub backoff: BackoffPolicy,
+    /// Received items that a session queues for the caller. Default: 1,024.
     pub events_ahead: usize,
-    /// How many publishes of a session may wait for acknowledgement. Default: 256, as many as a server takes in at once
-    /// from one connection by its own default.
+    /// Unacknowledged publishes of a session. Default: 256, the server's default for one connection's share of an inbox.
     pub in_flight_messages: usize,
-    /// The same in bytes, encoded. Default: 1 MiB.
+    /// Unacknowledged publishes of a session in encoded bytes. Default: 1 MiB.
     pub in_flight_bytes: usize,
 }
 
@@ -122,10 +120,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(5),
-            answer_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
-            back_off: BackOff::default(),
+            backoff: BackoffPolicy::default(),
             events_ahead: 1024,
             in_flight_messages: 256,
             in_flight_bytes: 1 << 20,
@@ -133,8 +131,7 @@ impl Default for Options {
     }
 }
 
-/// A connection to a server. Clones, and all sessions that come from them, share it; when it breaks, the next call makes
-/// another.
+/// A connection to a server. Clones and their sessions share it; after it breaks, the next call opens another.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
@@ -142,7 +139,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to `host:port` or a URL, with the default options.
+    /// Connects to `host:port` or a URL with default options.
     ///
     /// # Errors
     /// [`Error::Address`], [`Error::Connect`].
@@ -150,7 +147,7 @@ impl Client {
         Self::connect_with(address, Options::default()).await
     }
 
-    /// Connects with these options.
+    /// Connects to `host:port` or a URL.
     ///
     /// # Errors
     /// [`Error::Address`], [`Error::Connect`].
@@ -168,59 +165,59 @@ impl Client {
             .keep_alive_timeout(options.keepalive_timeout)
             .keep_alive_while_idle(true);
         let cannot = |error| Error::Connect { address: address.to_owned(), source: Arc::new(error) };
-        Ok(Self::over(endpoint.connect().await.map_err(cannot)?, options))
+        Ok(Self::from_channel(endpoint.connect().await.map_err(cannot)?, options))
     }
 
-    /// A client over a channel of the caller's, with TLS for example; the connection's own times are
-    /// the channel's then.
+    /// A client over the caller's own channel, for example with TLS. The channel then determines the connect and keepalive
+    /// timeouts.
     #[must_use]
-    pub fn over(channel: Channel, options: Options) -> Self {
+    pub fn from_channel(channel: Channel, options: Options) -> Self {
         Self { channel, options }
     }
 
-    /// Joins a room, to say and to hear. Must be called within a tokio runtime, where the session's task then lives.
+    /// Joins a room to publish and receive. Must be called within a tokio runtime, which runs the session's task.
     ///
     /// # Errors
-    /// [`Error::Refused`], [`Error::Lost`]: this first time is not repeated.
+    /// [`Error::Refused`], [`Error::Lost`]: the first join is not retried.
     pub async fn join(&self, join: Join) -> Result<Session, Error> {
-        let (publisher, receiver) = self.begin(join, Way::Join).await?;
+        let (publisher, receiver) = self.open_session(join, CallKind::Join).await?;
         Ok(Session::new(publisher, receiver))
     }
 
-    /// Listens to a room without being able to say anything. `suppress_echo` has no meaning here.
+    /// Subscribes to a room without publishing. `suppress_echo` has no effect.
     ///
     /// # Errors
     /// As [`Client::join`].
     pub async fn subscribe(&self, join: Join) -> Result<Receiver, Error> {
         let join = Join { suppress_echo: false, ..join };
-        let (_, receiver) = self.begin(join, Way::Subscribe).await?;
+        let (_, receiver) = self.open_session(join, CallKind::Subscribe).await?;
         Ok(receiver)
     }
 
-    async fn begin(&self, join: Join, way: Way) -> Result<(Publisher, Receiver), Error> {
-        let opener = Opener { channel: self.channel.clone(), way, options: self.options.clone() };
-        let call = opener.clone().open(join.clone()).await.map_err(Error::of)?;
-        let (publisher, said, shared) = Publisher::new(&self.options);
-        let (receiver, handed) = Receiver::new(&call, &self.options);
-        let mut outbox = Outbox::new(said, shared);
-        outbox.start_over(call.welcome.max_message_bytes);
+    async fn open_session(&self, join: Join, kind: CallKind) -> Result<(Publisher, Receiver), Error> {
+        let connector = Connector { channel: self.channel.clone(), kind, options: self.options.clone() };
+        let call = connector.clone().open(join.clone()).await.map_err(Error::from_status)?;
+        let (publisher, queue, shared) = Publisher::new(&self.options);
+        let (receiver, sender) = Receiver::new(&call, &self.options);
+        let mut outbox = Outbox::new(queue, shared);
+        outbox.begin_call(call.welcome.max_message_bytes);
         let task = Task {
-            opener,
-            place: Place::new(join, &call.welcome),
-            caller: Caller::new(handed),
+            connector,
+            progress: Progress::new(join, &call.welcome),
+            delivery: Delivery::new(sender),
             outbox,
-            waits: Waits::new(self.options.back_off.clone()),
+            backoff: Backoff::new(self.options.backoff.clone()),
         };
         tokio::spawn(task.run(call));
         Ok((publisher, receiver))
     }
 
-    /// Says one thing in a room without joining it, and tells its position. When the call is lost or the room is busy,
-    /// it is tried again until `answer_timeout` has passed, with the same idempotency key.
+    /// Publishes one message in a room without joining it, and returns its position. If the call is lost or the room is
+    /// busy, retries with the same idempotency key until `response_timeout` has passed.
     ///
     /// # Errors
-    /// [`Error::Kind`]; [`Error::Refused`], also for a message that is too large; [`Error::Lost`], and then it may have
-    /// been said all the same.
+    /// [`Error::Kind`]; [`Error::Refused`], also for a message that is too large; [`Error::Lost`], in which case the
+    /// message may have been published.
     pub async fn publish(
         &self,
         room: &str,
@@ -231,28 +228,30 @@ impl Client {
         let request = v1::PublishRequest {
             room: room.to_owned(),
             display_name: display_name.to_owned(),
-            kind: checked_kind(kind.to_owned())?,
+            kind: validate_kind(kind.to_owned())?,
             body: Some(body.into().into()),
-            idempotency_key: fresh_key(),
+            idempotency_key: new_idempotency_key(),
         };
-        let (deadline, mut waits) = (self.deadline(), Waits::new(self.options.back_off.clone()));
+        let deadline = self.deadline();
+        let mut backoff = Backoff::new(self.options.backoff.clone());
         loop {
-            let attempt = async |mut service: Service| service.publish(in_room(room, request.clone())).await;
-            let status = match self.ask_until(deadline, attempt).await {
-                Ok(said) => return Ack::new(said.position, said.repeated),
+            let attempt =
+                async |mut service: RpcClient| service.publish(in_room(room, request.clone())).await;
+            let status = match self.unary_until(deadline, attempt).await {
+                Ok(response) => return Ack::new(response.position, response.repeated),
                 Err(status) => status,
             };
-            let wait = waits.next(told(&status, None), &mut rand::rng());
-            if !is_lost(&status, None) || Instant::now() + wait >= deadline {
-                return Err(Error::of(status));
+            let wait = backoff.next_delay(retry_delay(&status, None), &mut rand::rng());
+            if !is_retryable(&status, None) || Instant::now() + wait >= deadline {
+                return Err(Error::from_status(status));
             }
             sleep(wait).await;
         }
     }
 
-    /// What a room retains, oldest first, from `start` on; [`Start::Tail`] has nothing. Only of these kinds, or of all
-    /// if there are none. Ends at what was the tail when its last page was fetched.
-    pub fn list_events(&self, room: &str, start: &Start, kinds: &[String]) -> Pages<Past> {
+    /// The retained events of a room from `start` on, oldest first; none for [`Start::Tail`]. An empty `kinds` selects all.
+    /// Ends at the tail as of the last page's fetch.
+    pub fn list_events(&self, room: &str, start: &Start, kinds: &[String]) -> Pages<HistoryItem> {
         let query = v1::ListEventsRequest {
             room: room.to_owned(),
             start: Some(start.to_wire(false)),
@@ -263,40 +262,40 @@ impl Client {
         pages::events(self.clone(), query)
     }
 
-    /// Who is in a room, oldest first.
+    /// The members of a room, oldest first.
     pub fn list_members(&self, room: &str) -> Pages<Member> {
         pages::members(self.clone(), room.to_owned())
     }
 
-    /// The rooms, in order of name.
+    /// The rooms, ordered by name.
     pub fn list_rooms(&self) -> Pages<Room> {
         pages::rooms(self.clone())
     }
 
-    /// One question and its answer.
-    async fn ask<T>(
+    /// Runs one unary RPC within `response_timeout`.
+    async fn unary<T>(
         &self,
-        question: impl AsyncFnOnce(Service) -> Result<Response<T>, Status>,
+        rpc: impl AsyncFnOnce(RpcClient) -> Result<Response<T>, Status>,
     ) -> Result<T, Error> {
-        self.ask_until(self.deadline(), question).await.map_err(Error::of)
+        self.unary_until(self.deadline(), rpc).await.map_err(Error::from_status)
     }
 
-    async fn ask_until<T>(
+    async fn unary_until<T>(
         &self,
         deadline: Instant,
-        question: impl AsyncFnOnce(Service) -> Result<Response<T>, Status>,
+        rpc: impl AsyncFnOnce(RpcClient) -> Result<Response<T>, Status>,
     ) -> Result<T, Status> {
         let service =
             ChatServiceClient::new(self.channel.clone()).max_decoding_message_size(RESPONSE_MAX_BYTES);
-        match timeout_at(deadline, question(service)).await {
-            Ok(answer) => answer.map(Response::into_inner),
-            Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+        match timeout_at(deadline, rpc(service)).await {
+            Ok(response) => response.map(Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded("no response in time")),
         }
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.options.answer_timeout.min(ANSWER_TIMEOUT_MAX)
+        Instant::now() + self.options.response_timeout.min(RESPONSE_TIMEOUT_MAX)
     }
 }
 
-type Service = ChatServiceClient<Channel>;
+type RpcClient = ChatServiceClient<Channel>;

@@ -1,10 +1,10 @@
-//! What a session has to say: in order, until it is acknowledged, over as many calls as it takes.
+//! The unacknowledged publishes of a session, in order, over any number of calls.
 //!
-//! Promises that nothing leaves it unacknowledged, and that after a lost call everything in it is sent again with the
-//! same idempotency keys and in the same order. Knows no calls.
+//! A publish stays here until it is acknowledged. After a lost call, everything here is sent again in the same order and
+//! with the same idempotency keys. Does not know about calls.
 
 use super::Error;
-use super::publisher::{Said, Shared, reference, request};
+use super::publisher::{PendingPublish, Shared, reference, request};
 use super::types::Ack;
 use crate::wire::v1;
 use std::collections::VecDeque;
@@ -13,107 +13,108 @@ use tokio::sync::mpsc;
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    said: mpsc::UnboundedReceiver<Said>,
+    queue: mpsc::UnboundedReceiver<PendingPublish>,
     shared: Arc<Shared>,
-    /// Not acknowledged, oldest first; bounded by the permits that each holds.
-    unacked: VecDeque<(u64, Said)>,
-    /// How many of them were sent on this call.
+    /// Unacknowledged, oldest first; bounded by the permits that each one holds.
+    unacked: VecDeque<(u64, PendingPublish)>,
+    /// How many of `unacked` have been sent on this call.
     sent: usize,
-    /// Number of the last that came in, and of the last that was ever sent.
+    /// Number of the last publish received from the publishers.
     last: u64,
+    /// Number of the last publish sent on any call.
     last_sent: u64,
     finished: bool,
 }
 
 impl Outbox {
-    pub(super) fn new(said: mpsc::UnboundedReceiver<Said>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(queue: mpsc::UnboundedReceiver<PendingPublish>, shared: Arc<Shared>) -> Self {
         let unacked = VecDeque::new();
-        Self { said, shared, unacked, sent: 0, last: 0, last_sent: 0, finished: false }
+        Self { queue, shared, unacked, sent: 0, last: 0, last_sent: 0, finished: false }
     }
 
-    /// Takes in the next publish; then, or when the publishers are gone, returns. Loses nothing when it is cancelled.
-    pub(super) async fn take_in(&mut self) {
-        match self.said.recv().await {
-            Some(mut said) => {
+    /// Waits for the next publish, or for the last publisher to be dropped. Cancel safe.
+    pub(super) async fn receive(&mut self) {
+        match self.queue.recv().await {
+            Some(mut pending) => {
                 self.last += 1;
-                said.publish.reference = reference(self.last);
-                self.unacked.push_back((self.last, said));
+                pending.publish.reference = reference(self.last);
+                self.unacked.push_back((self.last, pending));
             }
             None => self.finished = true,
         }
     }
 
-    /// Whether nothing more will come in.
+    /// Whether all publishers have been dropped.
     pub(super) fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// Whether everything that came in is acknowledged.
+    /// Whether everything is acknowledged.
     pub(super) fn is_empty(&self) -> bool {
         self.unacked.is_empty()
     }
 
-    /// Whether something ever came in.
+    /// Whether the session has ever published.
     pub(super) fn was_used(&self) -> bool {
         self.last > 0
     }
 
-    /// Whether something waits to be sent on this call.
+    /// Whether a publish waits to be sent on this call.
     pub(super) fn has_unsent(&self) -> bool {
         self.sent < self.unacked.len()
     }
 
-    /// Whether somebody still waits for a receipt.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.unacked.iter().any(|(_, said)| !said.acked.is_closed())
+    /// Whether any unacknowledged publish still has its receipt.
+    pub(super) fn has_waiters(&self) -> bool {
+        self.unacked.iter().any(|(_, pending)| !pending.ack.is_closed())
     }
 
-    /// The next to send on this call, and whether it is sent for the first time.
-    pub(super) fn next(&mut self) -> Option<(v1::JoinRequest, bool)> {
-        let (number, said) = self.unacked.get(self.sent)?;
+    /// The next publish to send on this call, and whether it is sent for the first time.
+    pub(super) fn next_unsent(&mut self) -> Option<(v1::JoinRequest, bool)> {
+        let (number, pending) = self.unacked.get(self.sent)?;
         self.sent += 1;
-        let first_time = *number > self.last_sent;
+        let is_first = *number > self.last_sent;
         self.last_sent = self.last_sent.max(*number);
-        Some((request(said.publish.clone()), first_time))
+        Some((request(pending.publish.clone()), is_first))
     }
 
-    /// Everything that is not acknowledged is to be sent again.
+    /// Marks everything unacknowledged as unsent.
     pub(super) fn resend(&mut self) {
         self.sent = 0;
     }
 
-    /// Whether something that was sent on this call is not acknowledged.
+    /// Whether a publish sent on this call is unacknowledged.
     pub(super) fn has_sent(&self) -> bool {
         self.sent > 0
     }
 
-    /// There is a new call.
-    pub(super) fn start_over(&mut self, max_message_bytes: u64) {
+    /// Starts over on a new call.
+    pub(super) fn begin_call(&mut self, max_message_bytes: u64) {
         self.resend();
-        self.shared.limit_messages(max_message_bytes);
+        self.shared.set_max_message_bytes(max_message_bytes);
     }
 
-    /// Something was acknowledged. One that is not ours, or was acknowledged already, changes nothing.
+    /// Completes the publish with this reference. Ignores unknown references and repeated acknowledgements.
     pub(super) fn acknowledge(&mut self, reference: &str, ack: Ack) {
         let Ok(number) = u64::from_str_radix(reference, 16) else { return };
         let Ok(index) = self.unacked.binary_search_by_key(&number, |(number, _)| *number) else { return };
         if index < self.sent {
             self.sent -= 1;
         }
-        if let Some((_, said)) = self.unacked.remove(index) {
-            // Nobody need be interested.
-            let _ = said.acked.send(Ok(ack));
+        if let Some((_, pending)) = self.unacked.remove(index) {
+            // The receipt may have been dropped.
+            let _ = pending.ack.send(Ok(ack));
         }
     }
 
-    /// Tells all who wait that the session has ended.
+    /// Fails all pending publishes with the end of the session.
     pub(super) fn end(&mut self, why: &Error) {
         self.shared.end(why.clone());
-        self.said.close();
-        let unacked = std::mem::take(&mut self.unacked).into_iter().map(|(_, said)| said);
-        let underway = std::iter::from_fn(|| self.said.try_recv().ok());
-        for said in unacked.chain(underway) {
-            let _ = said.acked.send(Err(why.clone()));
+        self.queue.close();
+        let unacked = std::mem::take(&mut self.unacked).into_iter().map(|(_, pending)| pending);
+        let underway = std::iter::from_fn(|| self.queue.try_recv().ok());
+        for pending in unacked.chain(underway) {
+            let _ = pending.ack.send(Err(why.clone()));
         }
     }
 }
@@ -129,10 +130,10 @@ mod tests {
     }
 
     fn sent(outbox: &mut Outbox) -> Vec<(String, String, bool)> {
-        std::iter::from_fn(|| outbox.next())
-            .map(|(request, first_time)| match request.request {
+        std::iter::from_fn(|| outbox.next_unsent())
+            .map(|(request, is_first)| match request.request {
                 Some(v1::join_request::Request::Publish(publish)) => {
-                    (publish.reference, publish.idempotency_key, first_time)
+                    (publish.reference, publish.idempotency_key, is_first)
                 }
                 other => panic!("{other:?}"),
             })
@@ -140,24 +141,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_acknowledged_is_sent_again_in_order_with_its_key() {
-        let (publisher, said, shared) = Publisher::new(&Options::default());
-        let mut outbox = Outbox::new(said, shared);
+    async fn unacknowledged_publishes_are_resent_in_order_with_their_keys() {
+        let (publisher, queue, shared) = Publisher::new(&Options::default());
+        let mut outbox = Outbox::new(queue, shared);
         let mut receipts = Vec::new();
         for text in ["a", "b", "c"] {
             receipts.push(publisher.submit("", text).await.unwrap());
-            outbox.take_in().await;
+            outbox.receive().await;
         }
         let first = sent(&mut outbox);
-        assert!(first.len() == 3 && first.iter().all(|(_, _, first_time)| *first_time), "{first:?}");
-        // Out of order, as no server of ours does.
+        assert!(first.len() == 3 && first.iter().all(|(_, _, is_first)| *is_first), "{first:?}");
+        // Out of order, which our server never does.
         outbox.acknowledge(&first[1].0, ack(2));
         outbox.acknowledge(&first[1].0, ack(9));
         outbox.acknowledge("nonsense", ack(9));
         assert!(!outbox.has_unsent());
         assert_eq!(receipts.remove(1).await.unwrap(), ack(2));
 
-        outbox.start_over(0);
+        outbox.begin_call(0);
         let again = sent(&mut outbox);
         let expected: Vec<_> = [0, 2].map(|n| (first[n].0.clone(), first[n].1.clone(), false)).into();
         assert_eq!(again, expected);
@@ -165,16 +166,16 @@ mod tests {
         outbox.acknowledge(&again[1].0, ack(3));
         assert!(outbox.is_empty() && !outbox.is_finished());
         drop(publisher);
-        outbox.take_in().await;
+        outbox.receive().await;
         assert!(outbox.is_finished());
     }
 
     #[tokio::test]
-    async fn everyone_who_waits_is_told_the_end() {
-        let (publisher, said, shared) = Publisher::new(&Options::default());
-        let mut outbox = Outbox::new(said, shared);
+    async fn end_of_session_fails_all_receipts() {
+        let (publisher, queue, shared) = Publisher::new(&Options::default());
+        let mut outbox = Outbox::new(queue, shared);
         let taken_in = publisher.submit("", "a").await.unwrap();
-        outbox.take_in().await;
+        outbox.receive().await;
         let underway = publisher.submit("", "b").await.unwrap();
         outbox.end(&Error::Contract("a test"));
         assert!(matches!(taken_in.await, Err(Error::Contract(_))));

@@ -1,4 +1,4 @@
-//! Lists, page by page.
+//! Paginated lists.
 
 use super::metadata::in_room;
 use super::types::{Event, Gap, Member, Room};
@@ -11,24 +11,24 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio_stream::Stream;
 
-/// Members and rooms in a page: the most that a server gives, so that there are few pages.
+/// Members or rooms per page: the server's maximum, so that there are few pages.
 const PAGE_SIZE: i32 = 1000;
 
-/// What a list has, one after the other; each page is fetched when the one before is used up. After an error it ends.
+/// The items of a list; the next page is fetched when the current one is used up. Ends after an error.
 pub struct Pages<T> {
     items: Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>,
 }
 
-/// What a room retains.
+/// One item of a room's retained history.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Past {
-    /// Something was said.
+pub enum HistoryItem {
+    /// A retained event.
     Event(Event),
-    /// Something that was asked for is not retained.
+    /// Events of the requested range that are not retained.
     Gap(Gap),
 }
 
-/// One page: what it has, and the token of the next.
+/// One page, and the token of the next.
 struct Page<T> {
     items: VecDeque<T>,
     next: String,
@@ -56,15 +56,15 @@ impl<T: Send + 'static> Pages<T> {
         Self { items: Box::pin(items) }
     }
 
-    /// The next one; `None` after the last.
+    /// The next item; `None` after the last.
     ///
     /// # Errors
-    /// [`Error::Refused`], like `NOT_FOUND` for a room that is not there; [`Error::Lost`].
+    /// [`Error::Refused`], such as `NOT_FOUND` for an unknown room; [`Error::Lost`].
     pub async fn next(&mut self) -> Result<Option<T>, Error> {
         std::future::poll_fn(|cx| self.items.as_mut().poll_next(cx)).await.transpose()
     }
 
-    /// All that are left. They are all in memory then.
+    /// Collects all remaining items into memory.
     ///
     /// # Errors
     /// As [`Pages::next`].
@@ -91,14 +91,14 @@ impl<T> fmt::Debug for Pages<T> {
     }
 }
 
-pub(super) fn events(client: Client, query: v1::ListEventsRequest) -> Pages<Past> {
+pub(super) fn events(client: Client, query: v1::ListEventsRequest) -> Pages<HistoryItem> {
     Pages::new(move |page_token| {
         let client = client.clone();
         let request = in_room(&query.room, v1::ListEventsRequest { page_token, ..query.clone() });
         async move {
-            let page = client.ask(async |mut service| service.list_events(request).await).await?;
-            let gap = page.gap.map(|gap| Gap::try_from(gap).map(Past::Gap));
-            let events = page.events.into_iter().map(|event| Event::try_from(event).map(Past::Event));
+            let page = client.unary(async |mut service| service.list_events(request).await).await?;
+            let gap = page.gap.map(|gap| Gap::try_from(gap).map(HistoryItem::Gap));
+            let events = page.events.into_iter().map(|event| Event::try_from(event).map(HistoryItem::Event));
             Ok(Page {
                 items: gap.into_iter().chain(events).collect::<Result<_, _>>()?,
                 next: page.next_page_token,
@@ -113,7 +113,7 @@ pub(super) fn members(client: Client, room: String) -> Pages<Member> {
         let query = in_room(&room, query);
         let client = client.clone();
         async move {
-            let page = client.ask(async |mut service| service.list_members(query).await).await?;
+            let page = client.unary(async |mut service| service.list_members(query).await).await?;
             Ok(Page { items: page.members.into(), next: page.next_page_token })
         }
     })
@@ -121,9 +121,10 @@ pub(super) fn members(client: Client, room: String) -> Pages<Member> {
 
 pub(super) fn rooms(client: Client) -> Pages<Room> {
     Pages::new(move |page_token| {
-        let (client, query) = (client.clone(), v1::ListRoomsRequest { page_size: PAGE_SIZE, page_token });
+        let client = client.clone();
+        let query = v1::ListRoomsRequest { page_size: PAGE_SIZE, page_token };
         async move {
-            let page = client.ask(async |mut service| service.list_rooms(query).await).await?;
+            let page = client.unary(async |mut service| service.list_rooms(query).await).await?;
             let rooms = page.rooms.into_iter().map(Room::try_from).collect::<Result<_, _>>()?;
             Ok(Page { items: rooms, next: page.next_page_token })
         }

@@ -1,6 +1,6 @@
-//! A place in a room that outlives its calls, in the caller's hands.
+//! The caller's handles of a session: [`Session`] and [`Receiver`].
 
-use super::call::Call;
+use super::connector::OpenCall;
 use super::publisher::Publisher;
 use super::types::{Incoming, Welcome};
 use super::{Error, Options};
@@ -9,10 +9,10 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::Stream;
 
-/// What goes from the session's task to the receiver: something, the end, or the error that is the end.
-pub(super) type Handed = Result<Option<Incoming>, Error>;
+/// What the session's task sends to the receiver: an item, the end, or the error that ends the session.
+pub(super) type Delivered = Result<Option<Incoming>, Error>;
 
-/// A place in a room: whoever has it says things and hears what is said, over as many calls as it takes.
+/// A membership in a room that publishes and receives over any number of calls.
 #[derive(Debug)]
 pub struct Session {
     publisher: Publisher,
@@ -24,62 +24,62 @@ impl Session {
         Self { publisher, receiver }
     }
 
-    /// What the server said when the session began.
+    /// The server's welcome to the session's first call.
     #[must_use]
     pub fn welcome(&self) -> &Welcome {
         self.receiver.welcome()
     }
 
-    /// The two halves. Dropping the publisher finishes the session; who only wants to hear keeps it, or asks for
-    /// [`Client::subscribe`](super::Client::subscribe) instead.
+    /// The two halves. Dropping the publisher finishes the session; to receive only, keep it or use
+    /// [`Client::subscribe`](super::Client::subscribe).
     #[must_use]
     pub fn split(self) -> (Publisher, Receiver) {
         (self.publisher, self.receiver)
     }
 }
 
-/// The hearing half of a session; as a [`Stream`] it ends after its first error.
+/// The receiving half of a session; as a [`Stream`] it ends after its first error.
 ///
-/// It must be taken from: when as much waits for the caller as the options allow (`events_ahead`), the session stops
-/// reading its call. Then acknowledgements, which come the same way, wait too, and in the end the server sends a slow
-/// client away; the session comes back when the caller goes on, and a [`Gap`](super::Gap) tells if that was too late.
-/// Who only wants to publish drops the receiver: what is heard is then thrown away, and acknowledgements go on.
+/// The caller must keep receiving: with `events_ahead` items queued, the session stops reading its call. Acknowledgements
+/// arrive on the same call, so they stop too, and the server eventually disconnects a slow client. The session
+/// reconnects when the caller resumes, and a [`Gap`](super::Gap) reports events that were lost meanwhile. To publish
+/// only, drop the receiver: received events are then discarded, and acknowledgements continue.
 #[derive(Debug)]
 pub struct Receiver {
-    handed: mpsc::Receiver<Handed>,
+    incoming: mpsc::Receiver<Delivered>,
     welcome: Welcome,
     has_ended: bool,
 }
 
 impl Receiver {
-    /// The receiver of a session that begins with this call, and where its task hands things over.
-    pub(super) fn new(call: &Call, options: &Options) -> (Self, mpsc::Sender<Handed>) {
-        let (sender, handed) = mpsc::channel(options.events_ahead.clamp(1, Semaphore::MAX_PERMITS));
-        (Self { handed, welcome: call.welcome.clone(), has_ended: false }, sender)
+    /// The receiver of a session that starts with this call, and the sender for its task.
+    pub(super) fn new(call: &OpenCall, options: &Options) -> (Self, mpsc::Sender<Delivered>) {
+        let (sender, incoming) = mpsc::channel(options.events_ahead.clamp(1, Semaphore::MAX_PERMITS));
+        (Self { incoming, welcome: call.welcome.clone(), has_ended: false }, sender)
     }
 
-    /// What the server said when the session began.
+    /// The server's welcome to the session's first call.
     #[must_use]
     pub fn welcome(&self) -> &Welcome {
         &self.welcome
     }
 
-    /// The next that there is to hear; `None` once the session has finished. Loses nothing when it is cancelled.
+    /// The next item; `None` once the session has finished. Cancel safe.
     ///
     /// # Errors
-    /// What ended the session: [`Error::Refused`], [`Error::GaveUp`], [`Error::Contract`]; after that there is nothing.
+    /// What ended the session: [`Error::Refused`], [`Error::GaveUp`], [`Error::Contract`]; afterwards `None`.
     pub async fn receive(&mut self) -> Result<Option<Incoming>, Error> {
         std::future::poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Handed> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Delivered> {
         if self.has_ended {
             return Poll::Ready(Ok(None));
         }
-        // A task that is gone without a word has not finished: its runtime has.
-        let handed = ready!(self.handed.poll_recv(cx)).unwrap_or(Err(Error::Ended));
-        self.has_ended = !matches!(handed, Ok(Some(_)));
-        Poll::Ready(handed)
+        // The task always sends an end. If the channel closes without one, its runtime was shut down.
+        let delivered = ready!(self.incoming.poll_recv(cx)).unwrap_or(Err(Error::Ended));
+        self.has_ended = !matches!(delivered, Ok(Some(_)));
+        Poll::Ready(delivered)
     }
 }
 

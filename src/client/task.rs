@@ -1,15 +1,15 @@
-//! The task behind a session: it has the call, and gets another when that is lost.
+//! The task behind a session: it owns the call, and opens another when that is lost.
 //!
-//! Promises that each event is handed to the caller once and in order, also when it came on two calls; that each
-//! publish is sent until it is acknowledged; and that nothing is read from the call while the caller is behind.
+//! Delivers each event once and in order, even if two calls carry it; sends each publish until it is acknowledged; reads
+//! nothing from the call while the receiver's queue is full.
 
 use super::Error;
-use super::back_off::Waits;
-use super::call::{Call, Opener, Way};
-use super::caller::Caller;
-use super::error::{is_lost, told};
+use super::backoff::Backoff;
+use super::connector::{CallKind, Connector, OpenCall};
+use super::delivery::Delivery;
+use super::error::{is_retryable, retry_delay};
 use super::outbox::Outbox;
-use super::place::Place;
+use super::progress::Progress;
 use super::types::{Ack, Disconnected, Event, Gap, Goodbye, Incoming};
 use crate::wire::v1::join_response::Response;
 use crate::wire::v1::{JoinRequest, JoinResponse};
@@ -19,57 +19,57 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Code, Status};
 
 pub(super) struct Task {
-    pub(super) opener: Opener,
-    pub(super) place: Place,
-    pub(super) caller: Caller,
+    pub(super) connector: Connector,
+    pub(super) progress: Progress,
+    pub(super) delivery: Delivery,
     pub(super) outbox: Outbox,
-    pub(super) waits: Waits,
+    pub(super) backoff: Backoff,
 }
 
-/// How long after a gap what is not acknowledged is sent again: whoever is behind may get more gaps, and what was not in
-/// this one is acknowledged meanwhile.
-const AFTER_GAP: Duration = Duration::from_secs(1);
+/// How long after a gap the unacknowledged publishes are resent. A slow session may get several gaps in a row, and
+/// publishes outside the gap are acknowledged meanwhile.
+const RESEND_AFTER_GAP: Duration = Duration::from_secs(1);
 
-/// How long a session that nobody has any more waits for the server to see that it leaves.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long an abandoned session waits for the server to end its half-closed call.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a call ended.
 enum CallEnd {
     /// The session has nothing left to do.
     Finished,
-    /// It goes on in another call: at once, since this one cannot tell what is still to know.
-    Renewed,
-    /// It goes on in another call when it gets one; the server may have told when.
+    /// The session continues in another call at once, since this call cannot provide what is missing.
+    Reopen,
+    /// The session reconnects, at the earliest after the server's delay.
     Lost(Status, Option<Duration>),
     Failed(Error),
 }
 
-/// Whether the call may be half-closed.
+/// Whether to half-close the call.
 enum HalfClose {
     NotYet,
     Now,
-    /// Never: whether everything was heard up to the session's own last message is not to be learnt from this call.
-    Useless,
+    /// This call cannot show whether everything up to the session's own last message was received.
+    Impossible,
 }
 
 impl Task {
-    /// Lives as long as the session, beginning with this call.
-    pub(super) async fn run(mut self, call: Call) {
-        let end = self.live(call).await;
+    /// Runs the session, starting with this call.
+    pub(super) async fn run(mut self, call: OpenCall) {
+        let end = self.run_calls(call).await;
         self.outbox.end(end.as_ref().err().unwrap_or(&Error::Ended));
-        self.caller.end(end).await;
+        self.delivery.end(end).await;
     }
 
-    async fn live(&mut self, mut call: Call) -> Result<(), Error> {
+    async fn run_calls(&mut self, mut call: OpenCall) -> Result<(), Error> {
         loop {
-            let (ended, lived) = self.converse(call).await;
-            self.waits.had_a_call(lived);
-            let next = match ended {
+            let (end, lifetime) = self.drive_call(call).await;
+            self.backoff.record_call(lifetime);
+            let next = match end {
                 CallEnd::Finished => return Ok(()),
                 CallEnd::Failed(error) => return Err(error),
-                CallEnd::Renewed => self.renew().await?,
+                CallEnd::Reopen => self.reconnect_now().await?,
                 CallEnd::Lost(..) if self.is_done() => return Ok(()),
-                CallEnd::Lost(status, told) => self.come_back(status, told).await?,
+                CallEnd::Lost(status, retry_after) => self.reconnect(status, retry_after).await?,
             };
             match next {
                 Some(next) => call = next,
@@ -78,215 +78,219 @@ impl Task {
         }
     }
 
-    /// One call, from its welcome to its end, and how long it lived.
-    async fn converse(&mut self, mut call: Call) -> (CallEnd, Duration) {
-        self.outbox.start_over(call.welcome.max_message_bytes);
-        let mut conversation =
-            Conversation { task: self, has_said_news: false, goodbye: None, resend_at: None, patience: None };
+    /// Drives one call from its welcome to its end; returns how it ended and how long it lasted.
+    async fn drive_call(&mut self, mut call: OpenCall) -> (CallEnd, Duration) {
+        self.outbox.begin_call(call.welcome.max_message_bytes);
+        let mut active =
+            ActiveCall { task: self, has_sent_new: false, goodbye: None, resend_at: None, leave_by: None };
         let end = loop {
-            if let Some(end) = conversation.step(&mut call).await {
+            if let Some(end) = active.step(&mut call).await {
                 break end;
             }
         };
         (end, call.since.elapsed())
     }
 
-    /// Gets a call after one was lost; `None` when nobody waits for it any more.
-    async fn come_back(
+    /// Opens a call after one was lost, with backoff; `None` if the session is abandoned meanwhile.
+    async fn reconnect(
         &mut self,
         mut why: Status,
-        mut told_by: Option<Duration>,
-    ) -> Result<Option<Call>, Error> {
+        mut retry_after: Option<Duration>,
+    ) -> Result<Option<OpenCall>, Error> {
         let lost = Instant::now();
         loop {
-            let wait = self.waits.next(told_by, &mut rand::rng());
-            let Some(retry_in) = self.waits.allow(lost.elapsed(), wait) else {
+            let wait = self.backoff.next_delay(retry_after, &mut rand::rng());
+            let Some(retry_in) = self.backoff.allow(lost.elapsed(), wait) else {
                 return Err(Error::GaveUp { after: lost.elapsed(), last: Box::new(why) });
             };
-            self.caller.hand(Incoming::Disconnected(Disconnected { why, retry_in }));
-            if self.meanwhile(sleep(retry_in)).await.is_none() {
+            self.delivery.deliver(Incoming::Disconnected(Disconnected { why, retry_in }));
+            if self.drive_until(sleep(retry_in)).await.is_none() {
                 return Ok(None);
             }
-            match self.reopen().await {
-                Some(Err(status)) if is_lost(&status, None) => {
-                    told_by = told(&status, None);
+            match self.resume().await {
+                Some(Err(status)) if is_retryable(&status, None) => {
+                    retry_after = retry_delay(&status, None);
                     why = status;
                 }
-                Some(Err(status)) => return Err(Error::of(status)),
+                Some(Err(status)) => return Err(Error::from_status(status)),
                 Some(Ok(call)) => return Ok(Some(call)),
                 None => return Ok(None),
             }
         }
     }
 
-    /// Gets a call at once.
-    async fn renew(&mut self) -> Result<Option<Call>, Error> {
-        match self.reopen().await {
-            Some(Err(status)) if is_lost(&status, None) => {
-                let told = told(&status, None);
-                self.come_back(status, told).await
+    /// Opens a call without a delay.
+    async fn reconnect_now(&mut self) -> Result<Option<OpenCall>, Error> {
+        match self.resume().await {
+            Some(Err(status)) if is_retryable(&status, None) => {
+                let retry_after = retry_delay(&status, None);
+                self.reconnect(status, retry_after).await
             }
-            Some(opened) => opened.map(Some).map_err(Error::of),
+            Some(opened) => opened.map(Some).map_err(Error::from_status),
             None => Ok(None),
         }
     }
 
-    /// Tries to go on in a new call; `None` when nobody waits for it any more.
-    async fn reopen(&mut self) -> Option<Result<Call, Status>> {
-        let may_owe = !self.outbox.is_empty() || !self.place.has_heard_itself();
-        let join = self.place.resume(self.outbox.is_finished() && may_owe);
-        let opened = self.meanwhile(self.opener.clone().open(join)).await?;
+    /// Makes one attempt to resume in a new call; `None` if the session is abandoned meanwhile.
+    async fn resume(&mut self) -> Option<Result<OpenCall, Status>> {
+        let may_miss_own = !self.outbox.is_empty() || !self.progress.has_received_own();
+        let join = self.progress.resume(self.outbox.is_finished() && may_miss_own);
+        let opened = self.drive_until(self.connector.clone().open(join)).await?;
         if let Ok(call) = &opened {
-            self.caller.hand(Incoming::Reconnected(call.welcome.clone()));
+            self.delivery.deliver(Incoming::Reconnected(call.welcome.clone()));
         }
         Some(opened)
     }
 
-    /// Does this, and takes in what is said meanwhile; `None` when nobody waits for it any more.
-    async fn meanwhile<T>(&mut self, something: impl Future<Output = T>) -> Option<T> {
-        let mut something = std::pin::pin!(something);
+    /// Awaits `future` while accepting publishes and delivering queued items; `None` if the session is abandoned meanwhile.
+    async fn drive_until<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = std::pin::pin!(future);
         loop {
             if self.is_abandoned() {
                 return None;
             }
             tokio::select! {
-                done = &mut something => return Some(done),
-                () = self.outbox.take_in(), if !self.outbox.is_finished() => {}
-                () = self.caller.attend(), if !self.caller.is_gone() => {}
+                output = &mut future => return Some(output),
+                () = self.outbox.receive(), if !self.outbox.is_finished() => {}
+                () = self.delivery.flush(), if !self.delivery.is_closed() => {}
             }
         }
     }
 
-    /// Whether the session has said and heard everything, so that a lost call is no loss.
+    /// Whether the session has published and received everything, so that it need not reconnect.
     fn is_done(&self) -> bool {
-        self.says_no_more() && self.outbox.is_empty() && self.place.has_heard_itself()
+        self.has_finished_publishing() && self.outbox.is_empty() && self.progress.has_received_own()
     }
 
-    /// Whether nobody would notice if the session did nothing more.
+    /// Whether the caller has dropped both halves and all receipts.
     fn is_abandoned(&self) -> bool {
-        let says_no_more = self.outbox.is_finished() && !self.outbox.is_awaited();
-        self.caller.is_gone() && says_no_more
+        let has_finished_publishing = self.outbox.is_finished() && !self.outbox.has_waiters();
+        self.delivery.is_closed() && has_finished_publishing
     }
 
-    /// Whether the caller has finished. Who only listens never does.
-    fn says_no_more(&self) -> bool {
-        self.opener.way == Way::Join && self.outbox.is_finished()
+    /// Whether the caller has dropped its publishers. Never true for a subscription.
+    fn has_finished_publishing(&self) -> bool {
+        self.connector.kind == CallKind::Join && self.outbox.is_finished()
     }
 }
 
-/// What happens on one call.
-struct Conversation<'a> {
+/// The state of the current call.
+struct ActiveCall<'a> {
     task: &'a mut Task,
-    /// Something was said here that was never said before: the server knows the session's last message.
-    has_said_news: bool,
+    /// Whether a publish was first sent on this call, so that the server knows the session's last message.
+    has_sent_new: bool,
     goodbye: Option<Goodbye>,
-    /// When what is not acknowledged is sent again, because acknowledgements may lie in a gap.
+    /// When to resend unacknowledged publishes, because a gap may contain their acknowledgements.
     resend_at: Option<Instant>,
-    /// When the call is dropped although the server has not ended it, because nobody has the session any more.
-    patience: Option<Instant>,
+    /// When to drop the call of an abandoned session even if the server has not ended it.
+    leave_by: Option<Instant>,
 }
 
-impl Conversation<'_> {
-    /// Waits for the next thing to happen, and does it.
-    async fn step(&mut self, call: &mut Call) -> Option<CallEnd> {
+impl ActiveCall<'_> {
+    /// Handles the next event of the call; returns the call's end if this was it.
+    async fn step(&mut self, call: &mut OpenCall) -> Option<CallEnd> {
         let task = &mut *self.task;
-        // Nobody hears, and everything that was said is there.
-        if task.caller.is_gone() && task.outbox.is_finished() && task.outbox.is_empty() {
-            if task.opener.way == Way::Subscribe {
+        // The receiver is gone and everything is acknowledged.
+        if task.delivery.is_closed() && task.outbox.is_finished() && task.outbox.is_empty() {
+            if task.connector.kind == CallKind::Subscribe {
                 return Some(CallEnd::Finished);
             }
-            call.said = None;
-            self.patience.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+            call.requests = None;
+            self.leave_by.get_or_insert_with(|| Instant::now() + LEAVE_TIMEOUT);
         }
-        if call.said.is_some() {
+        if call.requests.is_some() {
             match self.half_close(call) {
                 HalfClose::NotYet => {}
-                HalfClose::Now => call.said = None,
-                HalfClose::Useless => return Some(CallEnd::Renewed),
+                HalfClose::Now => call.requests = None,
+                HalfClose::Impossible => return Some(CallEnd::Reopen),
             }
         }
-        let Task { outbox, caller, .. } = &mut *self.task;
+        let Task { outbox, delivery, .. } = &mut *self.task;
         tokio::select! {
-            heard = call.heard.message(), if !caller.is_behind() => return self.hear(heard, call),
-            () = outbox.take_in(), if !outbox.is_finished() => {}
-            () = caller.attend(), if !caller.is_gone() => {}
-            room = room(call.said.as_ref()), if call.said.is_some() && outbox.has_unsent() => {
-                if let (Some(room), Some((request, is_news))) = (room, outbox.next()) {
-                    room.send(request);
-                    self.has_said_news |= is_news;
-                    self.task.place.speaks_as(&call.welcome.connection_id);
+            received = call.responses.message(), if !delivery.is_blocked() => return self.on_received(received, call),
+            () = outbox.receive(), if !outbox.is_finished() => {}
+            () = delivery.flush(), if !delivery.is_closed() => {}
+            slot = request_slot(call.requests.as_ref()), if call.requests.is_some() && outbox.has_unsent() => {
+                if let (Some(slot), Some((request, is_first))) = (slot, outbox.next_unsent()) {
+                    slot.send(request);
+                    self.has_sent_new |= is_first;
+                    self.task.progress.record_own_connection(&call.welcome.connection_id);
                 }
             }
-            () = until(self.resend_at), if self.resend_at.is_some() => {
+            () = sleep_until_some(self.resend_at), if self.resend_at.is_some() => {
                 self.resend_at = None;
                 outbox.resend();
             }
-            () = until(self.patience), if self.patience.is_some() => return Some(CallEnd::Finished),
+            () = sleep_until_some(self.leave_by), if self.leave_by.is_some() => return Some(CallEnd::Finished),
         }
         None
     }
 
-    fn half_close(&self, call: &Call) -> HalfClose {
-        let Task { outbox, place, .. } = &*self.task;
+    fn half_close(&self, call: &OpenCall) -> HalfClose {
+        let Task { outbox, progress, .. } = &*self.task;
         if !outbox.is_finished() || outbox.has_unsent() || self.resend_at.is_some() {
             return HalfClose::NotYet;
         }
-        if self.has_said_news || !outbox.was_used() {
+        if self.has_sent_new || !outbox.was_used() {
             return HalfClose::Now;
         }
-        // The server does not know which was this session's last message: it was said on another call. So everything
-        // up to it must be here before the server is told that there is nothing more.
+        // The session's last message was published on another call, so the server does not know it. Everything up to
+        // that message must be received before the half-close.
         if !outbox.is_empty() {
             HalfClose::NotYet
-        } else if place.has_heard_itself() {
+        } else if progress.has_received_own() {
             HalfClose::Now
         } else if call.is_filtered {
-            HalfClose::Useless
+            HalfClose::Impossible
         } else {
             HalfClose::NotYet
         }
     }
 
-    fn hear(&mut self, heard: Result<Option<JoinResponse>, Status>, call: &Call) -> Option<CallEnd> {
-        match heard {
-            Ok(Some(response)) => self.take(response, call).err().map(CallEnd::Failed),
+    fn on_received(
+        &mut self,
+        received: Result<Option<JoinResponse>, Status>,
+        call: &OpenCall,
+    ) -> Option<CallEnd> {
+        match received {
+            Ok(Some(response)) => self.handle(response, call).err().map(CallEnd::Failed),
             Ok(None) => Some(self.end(Status::ok("the server ended the call"), call)),
             Err(status) => Some(self.end(status, call)),
         }
     }
 
-    fn take(&mut self, response: JoinResponse, call: &Call) -> Result<(), Error> {
-        let Task { caller, outbox, place, .. } = &mut *self.task;
+    fn handle(&mut self, response: JoinResponse, call: &OpenCall) -> Result<(), Error> {
+        let Task { delivery, outbox, progress, .. } = &mut *self.task;
         match response.response {
             Some(Response::Event(event)) => {
                 let event = Event::try_from(event)?;
-                if place.is_news(&event) {
-                    caller.hand(Incoming::Event(event));
+                if progress.accept(&event) {
+                    delivery.deliver(Incoming::Event(event));
                 }
             }
             Some(Response::Ack(ack)) => {
                 let acked = Ack::new(ack.position, ack.repeated)?;
-                place.owes(&acked.position);
+                progress.expect_own(&acked.position);
                 outbox.acknowledge(&ack.reference, acked);
             }
             Some(Response::Gap(gap)) => {
                 let gap = Gap::try_from(gap)?;
-                place.skip(&gap);
+                progress.skip(&gap);
                 if outbox.has_sent() {
                     // Not at once: one gap may follow another.
-                    self.resend_at.get_or_insert_with(|| Instant::now() + AFTER_GAP);
+                    self.resend_at.get_or_insert_with(|| Instant::now() + RESEND_AFTER_GAP);
                 }
-                caller.hand(Incoming::Gap(gap));
+                delivery.deliver(Incoming::Gap(gap));
             }
             Some(Response::Presence(presence)) => {
-                caller.hand(Incoming::Presence(presence));
+                delivery.deliver(Incoming::Presence(presence));
             }
             Some(Response::Goodbye(goodbye)) => {
-                let goodbye = Goodbye::new(goodbye, place.cursor());
+                let goodbye = Goodbye::new(goodbye, progress.cursor());
                 if call.is_filtered {
-                    place.leave(&goodbye);
+                    progress.leave(&goodbye);
                 }
-                caller.hand(Incoming::Goodbye(goodbye.clone()));
+                delivery.deliver(Incoming::Goodbye(goodbye.clone()));
                 self.goodbye = Some(goodbye);
             }
             Some(Response::Welcome(_)) => return Err(Error::Contract("a second welcome")),
@@ -296,46 +300,46 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// The call has ended with this status.
-    fn end(&mut self, status: Status, call: &Call) -> CallEnd {
+    /// Decides what follows from the status of an ended call.
+    fn end(&mut self, status: Status, call: &OpenCall) -> CallEnd {
         let goodbye = self.goodbye.as_ref();
         let is_ok = status.code() == Code::Ok;
-        let has_half_closed = call.said.is_none() && self.task.says_no_more();
+        let has_half_closed = call.requests.is_none() && self.task.has_finished_publishing();
         let has_left = has_half_closed && goodbye.is_some_and(|goodbye| goodbye.reason == "left");
         if has_left && !self.task.outbox.is_empty() {
-            // The acknowledgements were lost in a gap: said again, it is acknowledged again.
-            return CallEnd::Renewed;
+            // The acknowledgements were lost in a gap: a resend is acknowledged again.
+            return CallEnd::Reopen;
         }
         if self.task.outbox.is_empty() {
-            // The status itself may have been lost after the server's last words.
-            let is_sent_away = is_ok && goodbye.is_some_and(|goodbye| goodbye.retry_after.is_none());
-            if has_left || is_sent_away || (is_ok && has_half_closed) {
+            // The status itself may have been lost after the goodbye.
+            let is_dismissed = is_ok && goodbye.is_some_and(|goodbye| goodbye.retry_after.is_none());
+            if has_left || is_dismissed || (is_ok && has_half_closed) {
                 return CallEnd::Finished;
             }
         }
-        if !is_lost(&status, goodbye) {
+        if !is_retryable(&status, goodbye) {
             return CallEnd::Failed(Error::Refused(Box::new(status)));
         }
-        let told = told(&status, goodbye);
-        // An end that nobody asked for.
+        let retry_after = retry_delay(&status, goodbye);
+        // The session did not ask for this end.
         let why = if is_ok { Status::unavailable("the server ended the call") } else { status };
-        CallEnd::Lost(why, told)
+        CallEnd::Lost(why, retry_after)
     }
 }
 
-/// Until then; for ever, if there is no such time.
-async fn until(then: Option<Instant>) {
+/// Sleeps until `then`; for ever if it is `None`.
+async fn sleep_until_some(then: Option<Instant>) {
     match then {
         Some(then) => sleep_until(then).await,
         None => std::future::pending().await,
     }
 }
 
-/// Room for one request; `None` when the call is over, which what is heard will tell.
-async fn room(said: Option<&mpsc::Sender<JoinRequest>>) -> Option<mpsc::Permit<'_, JoinRequest>> {
-    match said?.reserve().await {
-        Ok(room) => Some(room),
-        // Not again and again.
+/// Room for one request; pends for ever if the call has ended, which the receive side reports.
+async fn request_slot(requests: Option<&mpsc::Sender<JoinRequest>>) -> Option<mpsc::Permit<'_, JoinRequest>> {
+    match requests?.reserve().await {
+        Ok(slot) => Some(slot),
+        // Pends, so that the select loop does not spin.
         Err(_) => std::future::pending().await,
     }
 }

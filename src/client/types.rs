@@ -1,4 +1,4 @@
-//! What callers and servers tell each other, as callers see it: what the contract promises is there.
+//! The messages of `chatroom.v1` as callers see them: fields that the contract guarantees are not optional here.
 
 use crate::client::Error;
 use crate::wire::v1;
@@ -10,17 +10,17 @@ use tonic::Status;
 pub use crate::wire::v1::gap::Reason;
 pub use crate::wire::v1::{Member, Presence};
 
-/// Where in a room's order something is. As text it is `epoch:offset`.
+/// A position in a room's order. As text it is `epoch:offset`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// Which life of the room. Opaque: another one has nothing to do with this.
+    /// Epoch of the room's log. Opaque: positions of different epochs do not compare.
     pub epoch: String,
-    /// Which message in it: the first has 1, each next one more.
+    /// Number of the message within the epoch, from 1.
     pub offset: u64,
 }
 
 impl Position {
-    /// Whether both are of one life of the room, and this is at the other or after it.
+    /// Whether both have the same epoch and this one is at or after the other.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self.epoch == other.epoch && self.offset >= other.offset
     }
@@ -34,7 +34,7 @@ impl fmt::Display for Position {
 
 /// The text is not `epoch:offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a position is epoch:offset, like 1f0c5a9b3e7d2846:17")]
+#[error("a position must be epoch:offset, like 1f0c5a9b3e7d2846:17")]
 pub struct InvalidPosition;
 
 impl FromStr for Position {
@@ -60,20 +60,20 @@ impl From<v1::Position> for Position {
 }
 
 fn position(given: Option<v1::Position>) -> Result<Position, Error> {
-    given.map(Position::from).ok_or(Error::Contract("something has no position"))
+    given.map(Position::from).ok_or(Error::Contract("a message has no position"))
 }
 
-/// Where to begin to hear.
+/// Where to start receiving.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// With what comes from now on.
+    /// At the tail: only new events.
     #[default]
     Tail,
-    /// With the oldest that is retained.
+    /// At the oldest retained event.
     Earliest,
-    /// With the last so many that are retained.
+    /// At the last so many retained events.
     Last(u64),
-    /// With what comes after this position.
+    /// After this position.
     After(Position),
 }
 
@@ -93,38 +93,38 @@ impl Start {
 /// How to join a room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Join {
-    /// The room: 1 to 128 of `A-Z a-z 0-9 . _ -`; "lobby" if empty. It is made if it does not exist.
+    /// The room: 1 to 128 of `A-Z a-z 0-9 . _ -`; "lobby" if empty. Created if it does not exist.
     pub room: String,
-    /// What to be called: at most 64 characters, no white space around it, no control or invisible characters.
+    /// Display name: at most 64 characters, no surrounding white space, no control or invisible characters.
     pub display_name: String,
-    /// Where to begin.
+    /// Where to start receiving.
     pub start: Start,
-    /// Only events of these kinds, at most 32; all if empty.
+    /// Receive only events of these kinds, at most 32; all if empty.
     pub kinds: Vec<String>,
-    /// Does not hear what it says itself, not even what it said before it had to reconnect.
+    /// Do not receive the session's own messages, including those published before a reconnect.
     pub suppress_echo: bool,
-    /// Is told who comes and goes.
+    /// Receive [`Incoming::Presence`].
     pub presence: bool,
-    /// Rather ends than misses something: what would be a [`Gap`] at the start or after a reconnect is an
-    /// [`Error::Refused`] with `OUT_OF_RANGE`. A room that skips for the slow still does.
+    /// Fail instead of skipping: a [`Gap`] at the start or after a reconnect becomes an [`Error::Refused`] with
+    /// `OUT_OF_RANGE`. Does not affect rooms whose slow policy is to skip.
     pub strict: bool,
 }
 
 impl Join {
-    /// Joins this room without a name, from now on.
+    /// Joins this room at the tail, without a display name.
     pub fn room(room: impl Into<String>) -> Self {
         Self { room: room.into(), ..Self::default() }
     }
 }
 
-/// What is said.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
-    /// A text. It reaches clients of `hello.ChatRoom` too.
+    /// A text. Clients of `hello.ChatRoom` receive it too.
     Text(String),
-    /// Bytes, of whatever meaning.
+    /// Bytes of any meaning.
     Data(Vec<u8>),
-    /// A message of whatever type.
+    /// A protobuf message of any type.
     Any(prost_types::Any),
 }
 
@@ -173,44 +173,44 @@ fn body(given: Option<v1::Body>) -> Option<Body> {
     })
 }
 
-/// What a session hears. More may be added.
+/// What a session receives. Variants may be added.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Incoming {
-    /// Something was said.
+    /// A message was published.
     Event(Event),
-    /// Something was missed: nothing that the session could have prevented.
+    /// Events that the session cannot receive.
     Gap(Gap),
-    /// Somebody came or went. Unlike events it has no position: around a reconnect it may come twice or not at all, and
-    /// history may bring old ones. For who is here now, see [`Client::list_members`].
+    /// A member joined or left. Unlike events it has no position: around a reconnect it may arrive twice or not at all,
+    /// and history may contain old ones. For the current members, see [`Client::list_members`].
     ///
     /// [`Client::list_members`]: super::Client::list_members
     Presence(Presence),
-    /// The server has announced the end of the call. The session comes back by itself if `retry_after` is given.
+    /// The server announced the end of the call. The session reconnects by itself if `retry_after` is set.
     Goodbye(Goodbye),
-    /// The call was lost, or an attempt to come back failed. The session tries again by itself.
+    /// The call was lost, or a reconnection attempt failed. The session retries by itself.
     Disconnected(Disconnected),
-    /// The session is in again, and goes on where it was.
+    /// The session has rejoined and resumes at its position.
     Reconnected(Welcome),
 }
 
-/// Something was said.
+/// A published message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Its place in the room's order.
+    /// Its position in the room's order.
     pub position: Position,
-    /// When the server gave it its place, by the server's clock.
+    /// When the server assigned the position, by the server's clock.
     pub time: SystemTime,
-    /// Who said it; `None` for the server's own words.
+    /// The publisher; `None` for announcements of the server.
     pub sender: Option<Member>,
-    /// What sort of thing it is.
+    /// Its kind, for filters.
     pub kind: String,
-    /// What was said; `None` when it is of a sort that this version does not know.
+    /// Its content; `None` if this version does not know the type.
     pub body: Option<Body>,
 }
 
 impl Event {
-    /// The text, if it is one.
+    /// The text, if the body is one.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match &self.body {
@@ -235,16 +235,16 @@ impl TryFrom<v1::Event> for Event {
     }
 }
 
-/// Messages that the session does not get.
+/// Events that the session does not receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The first of them; after a change of epoch the first of the new one.
+    /// The first of them; after a change of epoch, the first of the new epoch.
     pub from: Position,
-    /// The last of them; before `from` when only the old epoch's are missing.
+    /// The last of them; before `from` if only events of the old epoch are missing.
     pub to: Position,
-    /// How many of this epoch.
+    /// How many of this epoch are missing.
     pub count: u64,
-    /// Why.
+    /// Why they are missing.
     pub reason: Reason,
 }
 
@@ -257,16 +257,16 @@ impl TryFrom<v1::Gap> for Gap {
     }
 }
 
-/// The client is in.
+/// The server's confirmation of a join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Welcome {
-    /// Its id, a UUID; another after each reconnect.
+    /// Id of the connection, a UUID; a new one after each reconnect.
     pub connection_id: String,
-    /// The room it is in.
+    /// The room.
     pub room: String,
-    /// It gets everything after this.
+    /// The session receives everything after this.
     pub position: Position,
-    /// Longest message that it may send, in bytes of its encoding; 0 if the server does not tell.
+    /// Longest message that the server accepts, in encoded bytes; 0 if it does not say.
     pub max_message_bytes: u64,
 }
 
@@ -279,42 +279,42 @@ impl TryFrom<v1::Welcome> for Welcome {
     }
 }
 
-/// The call is about to end.
+/// The server's announcement that the call is about to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Goodbye {
-    /// Why, in one word, like "shutdown"; "left" when the session had finished.
+    /// The reason in one word, like "shutdown"; "left" if the session had finished.
     pub reason: String,
-    /// When the server wants the session back: not earlier. `None`: not at all.
+    /// The earliest time to reconnect; `None` if the server asks the client to stay away.
     pub retry_after: Option<Duration>,
-    /// The session has got everything up to here.
+    /// The session has received everything up to here.
     pub position: Position,
 }
 
 impl Goodbye {
-    /// A farewell that says less than it should is one all the same: `here` is where the session is.
+    /// Accepts an incomplete goodbye; `here` is the session's own position.
     pub(super) fn new(goodbye: v1::Goodbye, here: &Position) -> Self {
-        // A negative time is none.
+        // A negative duration counts as zero.
         let retry_after = goodbye.retry_after.map(|after| Duration::try_from(after).unwrap_or_default());
         let position = goodbye.position.map_or_else(|| here.clone(), Position::from);
         Self { reason: goodbye.reason, retry_after, position }
     }
 }
 
-/// The call was lost, or an attempt to come back failed.
+/// A lost call, or a failed reconnection attempt.
 #[derive(Clone, Debug)]
 pub struct Disconnected {
-    /// Why.
+    /// The status.
     pub why: Status,
-    /// After which time the session tries again.
+    /// Delay before the next attempt.
     pub retry_in: Duration,
 }
 
-/// Something that was said has its position: everyone who is there gets it.
+/// A publish was accepted at this position; every member receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// Its position.
     pub position: Position,
-    /// It had been said before: this was its repetition after a reconnect.
+    /// The message had already been published: this was a resend after a reconnect.
     pub repeated: bool,
 }
 
@@ -329,11 +329,11 @@ impl Ack {
 pub struct Room {
     /// Its name.
     pub name: String,
-    /// How many are in it.
+    /// Number of members.
     pub members: u64,
-    /// The position of its last message.
+    /// Position of its last message.
     pub last_position: Position,
-    /// The position of the oldest message that it retains; the one after the last when it retains none.
+    /// Position of its oldest retained message; one past the last if it retains none.
     pub oldest_position: Position,
 }
 
@@ -341,8 +341,8 @@ impl TryFrom<v1::Room> for Room {
     type Error = Error;
 
     fn try_from(room: v1::Room) -> Result<Self, Error> {
-        let (last_position, oldest_position) =
-            (position(room.last_position)?, position(room.oldest_position)?);
+        let last_position = position(room.last_position)?;
+        let oldest_position = position(room.oldest_position)?;
         Ok(Self { name: room.name, members: room.members, last_position, oldest_position })
     }
 }
@@ -352,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_is_its_text() {
+    fn position_round_trips_as_text() {
         let position = Position { epoch: "1f0c5a9b3e7d2846".into(), offset: 17 };
         assert_eq!(position.to_string().parse(), Ok(position));
         for wrong in ["", "17", ":17", "e:", "e:-1", "e:x", "e:1 "] {
@@ -361,14 +361,14 @@ mod tests {
     }
 
     #[test]
-    fn only_positions_of_one_epoch_compare() {
+    fn positions_compare_only_within_an_epoch() {
         let at = |epoch: &str, offset| Position { epoch: epoch.into(), offset };
         assert!(at("a", 2).covers(&at("a", 2)) && at("a", 3).covers(&at("a", 2)));
         assert!(!at("a", 1).covers(&at("a", 2)) && !at("b", 3).covers(&at("a", 2)));
     }
 
     #[test]
-    fn a_body_of_a_later_version_is_none_and_the_event_is_there() {
+    fn unknown_body_keeps_the_event() {
         let event = v1::Event {
             position: Some(v1::Position { epoch: "e".into(), offset: 1 }),
             time: Some(prost_types::Timestamp::default()),

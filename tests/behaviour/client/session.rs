@@ -7,19 +7,19 @@ use crate::common::{
     within,
 };
 use chatroom::client::{
-    BackOff, Body, Client, Disconnected, Error, Event, Gap, Incoming, Join, Options, Past, Position,
-    Publisher, Reason, Receiver, Start,
+    BackoffPolicy, Body, Client, Disconnected, Error, Event, Gap, HistoryItem, Incoming, Join, Options,
+    Position, Publisher, Reason, Receiver, Start,
 };
 use std::time::{Duration, Instant};
 
 /// Long enough for a thousand reconnects on a busy machine.
 const LONG: Duration = Duration::from_secs(300);
 
-/// Comes back at once.
+/// Options that reconnect without a delay.
 fn hasty() -> Options {
-    let back_off =
-        BackOff { first: Duration::from_millis(1), max: Duration::from_millis(1), give_up_after: None };
-    Options { back_off, ..Options::default() }
+    let backoff =
+        BackoffPolicy { first: Duration::from_millis(1), max: Duration::from_millis(1), give_up_after: None };
+    Options { backoff, ..Options::default() }
 }
 
 async fn connect(addr: std::net::SocketAddr) -> Client {
@@ -136,7 +136,10 @@ async fn acked_position_is_delivered_position() {
     assert_eq!(event.kind, "chat");
 
     let last_two = client.list_events("blue", &Start::Last(2), &[]).all().await.unwrap();
-    assert!(matches!(&last_two[..], [Past::Event(_), Past::Event(last)] if *last == event), "{last_two:?}");
+    assert!(
+        matches!(&last_two[..], [HistoryItem::Event(_), HistoryItem::Event(last)] if *last == event),
+        "{last_two:?}"
+    );
     let members = client.list_members("blue").all().await.unwrap();
     assert!(members.len() == 1 && members[0].display_name == "ann", "{members:?}");
     let rooms = client.list_rooms().all().await.unwrap();
