@@ -20,7 +20,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extern_path(".grpc.health.v1.HealthCheckRequest", "::tonic_health::pb::HealthCheckRequest")
         .extern_path(".grpc.health.v1.HealthCheckResponse", "::tonic_health::pb::HealthCheckResponse")
         .compile_fds(descriptors)?;
+    generate_example()?;
     name_the_build();
+    Ok(())
+}
+
+/// The code of the examples' service; an image build leaves the examples out.
+fn generate_example() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = "examples/game";
+    println!("cargo:rerun-if-changed={folder}/game.proto");
+    if std::path::Path::new(folder).exists() {
+        tonic_prost_build::configure().compile_fds(protox::compile(["game.proto"], [folder])?)?;
+    }
     Ok(())
 }
 

@@ -185,7 +185,7 @@ fn join<T: Message + Default + 'static>(
     requests: Streaming<T>,
     max: usize,
 ) -> Result<JoinedClient<T>, Status> {
-    let joined = hub.join(shard, room, ClientInfo::anonymous(), SubscribeOptions::live(Proto::<T>::FORM));
+    let joined = hub.join(shard, room, ClientInfo::anonymous(), SubscribeOptions::live(0));
     let Joined { publisher, subscription, .. } = joined.map_err(|refusal| status::of_refusal(&refusal))?;
     let reader = AbortOnDropHandle::new(tokio::spawn(publish_all(requests, publisher, max)));
     Ok((subscription, reader))

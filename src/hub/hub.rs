@@ -83,6 +83,24 @@ impl<M: Payload> Hub<M> {
         (Self { shared }, tasks)
     }
 
+    /// A hub with one shard, for a service in one's own runtime; and what drives it: members and housekeeping, as one future
+    /// to spawn. Nothing is delivered unless it runs.
+    pub fn single(limits: Limits) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (hub, shards) = Self::new(limits, 1);
+        let housekeeping = hub.clone();
+        let driver = async move {
+            let shards = futures_util::future::join_all(shards.into_iter().map(ShardDriver::run));
+            tokio::join!(shards, housekeeping.run_housekeeping());
+        };
+        (hub, driver)
+    }
+
+    /// The shard of a server with one thread, or the first of several.
+    #[must_use]
+    pub fn first_shard(&self) -> ShardId {
+        ShardId(0)
+    }
+
     /// Joins a room: the connection gets everything from where it begins to listen, and whatever comes from now on.
     ///
     /// # Errors

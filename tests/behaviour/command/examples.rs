@@ -19,9 +19,11 @@ fn prints(name: &str) -> String {
 
 #[test]
 fn game_receives_both_kinds_in_order() {
-    let expected =
-        "ann hears \"your turn\"\nann sees a move to 4,2\nbob hears \"your turn\"\nbob sees a move to 4,2\n";
-    assert_eq!(prints("game"), expected);
+    let expected = "ann receives \"your turn\"\nann sees a move to 4,2\n\
+        bob receives \"your turn\"\nbob sees a move to 4,2\n";
+    for example in ["game", "game_service"] {
+        assert_eq!(prints(example), expected, "{example}");
+    }
 }
 
 #[tokio::test]
