@@ -1,7 +1,7 @@
 //! Finding connections: filters, orders and pages.
 
 use super::show;
-use crate::hub::{ConnectionId, ConnectionSnapshot, Hub, Member, Payload, Room, RoomName};
+use crate::hub::{ConnectionId, ConnectionSnapshot, Hub, Member, Payload, Room, RoomName, WireForm};
 use crate::rpc::lists::Slice;
 use crate::rpc::page::{self, Smallest, Tokens};
 use crate::rpc::{invalid, not_found};
@@ -16,7 +16,7 @@ pub(super) struct Filter {
     room: Option<RoomName>,
     peer: Option<Peer>,
     name: Option<String>,
-    form: Option<usize>,
+    form: Option<WireForm>,
     min_lag_messages: u64,
 }
 

@@ -1,15 +1,20 @@
 //! The hub's things as messages of the admin API.
 
-use crate::hub::{Ban, Banned, ConnectionSnapshot, Lag, Payload, Room};
+use crate::hub::{Ban, Banned, ConnectionSnapshot, Lag, Payload, Room, WireForm};
 use crate::wire::admin as api;
 use std::time::{Duration, SystemTime};
 
-/// The APIs, by the number of their wire form.
-const APIS: [api::Api; 2] = [api::Api::Hello, api::Api::V1];
+/// The API whose clients use this wire form.
+fn api_of(form: WireForm) -> api::Api {
+    match form {
+        WireForm::Primary => api::Api::Hello,
+        WireForm::Secondary => api::Api::V1,
+    }
+}
 
-/// The number of an API's wire form; none for any.
-pub(super) fn form(of: api::Api) -> Option<usize> {
-    APIS.iter().position(|api| *api == of)
+/// The wire form of an API; none for any.
+pub(super) fn form(of: api::Api) -> Option<WireForm> {
+    WireForm::ALL.into_iter().find(|form| api_of(*form) == of)
 }
 
 pub(super) fn time(at: SystemTime) -> prost_types::Timestamp {
@@ -30,7 +35,7 @@ pub(super) fn connection(snapshot: &ConnectionSnapshot) -> api::Connection {
         peer: member.peer().map(|peer| peer.to_string()).unwrap_or_default(),
         room: room.to_string(),
         name: member.name().as_str().to_owned(),
-        api: APIS.get(member.form()).copied().unwrap_or_default().into(),
+        api: api_of(member.form()).into(),
         since: Some(time(member.since())),
         transport_id: member.transport().unwrap_or_default(),
         position: snapshot.position().to_string(),

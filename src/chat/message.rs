@@ -1,6 +1,9 @@
 //! The messages that rooms carry, and their encoding in each API.
 
-use crate::hub::{BroadcastInfo, ConnectionId, DisplayName, EventMeta, Payload, Position, PresenceDiff};
+use crate::hub::{
+    BroadcastInfo, ConnectionId, DisplayName, EventMeta, Payload, Position, PresenceDiff, PresenceEntry,
+    WireForm,
+};
 use crate::telemetry::trace::MessageSpan;
 use crate::wire;
 use crate::wire::v1::{self, body::Body};
@@ -9,10 +12,10 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// The number of `hello.ChatRoom`'s wire form.
-pub(super) const HELLO: usize = 0;
-/// The number of `chatroom.v1`'s wire form.
-pub(super) const V1: usize = 1;
+/// The wire form of `hello.ChatRoom`.
+pub(super) const HELLO: WireForm = WireForm::Primary;
+/// The wire form of `chatroom.v1`.
+pub(super) const V1: WireForm = WireForm::Secondary;
 
 /// The kind of messages that are published without one, and of all from `hello.ChatRoom`.
 const DEFAULT_KIND: &str = "chat";
@@ -194,7 +197,7 @@ impl Payload for Message {
         what + kind + extras + sender
     }
 
-    fn encode(&self, form: usize, meta: &EventMeta, out: &mut BytesMut) {
+    fn encode(&self, form: WireForm, meta: &EventMeta, out: &mut BytesMut) {
         match (&self.content, form) {
             (Content::Body(Body::Text(text)), HELLO) => wire::frame_text(text, out),
             (Content::Body(body), V1) => {
@@ -247,12 +250,12 @@ impl Payload for Message {
     }
 
     fn presence(diff: &PresenceDiff) -> Option<Self> {
-        let shown = |members: &[Arc<crate::hub::Member>]| {
-            let member = |member: &Arc<crate::hub::Member>| v1::Member {
-                connection_id: member.id().to_string(),
-                display_name: member.name().as_str().to_owned(),
+        let shown = |entries: &[PresenceEntry]| {
+            let member = |entry: &PresenceEntry| v1::Member {
+                connection_id: entry.id.to_string(),
+                display_name: entry.name.as_str().to_owned(),
             };
-            members.iter().map(member).collect()
+            entries.iter().map(member).collect()
         };
         let presence = v1::Presence {
             joined: shown(&diff.joined),

@@ -1,6 +1,6 @@
 //! Protobuf messages as what a room carries.
 
-use crate::hub::{EventMeta, Payload};
+use crate::hub::{EventMeta, Payload, WireForm};
 use crate::wire;
 use bytes::BytesMut;
 use prost::Message;
@@ -16,7 +16,7 @@ impl<T: Message + 'static> Payload for Proto<T> {
         wire::PREFIX_LEN + self.0.encoded_len()
     }
 
-    fn encode(&self, _: usize, _: &EventMeta, out: &mut BytesMut) {
+    fn encode(&self, _: WireForm, _: &EventMeta, out: &mut BytesMut) {
         wire::frame(&self.0, out);
     }
 }

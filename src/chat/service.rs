@@ -74,8 +74,7 @@ impl<S: BroadcastMethod> BroadcastService<S> {
     /// The service, whose calls join this hub on its first shard.
     #[must_use]
     pub fn new(hub: Hub<Proto<S::Message>>) -> Self {
-        let shard = hub.first_shard();
-        Self { hub, shard, message_bytes_max: MESSAGE_BYTES_MAX, method: PhantomData }
+        Self { hub, shard: ShardId::default(), message_bytes_max: MESSAGE_BYTES_MAX, method: PhantomData }
     }
 
     /// With another limit for the messages of clients than 64 KiB, in bytes of their encoding.
@@ -139,7 +138,7 @@ impl<T: Message + Default + 'static> BroadcastStream<T> {
         requests: Streaming<T>,
     ) -> Result<tonic::Response<Self>, Status> {
         // The limit is that of the generated server.
-        let (subscription, reader) = join(hub, hub.first_shard(), room, requests, usize::MAX)?;
+        let (subscription, reader) = join(hub, ShardId::default(), room, requests, usize::MAX)?;
         let stream = Self { _reader: reader, subscription, frames: Bytes::new(), has_ended: false };
         Ok(tonic::Response::new(stream))
     }
@@ -185,7 +184,7 @@ fn join<T: Message + Default + 'static>(
     requests: Streaming<T>,
     max: usize,
 ) -> Result<JoinedClient<T>, Status> {
-    let joined = hub.join(shard, room, ClientInfo::anonymous(), SubscribeOptions::live(0));
+    let joined = hub.join(shard, room, ClientInfo::anonymous(), SubscribeOptions::live(WireForm::Primary));
     let Joined { publisher, subscription, .. } = joined.map_err(|refusal| status::of_refusal(&refusal))?;
     let reader = AbortOnDropHandle::new(tokio::spawn(publish_all(requests, publisher, max)));
     Ok((subscription, reader))

@@ -12,24 +12,25 @@ use crate::hub::ops::snapshot::{ConnectionEventKind, ConnectionSnapshot};
 use crate::hub::ops::stats::ConnectionStats;
 use crate::hub::options::{ClientInfo, SubscribeOptions};
 use crate::hub::payload::Payload;
-use crate::hub::registry::Rooms;
-use crate::hub::room::Room;
+use crate::hub::registry::RoomRegistry;
 use crate::hub::room::handles::{Publisher, Subscription};
-use crate::hub::room::inbox::Pending;
-use crate::hub::shard::driver::{SHARDS_MAX, Shard, ShardDriver, ShardId};
+use crate::hub::room::{Room, Shards};
+use crate::hub::shard::driver::ShardDriver;
 use crate::hub::shard::metrics::Totals;
+use crate::hub::shard::queue::{SHARDS_MAX, Shard, ShardId};
+use crate::hub::wire_form::WireForm;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A connection that has joined a room.
 pub struct Joined<M: Payload> {
-    /// With which it says.
+    /// The sending half.
     pub publisher: Publisher<M>,
-    /// By which it hears.
+    /// The receiving half.
     pub subscription: Subscription<M>,
-    /// What it does not get of what it asked for.
+    /// Messages that it asked for and does not receive.
     pub gap: Option<Gap>,
 }
 
@@ -47,30 +48,30 @@ impl<M: Payload> Clone for Hub<M> {
 
 pub(super) struct Shared<M> {
     pub(super) limits: Limits,
-    pub(super) shards: Arc<[Shard<M>]>,
+    pub(super) shards: Shards<M>,
     pub(super) stats: Arc<ConnectionStats>,
-    pub(super) rooms: Rooms<M>,
+    pub(super) rooms: RoomRegistry<M>,
     pub(super) budget: Arc<Budget>,
     pub(super) bans: Bans,
-    /// Nobody comes in any more; who waits at the door is told.
+    /// Nobody is admitted any more; [`Hub::wait_until_shut`] returns.
     pub(super) shut: AtomicBool,
     pub(super) shutting: Notify,
-    /// And everyone is dismissed.
+    /// And every member is dismissed.
     pub(super) closed: AtomicBool,
 }
 
 impl<M: Payload> Hub<M> {
-    /// A hub, and its shards: one for each worker thread, to be run there.
+    /// A hub, and the drivers of its shards: one for each worker thread, to be run there.
     ///
     /// # Panics
-    /// When `shards` is 0 or above [`SHARDS_MAX`].
+    /// If `shards` is 0 or above [`SHARDS_MAX`].
     #[must_use]
     pub fn new(limits: Limits, shards: usize) -> (Self, Vec<ShardDriver<M>>) {
         assert!((1..=SHARDS_MAX).contains(&shards), "1 to {SHARDS_MAX} shards");
-        let shards: Arc<[Shard<M>]> = (0..shards).map(|_| Shard::new()).collect();
+        let shards: Shards<M> = (0..shards).map(|_| Shard::new()).collect();
         let tasks = ShardDriver::all(&shards);
         let shared = Arc::new(Shared {
-            rooms: Rooms::new(&limits),
+            rooms: RoomRegistry::new(&limits),
             budget: Budget::new(limits.retention_total),
             limits,
             shards,
@@ -83,28 +84,22 @@ impl<M: Payload> Hub<M> {
         (Self { shared }, tasks)
     }
 
-    /// A hub with one shard, for a service in one's own runtime; and what drives it: members and housekeeping, as one future
-    /// to spawn. Nothing is delivered unless it runs.
-    pub fn single(limits: Limits) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (hub, shards) = Self::new(limits, 1);
-        let housekeeping = hub.clone();
+    /// A hub of one shard, for a service of your own, and the future that runs it: spawn it once. It delivers messages, and
+    /// does the [housekeeping](Hub::run_housekeeping). Connections join on [`ShardId::default`].
+    #[must_use]
+    pub fn single(limits: Limits) -> (Self, impl Future<Output = ()> + Send + use<M>) {
+        let (hub, mut shards) = Self::new(limits, 1);
+        let (shard, housekeeping) = (shards.remove(0), hub.clone());
         let driver = async move {
-            let shards = futures_util::future::join_all(shards.into_iter().map(ShardDriver::run));
-            tokio::join!(shards, housekeeping.run_housekeeping());
+            tokio::join!(shard.run(), housekeeping.run_housekeeping());
         };
         (hub, driver)
     }
 
-    /// The shard of a server with one thread, or the first of several.
-    #[must_use]
-    pub fn first_shard(&self) -> ShardId {
-        ShardId(0)
-    }
-
-    /// Joins a room: the connection gets everything from where it begins to listen, and whatever comes from now on.
+    /// Joins a room, on the shard of the calling thread: the connection receives everything from its start on.
     ///
     /// # Errors
-    /// [`Refused`], with the limit that is met.
+    /// [`Refused`], with the limit that is reached.
     pub fn join(
         &self,
         shard: ShardId,
@@ -148,7 +143,7 @@ impl<M: Payload> Hub<M> {
         room.join(Arc::clone(&member));
         let publisher = Publisher::new(Arc::clone(&room), Arc::clone(&member));
         let subscription = Subscription::new(room, member, cursor, view, gaps);
-        // After the join: who shuts the hub either sees the member in the room, or is seen here.
+        // After the join: `shut` either sees the member in the room, or is seen here.
         if self.shared.shut.load(Ordering::SeqCst) {
             subscription.member().disconnect(DisconnectReason::Shutdown, None);
             return Err(Refused::Closing);
@@ -156,7 +151,7 @@ impl<M: Payload> Hub<M> {
         Ok(Joined { publisher, subscription, gap })
     }
 
-    /// The room, with a place in it taken.
+    /// The room, entered.
     fn enter(&self, name: &RoomName, who: &ClientInfo) -> Result<Arc<Room<M>>, Refused> {
         let Shared { limits, shards, stats, rooms, budget, shut, .. } = &*self.shared;
         if shut.load(Ordering::SeqCst) {
@@ -166,10 +161,10 @@ impl<M: Payload> Hub<M> {
         rooms.enter(name, who, make)
     }
 
-    /// Comes to say something without joining, in a room that is made if it is not there.
+    /// A publisher for one message, by a client that does not join. Creates the room if it does not exist.
     ///
     /// # Errors
-    /// [`Refused`], with the limit that is met.
+    /// [`Refused`], with the limit that is reached.
     pub fn one_shot_publisher(
         &self,
         room: &RoomName,
@@ -179,19 +174,19 @@ impl<M: Payload> Hub<M> {
         self.enter(room, who).map(|room| OneShotPublisher { room })
     }
 
-    /// The room of this name, if it is there.
+    /// The room of this name, if it exists.
     #[must_use]
     pub fn room(&self, name: &RoomName) -> Option<Arc<Room<M>>> {
         self.shared.rooms.get(name.as_str())
     }
 
-    /// Who came and went.
+    /// Counts and events of connections.
     #[must_use]
     pub fn connection_stats(&self) -> &ConnectionStats {
         &self.shared.stats
     }
 
-    /// The rooms there are now, in order of name.
+    /// All rooms, in order of name.
     #[must_use]
     pub fn rooms(&self) -> Vec<Arc<Room<M>>> {
         self.shared.rooms.all()
@@ -203,44 +198,44 @@ impl<M: Payload> Hub<M> {
         self.shared.rooms.after(name, count)
     }
 
-    /// How many rooms there are now.
+    /// How many rooms there are.
     #[must_use]
     pub fn room_count(&self) -> usize {
         self.shared.rooms.len()
     }
 
-    /// Empty rooms that were removed for new ones since the hub began, because [`Limits::rooms`] was met.
+    /// Empty rooms that were removed for new ones since the hub was created, because [`Limits::rooms`] was reached.
     #[must_use]
     pub fn rooms_evicted(&self) -> u64 {
         self.shared.rooms.evicted_total()
     }
 
-    /// Bytes that all rooms' logs hold now, with their idempotency keys; bounded by [`Limits::retention_total`].
+    /// Bytes of all rooms' logs and idempotency keys; bounded by [`Limits::retention_total`].
     #[must_use]
     pub fn log_bytes(&self) -> u64 {
         self.shared.budget.held()
     }
 
-    /// Bytes that were removed from logs since the hub began because [`Limits::retention_total`] was nearly met.
+    /// Bytes that were removed from logs since the hub was created because [`Limits::retention_total`] was nearly reached.
     #[must_use]
     pub fn log_bytes_trimmed(&self) -> u64 {
         self.shared.budget.trimmed()
     }
 
-    /// Ends a connection for an operator. False when its end was decided before.
+    /// Disconnects a member for an operator. False if its disconnect was decided before.
     pub fn kick(&self, snapshot: &ConnectionSnapshot, reason: &str) -> bool {
         let member = &snapshot.member;
         if member.disconnected().is_some() {
             return false;
         }
-        // Told first, so that no watcher hears of the leave before.
+        // First, so that no watcher receives the leave before.
         self.connection_stats().emit(ConnectionEventKind::Kicked(reason.to_owned()), || snapshot.clone());
-        let words = Some(reason.to_owned()).filter(|words| !words.is_empty());
+        let detail = Some(reason.to_owned()).filter(|detail| !detail.is_empty());
         member.close_transport_when_idle();
-        member.disconnect(DisconnectReason::Kicked, words)
+        member.disconnect(DisconnectReason::Kicked, detail)
     }
 
-    /// Whether a client may come in, or is banned; a refused attempt is counted and logged.
+    /// Checks whether a client is banned; a refused attempt is counted and logged.
     ///
     /// # Errors
     /// [`Refused::Banned`].
@@ -248,12 +243,12 @@ impl<M: Payload> Hub<M> {
         self.shared.bans.check(who)
     }
 
-    /// Refuses clients that this names, for this long; the reason is text for them. False if there are too many bans.
+    /// Bans an address or a name for this long; the reason is text for the clients. False if there are too many bans.
     pub fn ban(&self, banned: Banned, duration: Duration, reason: &str) -> bool {
         self.shared.bans.add(banned, duration, reason)
     }
 
-    /// Ends a ban before its time. None if there is no such ban in force.
+    /// Removes a ban. None if there is no such ban in force.
     pub fn unban(&self, banned: &Banned) -> Option<Ban> {
         self.shared.bans.remove(banned)
     }
@@ -264,47 +259,46 @@ impl<M: Payload> Hub<M> {
         self.shared.bans.list()
     }
 
-    /// How many bans there are, and how many attempts they refused.
+    /// How many bans there are, and how many attempts they have refused.
     #[must_use]
     pub fn ban_totals(&self) -> BanTotals {
         self.shared.bans.totals()
     }
 
-    /// Says something in a room that nobody there said. False when the room's inbox is full.
+    /// Publishes a message of the server in a room. False if the room's inbox is full.
     pub fn announce(&self, room: &Arc<Room<M>>, message: M) -> bool {
-        let (size, accepted) = (message.size(), Instant::now());
-        room.offer(0, Pending { from: None, form: 0, message, accepted, size }).is_ok()
+        room.offer_own(WireForm::default(), message).is_ok()
     }
 
-    /// What all shards have counted.
+    /// The sums of what all shards have counted.
     #[must_use]
     pub fn totals(&self) -> Totals {
         Totals::of(self.shared.shards.iter().map(Shard::metrics))
     }
 
-    /// The bounds in force.
+    /// The limits in force.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
     }
 
-    /// Takes in nobody any more. Who is here stays.
+    /// Stops admitting clients. Connections stay.
     pub fn shut(&self) {
         self.shared.shut.store(true, Ordering::SeqCst);
         self.shared.shutting.notify_waiters();
     }
 
-    /// Waits until the hub takes in nobody any more.
+    /// Waits for [`Hub::shut`].
     pub async fn wait_until_shut(&self) {
-        let mut told = std::pin::pin!(self.shared.shutting.notified());
-        // Before the look: who shuts the hub later tells us.
-        told.as_mut().enable();
+        let mut shutting = std::pin::pin!(self.shared.shutting.notified());
+        // Before the check: a later `shut` notifies us.
+        shutting.as_mut().enable();
         if !self.shared.shut.load(Ordering::SeqCst) {
-            told.await;
+            shutting.await;
         }
     }
 
-    /// Everyone who is in a room, with it, in the order in which they came.
+    /// All members with their rooms, in the order in which they joined.
     #[must_use]
     pub fn oldest_first(&self) -> Vec<(Arc<Room<M>>, Arc<Member>)> {
         let mut all = Vec::with_capacity(self.connection_stats().present());
@@ -315,8 +309,8 @@ impl<M: Payload> Hub<M> {
         all
     }
 
-    /// Takes in nobody any more, and [dismisses](Room::dismiss) everyone. A connection whose join is not in its room's
-    /// list yet is dismissed by the next look of [`Hub::tend`].
+    /// Stops admitting clients, and [dismisses](Room::dismiss) every member. A member that is not in its room's list yet is
+    /// dismissed by the next round of [`Hub::run_housekeeping`].
     pub fn close(&self) {
         self.shut();
         self.shared.closed.store(true, Ordering::SeqCst);
@@ -326,20 +320,18 @@ impl<M: Payload> Hub<M> {
     }
 }
 
-/// Somebody who says something in a room and does not stay.
+/// A publisher for one message, of a client that has not joined.
 pub struct OneShotPublisher<M: Payload> {
     room: Arc<Room<M>>,
 }
 
 impl<M: Payload> OneShotPublisher<M> {
-    /// Says it, as what came in this wire form; or gives it back when the room's inbox is full.
+    /// Publishes the message, which came in this wire form; or returns it if the room's inbox is full.
     ///
     /// # Errors
     /// The message.
-    pub fn publish(&self, form: usize, message: M) -> Result<(), M> {
-        let (size, accepted) = (message.size(), Instant::now());
-        let offered = self.room.offer(0, Pending { from: None, form, message, accepted, size });
-        offered.map_err(|back| back.message)
+    pub fn publish(&self, form: WireForm, message: M) -> Result<(), M> {
+        self.room.offer_own(form, message)
     }
 }
 

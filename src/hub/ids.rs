@@ -1,4 +1,4 @@
-//! Names that clients choose, and the ids that we give.
+//! Names that clients choose, and ids that the hub assigns.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -50,10 +50,10 @@ pub enum InvalidName {
     /// A display name that is too long, or no text.
     #[error("a display name has at most {DISPLAY_NAME_MAX} characters, in UTF-8")]
     Display,
-    /// A display name that does not begin or end with something to see.
+    /// A display name that begins or ends with white space.
     #[error("a display name has no white space around it")]
     DisplaySurrounded,
-    /// A display name with a character that nobody sees, or that disturbs what is around it.
+    /// A display name with an invisible character, or one that disturbs the text around it.
     #[error("a display name has no control characters and no invisible ones, such as U+{:04X}", u32::from(*.0))]
     DisplayCharacter(char),
     /// Not a UUID.
@@ -66,7 +66,7 @@ pub enum InvalidName {
 pub struct RoomName(Arc<str>);
 
 impl RoomName {
-    /// The room of a client that names none.
+    /// The default room.
     pub const DEFAULT: &str = "lobby";
 
     /// # Errors
@@ -92,7 +92,7 @@ impl RoomName {
     }
 }
 
-/// Names are ordered and hashed as their text is.
+/// Names are ordered and hashed like their text.
 impl Borrow<str> for RoomName {
     fn borrow(&self) -> &str {
         &self.0
@@ -111,15 +111,15 @@ impl fmt::Display for RoomName {
     }
 }
 
-/// What a client calls itself; may be empty. Not unique, not trusted, never a metric label. It has nothing that nobody
-/// sees, or who is banned by name would come back with one such character more. Look-alikes are not told apart.
+/// A client's display name; may be empty. Not unique, not trusted, never a metric label. It has no invisible characters:
+/// otherwise a client that is banned by name could return with one more of them. Look-alikes are not detected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DisplayName(Box<str>);
 
 impl DisplayName {
     /// # Errors
-    /// [`InvalidName::Display`] when it is too long, [`InvalidName::DisplayCharacter`] when it could disturb a terminal or
-    /// is not all to be seen, [`InvalidName::DisplaySurrounded`] by white space.
+    /// [`InvalidName::Display`] if it is too long, [`InvalidName::DisplayCharacter`] if it could disturb a terminal or has
+    /// invisible characters, [`InvalidName::DisplaySurrounded`] if white space surrounds it.
     pub fn new(name: &str) -> Result<Self, InvalidName> {
         if name.chars().count() > DISPLAY_NAME_MAX {
             return Err(InvalidName::Display);
@@ -155,8 +155,8 @@ fn is_invisible(c: char) -> bool {
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether `c` is seen all the same: behind a symbol, the selector that has it drawn as an emoji, and the joiner that makes
-/// one emoji of two.
+/// Whether `c` changes what is seen: after a symbol, the selector that draws it as an emoji, and the joiner that makes one
+/// emoji of two.
 fn shapes(before: char, c: char, rest: &str) -> bool {
     let is_symbol = |c: char| !c.is_ascii() && !c.is_alphanumeric() && !c.is_whitespace();
     match c {
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_emoji_may_be_made_of_several_characters() {
+    fn emoji_of_several_characters_are_allowed() {
         for name in
             ["\u{2764}\u{fe0f}", "ann \u{1f469}\u{200d}\u{1f4bb}", "\u{1f3f3}\u{fe0f}\u{200d}\u{1f308}!"]
         {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn display_names_are_bounded_and_cannot_disturb_a_terminal() {
+    fn display_names_are_bounded_and_have_no_control_characters() {
         assert!(DisplayName::new("").is_ok());
         assert!(DisplayName::new(&"ü".repeat(DISPLAY_NAME_MAX)).is_ok());
         assert_eq!(DisplayName::new(&"ü".repeat(DISPLAY_NAME_MAX + 1)), Err(InvalidName::Display));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn two_display_names_do_not_differ_in_what_nobody_sees() {
+    fn display_names_have_no_invisible_characters() {
         for unseen in [
             '\u{200b}',
             '\u{200c}',

@@ -1,40 +1,41 @@
-//! What a client brings when it joins: who it is, how its call is controlled, and how it wants to receive.
+//! What a client brings when it joins: its identity, control over its call, and how it wants to receive.
 
 use crate::hub::ids::{ConnectionId, DisplayName};
 use crate::hub::log::start::Start;
 use crate::hub::log::view::View;
+use crate::hub::wire_form::WireForm;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Ends a call that does not end by itself. Given to the hub by the transport.
+/// Control over a client's call and its transport, which the transport gives to the hub.
 pub trait CallControl: Send + Sync {
-    /// Ends the call now, whatever it is waiting for. May be called more than once.
+    /// Ends the call now, whatever it waits for. May be called more than once.
     fn abort(&self);
 
-    /// Has the call's transport closed once no call is left on it.
+    /// Closes the call's transport once no call is left on it.
     fn close_transport_when_idle(&self);
 
-    /// Has the call's transport take no more calls, and close once none is left on it.
+    /// Stops the call's transport from taking more calls, and closes it once none is left.
     fn go_away(&self);
 }
 
-/// Who joins: what the hub is told about a connection.
+/// A client that joins or publishes.
 #[derive(Clone)]
 pub struct ClientInfo {
-    /// The id that the connection is to have.
+    /// The id of the connection.
     pub id: ConnectionId,
-    /// What the client calls itself.
+    /// The client's display name.
     pub name: DisplayName,
-    /// Where it comes from.
+    /// The client's address.
     pub peer: Option<SocketAddr>,
-    /// The number of the transport that carries its call.
+    /// The number of the transport that carries the call.
     pub transport: Option<u64>,
-    /// How to end its call when it cannot be ended politely.
+    /// Control over the call.
     pub control: Option<Arc<dyn CallControl>>,
 }
 
 impl ClientInfo {
-    /// Somebody of whom nothing is known.
+    /// A client of which nothing is known, with a fresh id.
     #[must_use]
     pub fn anonymous() -> Self {
         let (id, name) = (ConnectionId::random(), DisplayName::default());
@@ -42,24 +43,24 @@ impl ClientInfo {
     }
 }
 
-/// How a connection wants to hear.
+/// How a connection wants to receive.
 pub struct SubscribeOptions<M> {
-    /// Where it begins.
+    /// Where it starts.
     pub start: Start,
-    /// It is refused rather than told that something before that is missing.
+    /// If messages after the start are no longer retained, refuse the join instead of reporting a gap.
     pub strict: bool,
-    /// How it sees the log.
+    /// Which messages it receives, and in which wire form.
     pub view: View<M>,
-    /// It wants to know who comes and goes.
+    /// It receives presence: joins and leaves.
     pub presence: bool,
-    /// It can be told of messages that it does not get; else it is disconnected instead.
+    /// The client can receive gap events; if not, it is disconnected instead.
     pub gaps: bool,
 }
 
 impl<M> SubscribeOptions<M> {
-    /// Everything that comes from now on, in this wire form.
+    /// All messages from now on, in this wire form.
     #[must_use]
-    pub fn live(form: usize) -> Self {
+    pub fn live(form: WireForm) -> Self {
         Self { start: Start::Tail, strict: false, view: View::all(form), presence: false, gaps: false }
     }
 }

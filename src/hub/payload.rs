@@ -1,58 +1,61 @@
 //! What a room can carry.
 
+use crate::hub::ids::{ConnectionId, DisplayName};
 use crate::hub::log::position::Position;
-use crate::hub::member::Member;
+use crate::hub::wire_form::WireForm;
 use bytes::BytesMut;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Most wire forms that a message can have.
-pub const FORMS_MAX: usize = 2;
-
-/// A message that a room can carry: it writes itself as the bytes that every member receives.
+/// A message that a room can carry: it encodes itself as the bytes that every member receives.
 ///
-/// A room's members may speak different wire forms of the same messages. Each form of a message is written once, and
-/// only when somebody in its room speaks it.
+/// A simple message implements [`size`](Payload::size) and [`encode`](Payload::encode); the other methods have defaults,
+/// and serve messages with idempotency keys, receipts or presence.
+///
+/// Members of one room may use different [wire forms](WireForm). A message is encoded once for each form that a member
+/// of its room uses, whatever the number of members.
 pub trait Payload: Send + Sync + Sized + 'static {
-    /// Bytes that the message counts for: limits, and lag.
+    /// The message's size in bytes, as limits and lag count it.
     fn size(&self) -> usize;
 
-    /// Bytes that the message itself has allocated, at their capacity. Its frames are counted apart, as they are written.
+    /// Appends the encoded message, including gRPC's 5-byte prefix if the receiver expects it. A message that does not
+    /// exist in this form appends nothing.
+    fn encode(&self, form: WireForm, meta: &EventMeta, out: &mut BytesMut);
+
+    /// Heap bytes that the message owns, by capacity. The log's memory budget counts them; encoded frames are counted
+    /// separately.
     fn retained_bytes(&self) -> usize {
         self.size()
     }
 
-    /// Appends the message as it goes over the wire in this form, a number below [`FORMS_MAX`]. What cannot be said in
-    /// the form appends nothing.
-    fn encode(&self, form: usize, meta: &EventMeta, out: &mut BytesMut);
-
-    /// Whether it takes a place in the room's order. What does not is shown at its moment to those who are there, and is
-    /// no part of the room's history.
+    /// Whether the message gets an offset and is part of the room's history. An ephemeral message reaches the members
+    /// that are present when it is broadcast, and nobody later.
     fn is_persistent(&self) -> bool {
         true
     }
 
-    /// Tells that a message is the same as an earlier one: as long as the room knows the key, this is not said again. It
-    /// knows as many keys, and as long, as it retains messages; it has them, too, when bytes have bounded these.
+    /// Identifies a message that may be published more than once: while the room knows the key, later messages with it
+    /// are duplicates and are not broadcast. A room knows as many keys, and for as long, as it retains messages; it keeps
+    /// them even when the byte limit has removed the messages themselves.
     fn idempotency_key(&self) -> Option<&Arc<str>> {
         None
     }
 
-    /// It repeats an earlier message and is not said: what it says may be forgotten. Whether its sender looks for it in
-    /// the log all the same. It stays receipts.
+    /// Called for a duplicate, which may drop its content. Returns whether it stays in the log, so that the
+    /// [`Filter`](crate::hub::Filter) of its publisher finds it there. A receipt is sent in either case.
     fn strip_duplicate(&mut self) -> bool {
         false
     }
 
-    /// Whether [`Payload::broadcast`] is to be called.
+    /// Whether [`Payload::on_broadcast`] is called.
     fn wants_receipt(&self) -> bool {
         false
     }
 
-    /// Called for a receipts message, once the members have been woken for its batch.
+    /// Called once for a message that wants a receipt, after the members have been woken for its batch.
     fn on_broadcast(&self, _: &BroadcastInfo) {}
 
-    /// The message that tells members who asked for it who came and went; none if there is no such message.
+    /// The message that reports joins and leaves to the members that asked for presence, if there is such a message.
     fn presence(_: &PresenceDiff) -> Option<Self> {
         None
     }
@@ -61,39 +64,48 @@ pub trait Payload: Send + Sync + Sized + 'static {
 /// What the room adds to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventMeta {
-    /// Its place; for a message without one, that of the next.
+    /// The message's position; for an ephemeral message, that of the next persistent one.
     pub position: Position,
-    /// When it got it.
+    /// When the message was appended to the log.
     pub time: SystemTime,
 }
 
-/// The batch in which a message was broadcast.
+/// How a message was broadcast.
 #[derive(Clone, Copy, Debug)]
 pub struct BroadcastInfo {
-    /// The message's own position; that of the first one for a message that was said before.
+    /// The message's position; for a duplicate, the position of the original.
     pub position: Position,
-    /// It was said before, and not again.
+    /// Whether the message is a duplicate, and was not broadcast again.
     pub repeated: bool,
     /// Messages in the batch.
     pub messages: u64,
-    /// MemberList of the room that were woken for it.
+    /// Members of the room when the batch was broadcast.
     pub members: usize,
 }
 
-/// Who came and went since the last diff.
+/// Joins and leaves since the last diff.
 #[derive(Debug)]
 pub struct PresenceDiff {
-    /// Who came; at most [`PRESENCE_LISTED_MAX`] of them.
-    pub joined: Vec<Arc<Member>>,
-    /// Who went; at most [`PRESENCE_LISTED_MAX`] of them.
-    pub left: Vec<Arc<Member>>,
-    /// How many came.
+    /// Members that joined; at most [`PRESENCE_LISTED_MAX`] of them.
+    pub joined: Vec<PresenceEntry>,
+    /// Members that left; at most [`PRESENCE_LISTED_MAX`] of them.
+    pub left: Vec<PresenceEntry>,
+    /// How many joined.
     pub joined_count: usize,
-    /// How many went.
+    /// How many left.
     pub left_count: usize,
-    /// How many are here now.
+    /// How many are present now.
     pub members: usize,
 }
 
-/// Most members that a diff names; it counts all. A storm of joins must not become a message as large as the room.
+/// A member that a [`PresenceDiff`] lists.
+#[derive(Clone, Debug)]
+pub struct PresenceEntry {
+    /// The connection's id.
+    pub id: ConnectionId,
+    /// The client's display name.
+    pub name: DisplayName,
+}
+
+/// Most members that a presence diff lists; it counts all. A storm of joins must not make a message as large as the room.
 pub const PRESENCE_LISTED_MAX: usize = 100;

@@ -1,7 +1,7 @@
 //! The shared-memory primitives that the hub's protocols stand on.
 //!
 //! In a normal build these are the real, lock-free ones. With the `loom` feature they are loom's, so that
-//! `tests/model.rs` can run the *same* protocol code through every interleaving. The stand-ins for
+//! `room::model` can run the *same* protocol code through every interleaving. The stand-ins for
 //! `ArcSwap`, `SegQueue` and `AtomicCell` are mutexes there: loom then explores the order of operations,
 //! and trusts those crates for each single one.
 

@@ -5,7 +5,7 @@
 
 use crate::chat::Message;
 use crate::drain::Drain;
-use crate::hub::{DisconnectReason, Hub};
+use crate::hub::{DisconnectReason, Hub, WireForm};
 use crate::metrics::Exposition;
 use crate::telemetry::LogControl;
 use crate::transport::{Methods, Refusal, TransportCensus};
@@ -22,8 +22,14 @@ pub(super) struct Observed {
     pub(super) log: LogControl,
 }
 
-/// The APIs, by the number of their wire form.
-const APIS: [(&str, &str); 2] = [("api", "hello"), ("api", "v1")];
+/// The label of the API whose clients use a wire form.
+fn api(form: WireForm) -> (&'static str, &'static str) {
+    match form {
+        WireForm::Primary => ("api", "hello"),
+        WireForm::Secondary => ("api", "v1"),
+    }
+}
+
 const SECOND: f64 = 1e9;
 
 impl Observed {
@@ -50,7 +56,7 @@ impl Observed {
 
     fn connections(&self, to: &mut Exposition) {
         let stats = self.hub.connection_stats();
-        let apis = || APIS.into_iter().enumerate().map(|(form, api)| (stats.form(form), api));
+        let apis = || WireForm::ALL.map(|form| (stats.form(form), api(form)));
         for (of_form, api) in apis() {
             let help = "Connections in rooms now. Equals opened_total minus the sum of closed_total.";
             to.gauge("chatroom_connections", help, &[api], of_form.present() as f64);
@@ -105,16 +111,18 @@ impl Observed {
 
     fn messages(&self, to: &mut Exposition) {
         let totals = self.hub.totals();
-        for (api, messages) in APIS.into_iter().zip(totals.published_messages) {
+        for form in WireForm::ALL {
+            let messages = totals.published_messages[form];
             let help = "Messages that took their place in a room's order, by the API they came by, counted in the batch \
                         that places them.";
-            to.counter("chatroom_messages_published_total", help, &[api], messages);
+            to.counter("chatroom_messages_published_total", help, &[api(form)], messages);
         }
-        for (api, messages) in APIS.into_iter().zip(totals.delivered_messages) {
+        for form in WireForm::ALL {
+            let messages = totals.delivered_messages[form];
             let help = "Messages handed to receivers' transports, or passed by because they were not wanted, counted for \
                         each receiver. With receivers that stay, published times receivers equals delivered plus \
                         chatroom_gap_messages_total.";
-            to.counter("chatroom_messages_delivered_total", help, &[api], messages);
+            to.counter("chatroom_messages_delivered_total", help, &[api(form)], messages);
         }
         let help = "Bytes of published messages as frames, counted once whatever the number of receivers.";
         to.counter("chatroom_published_bytes_total", help, &[], totals.published_bytes);

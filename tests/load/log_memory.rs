@@ -5,6 +5,7 @@ use crate::machine;
 use bytes::BytesMut;
 use chatroom::hub::{
     ClientInfo, ConnectionId, EventMeta, Hub, Limits, Next, Payload, RoomName, ShardId, SubscribeOptions,
+    WireForm,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use std::alloc::System;
@@ -39,7 +40,7 @@ impl Payload for Text {
         self.0.capacity()
     }
 
-    fn encode(&self, _: usize, _: &EventMeta, out: &mut BytesMut) {
+    fn encode(&self, _: WireForm, _: &EventMeta, out: &mut BytesMut) {
         out.extend_from_slice(self.0.as_bytes());
     }
 
@@ -80,8 +81,12 @@ fn name(room: &str) -> RoomName {
 async fn publish(hub: &Hub<Text>, room: &RoomName, count: usize, message: impl Fn(usize) -> Text) {
     let who = ClientInfo::anonymous();
     for n in 0..count {
-        hub.one_shot_publisher(room, &who).unwrap().publish(0, message(n)).map_err(drop).unwrap();
-        // The shard has its turn, and the room rests.
+        hub.one_shot_publisher(room, &who)
+            .unwrap()
+            .publish(WireForm::default(), message(n))
+            .map_err(drop)
+            .unwrap();
+        // The shard runs its jobs, and the room rests.
         for _ in 0..5 {
             yield_now().await;
         }
@@ -89,7 +94,7 @@ async fn publish(hub: &Hub<Text>, room: &RoomName, count: usize, message: impl F
 }
 
 /// Reads all that the room retains in this form, and leaves.
-async fn read(hub: &Hub<Text>, shard: ShardId, room: &RoomName, form: usize, messages: u64) {
+async fn read(hub: &Hub<Text>, shard: ShardId, room: &RoomName, form: WireForm, messages: u64) {
     let options = SubscribeOptions { start: chatroom::hub::Start::Earliest, ..SubscribeOptions::live(form) };
     let who = ClientInfo { id: ConnectionId::random(), ..ClientInfo::anonymous() };
     let mut joined = hub.join(shard, room, who, options).unwrap();
@@ -130,9 +135,9 @@ fn count_and_compare() {
 
         publish(&hub, &blue, 92, |_| Text("x".repeat(60_000), None)).await;
         growth.is_counted("92 messages of 60,000 bytes in no form", 92 * 60_000);
-        read(&hub, shard, &blue, 0, 93).await;
+        read(&hub, shard, &blue, WireForm::Primary, 93).await;
         growth.is_counted("the same, then read in one form", 92 * 60_000);
-        read(&hub, shard, &blue, 1, 93).await;
+        read(&hub, shard, &blue, WireForm::Secondary, 93).await;
         growth.is_counted("the same, then read in the other form", 92 * 60_000);
 
         publish(&hub, &red, 20_000, |_| Text("y".repeat(20), None)).await;

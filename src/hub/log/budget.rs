@@ -1,9 +1,9 @@
-//! One budget for the bytes that all rooms' logs hold: messages, their frames in each form that has been written,
-//! idempotency keys, and the memory of the lists that hold them.
+//! One budget for the bytes of all rooms' logs: messages, their frames in each form that was encoded, idempotency keys,
+//! and the memory of the lists that hold them.
 //!
 //! Guarantees: charging is an atomic add, on the broadcast path once for each segment. Somewhat below the limit the
-//! trimmer ([`crate::hub::Hub::run_housekeeping`]) is woken at once, and removes the oldest segments of the rooms whose last message is
-//! longest ago. Should the limit be met all the same, each writer first frees as much of its own room's log as it
+//! trimmer ([`crate::hub::Hub::run_housekeeping`]) is woken at once, and removes the oldest segments of the rooms whose last
+//! message is oldest. If the limit is reached all the same, each writer first frees as much of its own room's log as it
 //! appends: the total then exceeds the limit by no more than one segment for each room that has no other.
 //! Deliberately knows nothing of rooms.
 
@@ -15,19 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 
-/// Trimming begins this part of the limit below it. Of the default, 64 MiB: what is written to memory in tens of
-/// milliseconds, while the trimmer wakes up within one.
+/// Trimming begins this fraction of the limit below it. By default that is 64 MiB: it takes tens of milliseconds to write,
+/// while the trimmer wakes up within one.
 const BEGINS_BELOW: u64 = 16;
-/// And it goes on to this part below the limit. Looking through all rooms is then worth it: it frees a sixteenth of all.
+/// It ends this fraction below the limit, so that it frees a sixteenth, and the scan of all rooms is worth it.
 const ENDS_BELOW: u64 = 8;
 
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: u64,
     held: CachePadded<AtomicU64>,
-    /// What was removed for the budget, before retention demanded it.
+    /// Bytes that were removed for the budget, before retention demanded it.
     trimmed: Counter,
-    /// The trimmer is wanted, and has not begun.
+    /// The trimmer is to run, and has not begun.
     wanted: AtomicBool,
     trimmer: AtomicWaker,
 }
@@ -48,7 +48,7 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Bytes that were removed to stay within the budget.
+    /// Bytes that were removed for the budget.
     pub(crate) fn trimmed(&self) -> u64 {
         self.trimmed.get()
     }
@@ -57,7 +57,7 @@ impl Budget {
         self.held() > self.limit
     }
 
-    /// Whether the trimmer, once at work, has more to do.
+    /// Whether the trimmer, once it runs, has more to do.
     pub(crate) fn is_nearly_met(&self) -> bool {
         self.held() > self.limit - self.limit / ENDS_BELOW
     }
@@ -78,7 +78,7 @@ impl Budget {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Waits until it is time to trim. For one task.
+    /// Waits until it is time to trim. For one task only.
     pub(crate) async fn trim_wanted(&self) {
         poll_fn(|cx| {
             self.trimmer.register(cx.waker());
@@ -88,7 +88,7 @@ impl Budget {
     }
 }
 
-/// What one log, or one list of keys, holds of the budget. Dropping it gives that back.
+/// The share of one log, or one list of keys, in the budget. Dropping it releases the share.
 #[derive(Debug)]
 pub(crate) struct Account {
     budget: Arc<Budget>,
@@ -118,7 +118,7 @@ impl Account {
         self.budget.credit(bytes);
     }
 
-    /// Makes it this many bytes. For the one who alone changes the account.
+    /// Sets it to this many bytes. For an account that one thread alone changes.
     pub(crate) fn set(&self, bytes: u64) {
         let held = self.held();
         if bytes > held {

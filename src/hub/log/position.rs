@@ -1,15 +1,15 @@
-//! Where in a log something is.
+//! Positions in a log.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The life of a log that an offset belongs to: a room that went away and came back has another.
-/// Random, so that two lives do not meet by counting.
+/// Identifies one life of a room's log, to which an offset belongs: a room that is removed and created again has another
+/// epoch. Random, so that no two lives are confused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// A new log's.
+    /// The epoch of a new log.
     #[must_use]
     pub fn random() -> Self {
         Self(rand::random())
@@ -22,7 +22,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Not an epoch of ours.
+/// The text is not a position of this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not a position of this server: \"epoch:offset\"")]
 pub struct InvalidPosition;
@@ -37,12 +37,12 @@ impl FromStr for Epoch {
     }
 }
 
-/// A message's place in a room's order. Offsets start at 1 and grow by 1.
+/// A message's position in a room. Offsets start at 1 and grow by 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Which life of the log.
     pub epoch: Epoch,
-    /// Which message in it.
+    /// Which message of it; the first is 1.
     pub offset: u64,
 }
 
@@ -52,14 +52,14 @@ impl fmt::Display for Position {
     }
 }
 
-/// The place between two segments where a reader goes on: it has everything before, nothing after.
+/// Where a reader continues: it has received everything before, and nothing after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     /// Number of the segment to read next.
     pub segment: u64,
     /// Offset of the message to read next.
     pub offset: u64,
-    /// Payload bytes appended before this place, since the log began.
+    /// Bytes of the messages before it, since the log began.
     pub bytes: u64,
 }
 

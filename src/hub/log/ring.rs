@@ -1,7 +1,7 @@
-//! A room's log: the bounded, ordered record of framed messages.
+//! The ring: a room's log as readers and the writer share it.
 //!
-//! Promises: one writer, any number of readers; a read takes no lock and never waits for the writer; what a
-//! cursor reads is gap-free, or the read says [`Read::Lost`]. Bounded by bytes, messages and age.
+//! Guarantees: one writer, any number of readers; a read takes no lock and never waits for the writer; what a
+//! cursor reads is gap-free, or the read returns [`Read::Lost`]. Bounded by bytes, messages and age.
 //! Deliberately knows nothing of members, wakers or what a message contains.
 //!
 //! Shape: a ring of slots, indexed by segment number. The writer fills slots and then moves `tail`; it empties
@@ -12,7 +12,8 @@ use crate::hub::log::budget::{Account, Budget};
 use crate::hub::log::position::{Cursor, Epoch};
 use crate::hub::log::segment::{Entry, Segment};
 use crate::hub::log::view::View;
-use crate::hub::payload::{EventMeta, FORMS_MAX, Payload};
+use crate::hub::payload::{EventMeta, Payload};
+use crate::hub::wire_form::{ByForm, WireForm};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::{Bytes, BytesMut};
 use crossbeam_utils::CachePadded;
@@ -21,10 +22,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the log keeps what was said; whichever bound is met first removes the oldest segment.
+/// How long the log retains messages; whichever limit is reached first removes the oldest segment.
 #[derive(Clone, Debug)]
 pub struct Retention {
-    /// Bytes that are held for messages and their frames, in the forms that were spoken when they were appended.
+    /// Bytes of messages and their frames, in the forms that were in use when they were appended.
     pub bytes: u64,
     /// Messages.
     pub messages: u64,
@@ -38,7 +39,7 @@ pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Segments at least this large (bytes) are handed out as they are: copying them costs more than a frame.
 pub(super) const COPY_BELOW: usize = 8 * 1024;
 
-/// A read goes past no more than this of what its reader does not want (bytes): others live on its thread, too.
+/// A read passes no more than this of what its view filters out (bytes): other members live on the same thread.
 const PASSED_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 
 pub(super) const RING_MIN: usize = 16;
@@ -48,23 +49,23 @@ pub(super) const RING_MIN: usize = 16;
 pub enum Read {
     /// The cursor is at the tail.
     Empty,
-    /// Whole frames, where the next read begins, and when the oldest of the messages was accepted. There may be no bytes,
-    /// when the reader wants nothing of what it went past.
+    /// Whole messages, where the next read starts, and when the oldest of the messages was accepted. There may be no bytes,
+    /// if the view filters out everything.
     Frames(Bytes, Cursor, Instant),
-    /// The next message does not fit the room that was offered: it needs this many bytes.
+    /// The next message needs this many bytes, and does not fit the room that was offered.
     NoRoom(usize),
-    /// The cursor has fallen out of retention: what it points at is gone.
+    /// The cursor is out of retention: the message at it is gone.
     Lost,
 }
 
-/// Where a message is that was asked for by its offset.
+/// Where the message with an offset is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seek {
-    /// There, or there it will be, if it is the next one.
+    /// Here, or it will be here if it is the next one.
     Found(Cursor),
-    /// It is no longer retained: this is the oldest place.
+    /// It is no longer retained: this is the oldest message.
     Before(Cursor),
-    /// The log has not come so far: this is its tail.
+    /// It is beyond the tail, which is this.
     Beyond(Cursor),
 }
 
@@ -88,7 +89,7 @@ impl<M> Ring<M> {
     }
 }
 
-/// The readers' side.
+/// The log as its readers see it.
 pub struct Log<M> {
     epoch: Epoch,
     pub(super) ring: ArcSwap<Ring<M>>,
@@ -103,7 +104,7 @@ pub struct Log<M> {
     pub(super) retained_messages: AtomicU64,
 }
 
-/// The one writer's side: whoever owns it may append.
+/// The one writer of a log: whoever owns it may append.
 pub struct LogWriter<M> {
     pub(super) log: Arc<Log<M>>,
     pub(super) retention: Retention,
@@ -114,13 +115,13 @@ pub struct LogWriter<M> {
     scratch: BytesMut,
 }
 
-/// A new, empty log: what readers share and what the one writer owns.
+/// A new, empty log, and its writer.
 #[must_use]
 pub fn log<M: Payload>(epoch: Epoch, retention: Retention) -> (Arc<Log<M>>, LogWriter<M>) {
     log_within(epoch, retention, &Budget::new(u64::MAX))
 }
 
-/// The same, of which what it holds is charged to a budget.
+/// The same, charged to a budget.
 pub(crate) fn log_within<M: Payload>(
     epoch: Epoch,
     retention: Retention,
@@ -150,17 +151,17 @@ pub(crate) fn log_within<M: Payload>(
 }
 
 impl<M: Payload> Log<M> {
-    /// Which life of a room it records.
+    /// The epoch of its positions.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// The whole messages at and after `cursor`, as the view shows them: as many as fit `room` bytes and one frame
+    /// The whole messages at and after `cursor` that the view passes: as many as fit `room` bytes and one frame
     /// ([`FRAME_BYTES_MAX`]). A message longer than a frame is returned alone if it fits `room`.
     ///
-    /// Most reads hand out one segment, or a slice of it, without a copy; several small segments are copied together,
-    /// because a frame costs more than copying a few KiB.
+    /// Most reads return one segment, or a slice of it, without a copy; several small segments are copied together, because a
+    /// frame costs more than copying a few KiB.
     #[must_use]
     pub fn read(&self, cursor: &Cursor, view: &mut View<M>, room: usize) -> Read {
         let tail = self.tail.load(Ordering::Acquire);
@@ -185,14 +186,14 @@ impl<M: Payload> Log<M> {
                 };
             }
         }
-        let mut joined = Joined::default();
-        match joined.take(first, cursor.offset, view, tail, room) {
+        let mut frame = FrameBuilder::default();
+        match frame.add(first, cursor.offset, view, tail, room) {
             Err(needed) => Read::NoRoom(needed),
-            // More of it is left: the next read goes on there.
-            Ok(end) if end.segment == cursor.segment => Read::Frames(joined.frames(), end, first.accepted),
+            // More of it is left for the next read.
+            Ok(end) if end.segment == cursor.segment => Read::Frames(frame.frames(), end, first.accepted),
             Ok(end) => {
-                let end = joined.follow(&ring, end, view, tail, room.min(FRAME_BYTES_MAX));
-                Read::Frames(joined.frames(), end, first.accepted)
+                let end = frame.add_following(&ring, end, view, tail, room.min(FRAME_BYTES_MAX));
+                Read::Frames(frame.frames(), end, first.accepted)
             }
         }
     }
@@ -213,7 +214,7 @@ impl<M: Payload> Log<M> {
             let (mut low, mut high) = (self.head.load(Ordering::Acquire), tail.segment);
             let oldest = start(low).unwrap_or(tail);
             if low < high && oldest == tail {
-                // Trimmed between the loads, or the ring was changed: look again.
+                // Trimmed between the loads, or the ring was resized: try again.
                 continue;
             }
             if offset < oldest.offset {
@@ -224,7 +225,7 @@ impl<M: Payload> Log<M> {
                 let middle = low.midpoint(high);
                 match start(middle) {
                     Some(found) if found.offset > offset => high = middle,
-                    // What has been trimmed began before whatever is left.
+                    // What has been trimmed began before everything that is left.
                     Some(_) | None => low = middle,
                 }
             }
@@ -235,7 +236,7 @@ impl<M: Payload> Log<M> {
         }
     }
 
-    /// The oldest place that is retained; the tail, if nothing is.
+    /// The oldest retained position; the tail, if nothing is retained.
     #[must_use]
     pub fn oldest(&self) -> Cursor {
         match self.seek(0) {
@@ -243,8 +244,8 @@ impl<M: Payload> Log<M> {
         }
     }
 
-    /// Calls `visit` for each entry from `cursor` on, with its meta, until it has had enough or has seen so many
-    /// segments. The place where the next call goes on; none when the cursor is not retained.
+    /// Calls `visit` for each entry from `cursor` on, until it breaks or so many segments have been visited. Returns the cursor
+    /// for the next call; none if `cursor` is not retained.
     #[must_use]
     pub fn visit(
         &self,
@@ -271,7 +272,7 @@ impl<M: Payload> Log<M> {
         Some(at)
     }
 
-    /// The place of the next message to come. Exact at the moment of the call when called by a reader that
+    /// The position of the next message. Exact at the moment of the call when called by a reader that
     /// is about to wait: everything appended later is after it.
     #[must_use]
     pub fn tail(&self) -> Cursor {
@@ -284,7 +285,7 @@ impl<M: Payload> Log<M> {
             let slot = ring.slot(last).load();
             match slot.as_ref() {
                 Some(s) if s.start.segment == last => return s.end(),
-                // Overtaken between the loads: look again.
+                // Overtaken between the loads: try again.
                 _ if self.tail.load(Ordering::Acquire) != segment => {}
                 // Everything has been trimmed: no append is under way, the counters are exact.
                 _ => {
@@ -301,7 +302,7 @@ impl<M: Payload> Log<M> {
         }
     }
 
-    /// How far behind the tail a reader is that has taken everything before these counts.
+    /// Messages and bytes by which a reader with these counts is behind the tail.
     #[must_use]
     pub fn lag(&self, offset: u64, bytes: u64) -> (u64, u64) {
         let messages = self.tail_offset.load(Ordering::Relaxed).saturating_sub(offset);
@@ -309,7 +310,7 @@ impl<M: Payload> Log<M> {
         (messages, bytes)
     }
 
-    /// When the segment was appended that a reader at `segment` must read next; `None` at the tail.
+    /// When the segment that a reader at `segment` reads next was appended; `None` at the tail.
     /// A segment that was trimmed is at least as old as the oldest retained one.
     #[must_use]
     pub fn waiting_since(&self, segment: u64) -> Option<Instant> {
@@ -321,7 +322,7 @@ impl<M: Payload> Log<M> {
         ring.slot(segment).load().as_ref().map(|s| s.at)
     }
 
-    /// Bytes that are held, in all forms that have been written; and messages retained.
+    /// Bytes that are held, in all forms that have been encoded; and messages that are retained.
     #[must_use]
     pub fn retained(&self) -> (u64, u64) {
         (self.account.held(), self.retained_messages.load(Ordering::Relaxed))
@@ -335,37 +336,37 @@ impl<M: Payload> Log<M> {
 }
 
 impl<M: Payload> LogWriter<M> {
-    /// Offset that the next message will get.
+    /// Offset of the next message.
     #[must_use]
     pub fn next_offset(&self) -> u64 {
         self.next.offset
     }
 
-    /// Number that the next segment will get.
+    /// Number of the next segment.
     #[must_use]
     pub fn next_segment(&self) -> u64 {
         self.next.segment
     }
 
-    /// What bounds the log.
+    /// The limits of the log.
     #[must_use]
     pub fn retention(&self) -> &Retention {
         &self.retention
     }
 
-    /// Appends these as one segment, written in the forms whose number is set in `forms`; then trims to retention. The
-    /// oldest of them was accepted at `accepted`.
+    /// Appends these as one segment, encoded in the forms that are `in_use`; then trims to retention. The oldest of them was
+    /// accepted at `accepted`.
     pub fn append(
         &mut self,
         entries: Vec<Entry<M>>,
-        forms: [bool; FORMS_MAX],
+        in_use: ByForm<bool>,
         accepted: Instant,
         now: Instant,
     ) -> Arc<Segment<M>> {
         let account = Arc::clone(&self.log.account);
         let mut segment = Segment::new(self.next, entries, accepted, now, self.log.epoch, account);
-        for form in (0..FORMS_MAX).filter(|form| forms[*form]) {
-            segment.write(form, &mut self.scratch);
+        for form in WireForm::ALL.into_iter().filter(|form| in_use[*form]) {
+            segment.encode_in(form, &mut self.scratch);
         }
         if self.scratch.capacity() > 2 * FRAME_BYTES_MAX {
             self.scratch = BytesMut::new();
@@ -378,7 +379,7 @@ impl<M: Payload> LogWriter<M> {
         let ring = self.log.ring.load();
         let segment = Arc::new(segment);
         ring.slot(segment.start.segment).store(Some(Arc::clone(&segment)));
-        // Who sees the new tail sees the slot and the ring that holds it.
+        // A reader that sees the new tail sees the slot and the ring that holds it.
         self.log.tail.store(self.next.segment, Ordering::Release);
         // After the tail: `Log::tail` relies on counters never being ahead of it.
         self.log.tail_offset.store(self.next.offset, Ordering::Release);
@@ -391,12 +392,12 @@ impl<M: Payload> LogWriter<M> {
         segment
     }
 
-    /// What the log's bytes are charged to.
+    /// The budget to which the log's bytes are charged.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         self.log.account.budget()
     }
 
-    /// Gives back the memory that is kept for the next append.
+    /// Frees the memory that is kept for the next append.
     pub(crate) fn rest(&mut self) {
         self.scratch = BytesMut::new();
     }
@@ -409,8 +410,8 @@ impl<M: Payload> LogWriter<M> {
         }
     }
 
-    /// Readers on the old ring find all they may look for there: it holds every segment below the tail
-    /// they have seen, and who sees a later tail sees the new ring.
+    /// Readers on the old ring find everything that they may look for there: it holds every segment below the tail that they
+    /// have seen, and a reader that sees a later tail sees the new ring.
     pub(super) fn resize(&mut self, slots: usize) {
         let old = self.log.ring.load_full();
         let new = Ring::new(slots.max(RING_MIN));
@@ -426,14 +427,14 @@ impl<M: Payload> LogWriter<M> {
     }
 }
 
-/// What a read puts together from several segments, or from parts of one.
+/// Joins the messages of several segments, or of parts of one, into one frame.
 #[derive(Default)]
-struct Joined(BytesMut);
+struct FrameBuilder(BytesMut);
 
-impl Joined {
-    /// Takes the messages of a segment from this offset on that fit `room`, and returns where that ends; or the bytes that
-    /// the first of them needs.
-    fn take<M: Payload>(
+impl FrameBuilder {
+    /// Adds the messages of a segment from this offset on that fit `room`, and returns where that ends; or the bytes that the
+    /// first of them needs.
+    fn add<M: Payload>(
         &mut self,
         segment: &Segment<M>,
         from: u64,
@@ -453,8 +454,8 @@ impl Joined {
         view.append(segment, from, room, &mut self.0)
     }
 
-    /// Takes the segments from `end` on, as long as they are small and fit `room`; returns where that ends.
-    fn follow<M: Payload>(
+    /// Adds the segments from `end` on, as long as they are small and fit `room`; returns where that ends.
+    fn add_following<M: Payload>(
         &mut self,
         ring: &Ring<M>,
         mut end: Cursor,
@@ -465,7 +466,7 @@ impl Joined {
         let mut passed = 0;
         while end.segment < tail && passed < PASSED_BYTES_MAX {
             let slot = ring.slot(end.segment).load();
-            // Trimmed meanwhile: hand over what was read, the next read will say `Lost`.
+            // Trimmed meanwhile: return what was read; the next read returns `Lost`.
             let Some(next) = slot.as_ref().filter(|s| s.start.segment == end.segment) else {
                 break;
             };
@@ -474,7 +475,7 @@ impl Joined {
                 break;
             }
             passed += more;
-            match self.take(next, end.offset, view, tail, room) {
+            match self.add(next, end.offset, view, tail, room) {
                 Ok(taken) if taken.segment > end.segment => end = taken,
                 // Acknowledgements take more than their messages: the rest of the segment is for the next read.
                 Ok(taken) => return taken,
@@ -484,8 +485,8 @@ impl Joined {
         end
     }
 
-    /// In no more memory than about twice what they need: what a view leaves of much may wait long for a slow reader, and
-    /// is counted there by its length.
+    /// In no more than about twice the memory they need: what a view leaves of many messages may wait long for a slow reader,
+    /// and is counted there by its length.
     fn frames(self) -> Bytes {
         if self.0.len() < self.0.capacity() / 2 {
             return Bytes::copy_from_slice(&self.0);

@@ -1,8 +1,9 @@
-//! A segment: a batch of messages at its place in a log, and the bytes that members get for it.
+//! A segment: a batch of messages in a log, and its encoded bytes.
 
 use crate::hub::log::budget::Account;
 use crate::hub::log::position::{Cursor, Epoch, Position};
-use crate::hub::payload::{EventMeta, FORMS_MAX, Payload};
+use crate::hub::payload::{EventMeta, Payload};
+use crate::hub::wire_form::{ByForm, WireForm};
 use bytes::{Bytes, BytesMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,38 +15,38 @@ const ARC_COUNTS: usize = 2 * size_of::<usize>();
 /// What [`Bytes`] allocates when they are first shared, in bytes.
 const BYTES_SHARED: usize = 3 * size_of::<usize>();
 
-/// What a segment holds once it has been trimmed: nothing more is charged for it.
+/// The charge of a segment that has been trimmed: nothing more is charged for it.
 const RELEASED: u64 = u64::MAX;
 
 /// A message in a log.
 #[derive(Debug)]
 pub struct Entry<M> {
-    /// Offset of the next message in the order, when this got here: its own, if it has one.
+    /// The message's own offset, if it has one; else that of the next message.
     pub(crate) offset: u64,
     pub(crate) sequencing: Sequencing,
-    /// What was said.
+    /// The message.
     pub message: M,
 }
 
-/// Whether an entry is a part of the room's order.
+/// How an entry is sequenced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sequencing {
-    /// It is, at its own offset.
+    /// It has an offset of its own.
     Assigned,
-    /// It was said before, at this offset, and is not said again.
+    /// It is a duplicate of the message with this offset, and is not broadcast again.
     Duplicate(u64),
-    /// It has no place.
+    /// It has no offset, and is not part of the history.
     Ephemeral,
 }
 
 impl<M> Entry<M> {
-    /// What it is in the room's order.
+    /// How it is sequenced.
     #[must_use]
     pub fn sequencing(&self) -> Sequencing {
         self.sequencing
     }
 
-    /// Its offset, or that of the message that it repeats; none if it has no place.
+    /// Its offset, or that of its original if it is a duplicate; none if it is ephemeral.
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         match self.sequencing {
@@ -81,11 +82,11 @@ impl Encoded {
 #[derive(Debug)]
 pub struct Segment<M> {
     pub(crate) start: Cursor,
-    /// How many of the entries have a place of their own.
+    /// How many of the entries have an offset of their own.
     pub(crate) messages: u64,
-    /// What they count for.
+    /// Bytes of these messages.
     pub(crate) bytes: u64,
-    /// What it held when it was appended: retention goes by this, so that who reads in another form does not shorten what
+    /// Bytes that it held when it was appended. Retention goes by this, so that a reader of another form does not shorten what
     /// others may read.
     pub(crate) footprint: u64,
     pub(crate) at: Instant,
@@ -94,8 +95,8 @@ pub struct Segment<M> {
     pub(crate) accepted: Instant,
     epoch: Epoch,
     entries: Vec<Entry<M>>,
-    forms: [OnceLock<Encoded>; FORMS_MAX],
-    /// Of the log that it is in.
+    forms: ByForm<OnceLock<Encoded>>,
+    /// The account of the log that it is in.
     account: Arc<Account>,
     /// What is charged for it, or [`RELEASED`].
     charged: AtomicU64,
@@ -122,7 +123,7 @@ impl<M: Payload> Segment<M> {
             accepted,
             epoch,
             entries,
-            forms: std::array::from_fn(|_| OnceLock::new()),
+            forms: ByForm::default(),
             account,
             charged: AtomicU64::new(0),
         }
@@ -136,7 +137,7 @@ impl<M: Payload> Segment<M> {
         }
     }
 
-    /// The place of the message with this offset, or the next one, in this segment.
+    /// The cursor at the message with this offset, or at the next one, in this segment.
     pub(crate) fn cursor_at(&self, offset: u64) -> Cursor {
         let before =
             self.entries.iter().filter(|e| e.sequencing == Sequencing::Assigned && e.offset < offset);
@@ -152,14 +153,14 @@ impl<M: Payload> Segment<M> {
         EventMeta { position: Position { epoch: self.epoch, offset: entry.offset }, time: self.time }
     }
 
-    /// Writes the entries in this form, before the segment is appended. `scratch` is for reuse.
-    pub(crate) fn write(&mut self, form: usize, scratch: &mut BytesMut) {
+    /// Encodes the entries in this form, before the segment is appended. `scratch` is reused.
+    pub(crate) fn encode_in(&mut self, form: WireForm, scratch: &mut BytesMut) {
         let encoded = self.encode(form, scratch);
         self.forms[form] = OnceLock::from(encoded);
     }
 
-    /// The entries in this form. Written now if nobody has spoken it so far: then who comes first writes for all.
-    pub(crate) fn encoded(&self, form: usize) -> &Encoded {
+    /// The entries in this form. If no member has used it so far, the first reader encodes them for all.
+    pub(crate) fn encoded(&self, form: WireForm) -> &Encoded {
         self.forms[form].get_or_init(|| {
             let encoded = self.encode(form, &mut BytesMut::new());
             self.charge_more(encoded.held() as u64);
@@ -170,8 +171,8 @@ impl<M: Payload> Segment<M> {
     /// The frames from this offset on in one form, as many whole messages as fit `room` bytes, without a copy; and where
     /// that ends. Or the bytes that the first of them needs.
     ///
-    /// What has no offset of its own goes with the message that follows it.
-    pub(crate) fn slice(&self, form: usize, from: u64, room: usize) -> Result<(Bytes, Cursor), usize> {
+    /// Entries without an offset of their own go with the message that follows them.
+    pub(crate) fn slice(&self, form: WireForm, from: u64, room: usize) -> Result<(Bytes, Cursor), usize> {
         let Encoded { frames, ends } = self.encoded(form);
         if from <= self.start.offset && frames.len() <= room {
             return Ok((frames.clone(), self.end()));
@@ -197,49 +198,49 @@ impl<M: Payload> Segment<M> {
         Ok((frames.slice(begin..), self.end()))
     }
 
-    /// Where the first message at or after entry `first` ends, with what goes before it.
+    /// Where the first message at or after entry `first` ends, with the entries before it.
     fn message_end(&self, first: usize, ends: &[u32]) -> usize {
         let own = self.entries[first..].iter().position(|entry| entry.sequencing == Sequencing::Assigned);
         let last = own.map_or(ends.len() - 1, |own| first + own);
         ends[last] as usize
     }
 
-    fn encode(&self, form: usize, scratch: &mut BytesMut) -> Encoded {
+    fn encode(&self, form: WireForm, scratch: &mut BytesMut) -> Encoded {
         scratch.clear();
         let ends = self.entries.iter().map(|entry| {
             if !matches!(entry.sequencing, Sequencing::Duplicate(_)) {
                 entry.message.encode(form, &self.meta(entry), scratch);
             }
-            // A segment is far below 4 GiB: messages are limited, and so is what a turn takes.
+            // A segment is far below 4 GiB: messages are limited, and so are batches.
             scratch.len() as u32
         });
         let ends = ends.collect();
         Encoded { frames: Bytes::copy_from_slice(scratch), ends }
     }
 
-    /// Charges what it holds as it is appended.
+    /// Charges what it holds when it is appended.
     pub(crate) fn charge(&mut self) {
         let entries = self.entries.capacity() * size_of::<Entry<M>>();
         let messages: usize = self.entries.iter().map(|entry| entry.message.retained_bytes()).sum();
-        let frames: usize = self.forms.iter().filter_map(OnceLock::get).map(Encoded::held).sum();
+        let frames: usize = self.forms.values().filter_map(OnceLock::get).map(Encoded::held).sum();
         let held = (ARC_COUNTS + size_of::<Self>() + entries + messages + frames) as u64;
         self.account.charge(held);
         self.charged = AtomicU64::new(held);
         self.footprint = held;
     }
 
-    /// Charges what a reader has written. Nobody trims here: the reader is in the middle of its read.
+    /// Charges what a reader has encoded. Does not trim: the reader is in the middle of its read.
     fn charge_more(&self, bytes: u64) {
         // Before the segment's own count, so that the account is never credited for more than it was charged.
         self.account.charge(bytes);
         let more = |charged| (charged != RELEASED).then(|| charged + bytes);
         if self.charged.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
-            // Trimmed meanwhile: it goes when this reader has done.
+            // Trimmed meanwhile: it is freed when this reader is done.
             self.account.credit(bytes);
         }
     }
 
-    /// Gives back what was charged, as the segment is trimmed; returns that.
+    /// Releases what was charged when the segment is trimmed, and returns it.
     pub(crate) fn release(&self) -> u64 {
         let charged = self.charged.swap(RELEASED, Ordering::AcqRel);
         self.account.credit(charged);

@@ -1,36 +1,36 @@
-//! Where a connection begins to hear, and what it misses.
+//! Where a connection starts to receive, and what it misses.
 
 use crate::hub::log::position::{Cursor, Epoch, Position};
 use crate::hub::log::{Log, Seek};
 use crate::hub::payload::Payload;
 
-/// Where to begin.
+/// Where to start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// With what comes from now on.
+    /// At the tail: messages from now on.
     #[default]
     Tail,
-    /// With the oldest that is retained.
+    /// At the oldest retained message.
     Earliest,
-    /// With the last so many that are retained.
+    /// At most this many retained messages before the tail.
     Last(u64),
-    /// With what comes after this.
+    /// After the message with this epoch and offset.
     After(Epoch, u64),
 }
 
-/// Messages that a connection does not get.
+/// Messages that a connection does not receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The first of them.
     pub from: Position,
-    /// The last of them; before the first when only those of another epoch are missing.
+    /// The last of them; before the first if only messages of another epoch are missing.
     pub to: Position,
-    /// Why they are.
+    /// Why they are missing.
     pub reason: GapReason,
 }
 
 impl Gap {
-    /// How many messages of this epoch it has.
+    /// How many messages of this epoch are missing.
     #[must_use]
     pub fn count(&self) -> u64 {
         (self.to.offset + 1).saturating_sub(self.from.offset)
@@ -44,12 +44,12 @@ pub enum GapReason {
     Retention,
     /// The position belongs to another life of the room.
     Epoch,
-    /// The connection was too slow, and the room skips for the slow.
+    /// The connection was too slow, and the room skips messages for slow connections.
     Slow,
 }
 
 impl GapReason {
-    /// The word for it.
+    /// Its name in statuses.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -60,13 +60,13 @@ impl GapReason {
     }
 }
 
-/// Why a connection cannot begin where it wants to.
+/// Why a connection cannot start at the requested position.
 #[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartError {
-    /// The room has not come so far: this is its last message.
+    /// The position is beyond the last message, which is this.
     #[error("the room's last position is {0}")]
     Beyond(Position),
-    /// This is missing, and must not be.
+    /// These messages are missing, and the connection does not accept gaps.
     #[error("{}", in_words(.0))]
     Missing(Gap),
 }
@@ -83,10 +83,10 @@ fn in_words(gap: &Gap) -> String {
 }
 
 impl Start {
-    /// The place in a log, and what is missing before it.
+    /// The cursor in a log, and what is missing before it.
     ///
     /// # Errors
-    /// [`StartError::Beyond`] the tail.
+    /// [`StartError::Beyond`] if the position is beyond the tail.
     pub fn find<M: Payload>(self, log: &Log<M>) -> Result<(Cursor, Option<Gap>), StartError> {
         let epoch = log.epoch();
         let at = |offset| Position { epoch, offset };

@@ -1,4 +1,4 @@
-//! The log against a plain list, at every position, over every bound.
+//! The log against a plain list, at every position, over every limit.
 
 use super::budget::{Account, Budget};
 use super::position::{Cursor, Epoch};
@@ -7,7 +7,8 @@ use super::segment::{Entry, Segment};
 use super::view::View;
 use crate::hub::log::segment::Sequencing;
 use crate::hub::log::view::Filter;
-use crate::hub::payload::{EventMeta, FORMS_MAX, Payload};
+use crate::hub::payload::{EventMeta, Payload};
+use crate::hub::wire_form::{ByForm, WireForm};
 use bytes::BytesMut;
 use proptest::prelude::*;
 use std::ops::ControlFlow;
@@ -15,7 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const FOREVER: Duration = Duration::from_secs(3600);
-const FIRST: [bool; FORMS_MAX] = [true, false];
+const FORMS: [WireForm; 2] = WireForm::ALL;
+
+/// Only the first form is in use.
+fn primary_only() -> ByForm<bool> {
+    ByForm::from_fn(|form| form == WireForm::Primary)
+}
 
 /// A message that is its bytes; in the second form each of them twice.
 #[derive(Debug)]
@@ -26,9 +32,9 @@ impl Payload for Text {
         self.0.len()
     }
 
-    fn encode(&self, form: usize, _: &EventMeta, out: &mut BytesMut) {
+    fn encode(&self, form: WireForm, _: &EventMeta, out: &mut BytesMut) {
         for byte in &self.0 {
-            out.extend_from_slice(&[*byte; 2][..=form]);
+            out.extend_from_slice(&[*byte; 2][..=form as usize]);
         }
     }
 }
@@ -49,7 +55,7 @@ fn append_at(writer: &mut LogWriter<Text>, texts: &[&[u8]], at: Instant) {
         message: Text(text.to_vec()),
     });
     let entries = entries.collect();
-    writer.append(entries, FIRST, at, at);
+    writer.append(entries, primary_only(), at, at);
 }
 
 fn append(writer: &mut LogWriter<Text>, texts: &[&[u8]]) {
@@ -57,12 +63,12 @@ fn append(writer: &mut LogWriter<Text>, texts: &[&[u8]]) {
 }
 
 fn read(log: &Log<Text>, cursor: &Cursor) -> Read {
-    log.read(cursor, &mut View::all(0), usize::MAX)
+    log.read(cursor, &mut View::all(FORMS[0]), usize::MAX)
 }
 
 /// Reads from `cursor` until the tail, and returns what was read and where it ended.
 fn read_on(log: &Log<Text>, cursor: Cursor) -> Option<(Vec<u8>, Cursor)> {
-    read_through(log, cursor, &mut View::all(0))
+    read_through(log, cursor, &mut View::all(FORMS[0]))
 }
 
 fn read_through(log: &Log<Text>, mut cursor: Cursor, view: &mut View<Text>) -> Option<(Vec<u8>, Cursor)> {
@@ -81,7 +87,7 @@ fn read_through(log: &Log<Text>, mut cursor: Cursor, view: &mut View<Text>) -> O
 }
 
 #[test]
-fn a_new_log_is_empty_and_its_first_message_has_offset_one() {
+fn new_log_is_empty_and_starts_at_offset_one() {
     let (log, mut writer) = new(roomy());
     assert_eq!(log.tail(), Cursor::START);
     assert_eq!(read(&log, &Cursor::START), Read::Empty);
@@ -110,7 +116,7 @@ fn every_position_reads_exactly_what_comes_after_it() {
 }
 
 #[test]
-fn one_large_segment_is_shared_and_small_ones_are_joined_up_to_the_frame_limit() {
+fn large_segment_is_shared_and_small_ones_are_joined() {
     let (log, mut writer) = new(roomy());
     append(&mut writer, &[&[1; COPY_BELOW]]);
     let small = [2; COPY_BELOW - 1];
@@ -159,9 +165,9 @@ fn retention_by_bytes_counts_what_is_held_and_keeps_the_newest() {
         append(&mut writer, &[&[b'x'; 100]]);
     }
     assert_eq!(log.retained(), (3 * footprint, 3));
-    // That somebody speaks the second form takes nothing from others, but it is counted.
+    // A reader of the second form takes nothing from others, but its bytes are counted.
     let oldest = log.oldest();
-    assert_eq!(read_through(&log, oldest, &mut View::all(1)).unwrap().0.len(), 600);
+    assert_eq!(read_through(&log, oldest, &mut View::all(FORMS[1])).unwrap().0.len(), 600);
     writer.trim(Instant::now());
     let held = 3 * (footprint + held_for_frames(200));
     assert_eq!((log.retained(), log.oldest()), ((held, 3), oldest));
@@ -189,7 +195,7 @@ fn retention_by_age_empties_the_log_without_a_new_message() {
 }
 
 #[test]
-fn the_ring_grows_with_what_is_retained_and_shrinks_again() {
+fn ring_grows_and_shrinks() {
     let (log, mut writer) = new(Retention { age: Duration::from_secs(10), ..roomy() });
     let start = Instant::now();
     for n in 0..5000u32 {
@@ -209,7 +215,7 @@ fn large_messages_in_no_form_count_once() {
     let (log, mut writer) = new(roomy());
     for n in 0..92 {
         let entry = Entry { offset: n + 1, sequencing: Sequencing::Assigned, message: Text(vec![0; 60_000]) };
-        writer.append(vec![entry], [false; FORMS_MAX], Instant::now(), Instant::now());
+        writer.append(vec![entry], ByForm::default(), Instant::now(), Instant::now());
     }
     let (bytes, messages) = log.retained();
     assert_eq!(messages, 92);
@@ -217,7 +223,7 @@ fn large_messages_in_no_form_count_once() {
 }
 
 #[test]
-fn budget_takes_the_oldest_and_knows_of_late_forms() {
+fn budget_removes_the_oldest_and_counts_late_forms() {
     let budget = Budget::new(10_000);
     let (log, mut writer) = log_within(Epoch::random(), roomy(), &budget);
     for _ in 0..8 {
@@ -227,7 +233,7 @@ fn budget_takes_the_oldest_and_knows_of_late_forms() {
     let fit = 8.min(10_000 / each);
     assert_eq!((budget.held(), log.retained().1), (fit * each, fit));
     // A reader that writes the second form exceeds it, and the writer pays.
-    assert!(read_through(&log, log.oldest(), &mut View::all(1)).is_some());
+    assert!(read_through(&log, log.oldest(), &mut View::all(FORMS[1])).is_some());
     assert!(budget.is_exceeded());
     let before = budget.held();
     append(&mut writer, &[&[0; 500]]);
@@ -251,12 +257,12 @@ fn form_written_after_the_trim_is_not_charged() {
     append(&mut writer, &[&[0; 500]]);
     let segment = log.ring.load().slot(1).load_full().expect("it is retained");
     writer.remove_while(|_, _| true);
-    assert_eq!(segment.encoded(1).frames.len(), 1000);
+    assert_eq!(segment.encoded(FORMS[1]).frames.len(), 1000);
     assert_eq!((budget.held(), log.retained()), (0, (0, 0)));
 }
 
 #[test]
-fn lag_is_what_the_reader_has_not_taken() {
+fn lag_is_what_the_reader_has_not_read() {
     let (log, mut writer) = new(roomy());
     let start = Instant::now();
     append_at(&mut writer, &[b"1", b"2", b"3", b"4", b"5"], start);
@@ -285,7 +291,7 @@ fn from(first: u64, tail: u64) -> Vec<u8> {
 }
 
 #[test]
-fn every_offset_is_found_and_read_on_from_within_its_segment_too() {
+fn every_offset_is_found() {
     let (log, _writer) = numbered(30);
     let (tail, oldest) = (log.tail().offset, log.oldest().offset);
     assert!(oldest > 1 && log.oldest().offset == oldest);
@@ -303,7 +309,7 @@ fn every_offset_is_found_and_read_on_from_within_its_segment_too() {
 }
 
 #[test]
-fn a_visit_goes_on_where_it_broke_off() {
+fn visit_resumes_where_it_broke() {
     let (log, _writer) = numbered(30);
     let (mut cursor, mut all) = (log.oldest(), Vec::new());
     loop {
@@ -330,7 +336,7 @@ fn a_visit_goes_on_where_it_broke_off() {
     );
 }
 
-/// Wants what is even.
+/// Passes even offsets.
 struct Even;
 
 impl Filter<Text> for Even {
@@ -346,13 +352,13 @@ impl Filter<Text> for Even {
 }
 
 #[test]
-fn a_lens_shows_what_is_wanted_in_its_own_form() {
+fn view_filters_in_its_own_form() {
     let (log, _writer) = numbered(30);
     let (oldest, tail) = (log.oldest().offset, log.tail().offset);
-    for form in 0..FORMS_MAX {
+    for form in WireForm::ALL {
         let wanted = (oldest..tail).filter(|offset| offset.is_multiple_of(2));
         let wanted: Vec<u8> = wanted.flat_map(|offset| from(offset, offset + 1)).collect();
-        let wanted: Vec<u8> = wanted.iter().flat_map(|byte| vec![*byte; form + 1]).collect();
+        let wanted: Vec<u8> = wanted.iter().flat_map(|byte| vec![*byte; form as usize + 1]).collect();
         let mut view = View::filtered(form, Even);
         let (bytes, end) = read_through(&log, log.oldest(), &mut view).unwrap();
         assert_eq!((bytes, end), (wanted, log.tail()));
@@ -361,9 +367,9 @@ fn a_lens_shows_what_is_wanted_in_its_own_form() {
 
 proptest! {
     /// Appends of any size under any bounds, with readers at every place they can have stopped at: each reads a
-    /// gap-free run up to the tail, or is told that it is lost; and lost are only those before the oldest kept.
+    /// gap-free run up to the tail, or finds that it is lost; and only those before the oldest retained message are lost.
     #[test]
-    fn a_reader_gets_a_gap_free_run_or_is_told(
+    fn reader_gets_a_gap_free_run_or_is_lost(
         bytes in 1u64..80_000,
         messages in 1u64..300,
         appends in prop::collection::vec((1usize..12_000, 1usize..4), 1..250),
@@ -402,17 +408,17 @@ proptest! {
 const LAST: u64 = 200_000;
 
 /// Readers on other threads, while the writer appends, trims, grows and shrinks as fast as it can: they read on, start
-/// anew in the middle of what is retained, and some speak a form that nobody has written.
+/// anew in the middle of what is retained, and some use a form that nobody has encoded.
 #[test]
-fn concurrent_readers_see_every_byte_in_order_or_are_told() {
+fn concurrent_readers_see_every_byte_in_order_or_are_lost() {
     let (log, mut writer) = new(Retention { messages: 500, ..roomy() });
-    let read_all = |log: Arc<Log<Text>>, form: usize| {
+    let read_all = |log: Arc<Log<Text>>, form: WireForm| {
         move || {
             let (mut cursor, mut lost) = (log.tail(), 0);
             while cursor.offset <= LAST {
                 match log.read(&cursor, &mut View::all(form), usize::MAX) {
                     Read::Frames(frames, next, _) => {
-                        let bytes: Vec<u8> = frames.iter().step_by(form + 1).copied().collect();
+                        let bytes: Vec<u8> = frames.iter().step_by(form as usize + 1).copied().collect();
                         let numbers = bytes.chunks(8).map(|b| u64::from_be_bytes(b.try_into().unwrap()));
                         assert!(numbers.eq(cursor.offset..next.offset), "a gap or a swap");
                         cursor = next;
@@ -433,7 +439,8 @@ fn concurrent_readers_see_every_byte_in_order_or_are_told() {
             lost
         }
     };
-    let readers = [0, 0, 1].map(|form| std::thread::spawn(read_all(Arc::clone(&log), form)));
+    let readers =
+        [FORMS[0], FORMS[0], FORMS[1]].map(|form| std::thread::spawn(read_all(Arc::clone(&log), form)));
     let mut next = 1u64;
     while next <= LAST {
         let batch = next..(next + 1 + next % 7).min(LAST + 1);
@@ -446,7 +453,7 @@ fn concurrent_readers_see_every_byte_in_order_or_are_told() {
     }
 }
 
-/// Wants every second message, and gets each of these twice.
+/// Passes even offsets, each twice.
 struct Evens;
 
 impl Filter<Text> for Evens {
@@ -472,7 +479,7 @@ fn append_places(writer: &mut LogWriter<Text>, messages: &[(usize, bool)]) {
     });
     let entries = entries.collect();
     let now = Instant::now();
-    writer.append(entries, FIRST, now, now);
+    writer.append(entries, primary_only(), now, now);
 }
 
 proptest! {
@@ -487,7 +494,7 @@ proptest! {
         for messages in &segments {
             append_places(&mut writer, messages);
         }
-        let view = || if selects { View::filtered(0, Evens) } else { View::all(0) };
+        let view = || if selects { View::filtered(FORMS[0], Evens) } else { View::all(FORMS[0]) };
         let (all, end) = read_through(&log, Cursor::START, &mut view()).expect("nothing is trimmed");
         let (mut bytes, mut cursor, mut view) = (Vec::new(), Cursor::START, view());
         let mut rooms = rooms.into_iter().cycle();

@@ -1,41 +1,42 @@
-//! How one member sees a log: in which wire form, and which of the messages.
+//! A view of a log: which messages a member receives, and in which wire form.
 
 use crate::hub::log::position::Cursor;
 use crate::hub::log::segment::{Entry, Segment, Sequencing};
 use crate::hub::payload::{EventMeta, Payload};
+use crate::hub::wire_form::WireForm;
 use bytes::BytesMut;
 
-/// How one member sees a log.
+/// What one member receives of a log.
 pub struct View<M> {
-    /// The wire form that it speaks.
-    pub form: usize,
-    /// What it wants; everything, as everyone gets it, if there is none.
+    /// The wire form.
+    pub form: WireForm,
+    /// The filter; without one, the member receives everything unchanged.
     pub filter: Option<Box<dyn Filter<M>>>,
-    /// Number of the first segment that was appended when the member was there. What has no place in the order is shown
-    /// from here on only: it was for those who were there.
+    /// Number of the first segment that was appended after the member joined. Ephemeral messages are shown from here on only:
+    /// they are for the members that are present.
     pub(crate) live_from: u64,
 }
 
 impl<M> View<M> {
-    /// Everything, in this form.
+    /// All messages, in this form.
     #[must_use]
-    pub fn all(form: usize) -> Self {
+    pub fn all(form: WireForm) -> Self {
         Self { form, filter: None, live_from: 0 }
     }
 
-    /// What is wanted, in this form.
+    /// What the filter selects, in this form.
     #[must_use]
-    pub fn filtered(form: usize, filter: impl Filter<M> + 'static) -> Self {
+    pub fn filtered(form: WireForm, filter: impl Filter<M> + 'static) -> Self {
         Self { form, filter: Some(Box::new(filter)), live_from: 0 }
     }
 }
 
-/// What a member wants of a log, and how it gets it.
+/// Selects what a member receives of a log, and may change it.
 pub trait Filter<M>: Send {
-    /// Whether it wants all of these as everyone gets them; then nothing is copied for it.
+    /// Whether all of these entries pass unchanged; then nothing is copied for the member.
     fn passes_all(&self, entries: &[Entry<M>]) -> bool;
 
-    /// Appends what the member gets for an entry: usually `frame`, which everyone gets, or nothing.
+    /// Appends what the member receives for an entry: usually `frame`, its encoded form, or nothing.
     fn append(&mut self, entry: &Entry<M>, meta: &EventMeta, frame: &[u8], out: &mut BytesMut);
 }
 
@@ -43,18 +44,18 @@ impl<M: Payload> View<M> {
     pub(crate) fn passes_all(&self, segment: &Segment<M>) -> bool {
         let entries = segment.entries();
         self.filter.as_ref().is_none_or(|filter| filter.passes_all(entries))
-            && (self.was_there(segment)
+            && (self.was_present(segment)
                 || entries.iter().all(|entry| entry.sequencing() != Sequencing::Ephemeral))
     }
 
-    fn was_there(&self, segment: &Segment<M>) -> bool {
+    fn was_present(&self, segment: &Segment<M>) -> bool {
         segment.start.segment >= self.live_from
     }
 
-    /// Appends what the member gets of a segment from this offset on, as many whole messages as `out` may have within
-    /// `room` bytes, and returns where that ends; or the bytes that the first of them needs, with nothing appended.
+    /// Appends what the member receives of a segment from this offset on: as many whole messages as keep `out` within `room`
+    /// bytes. Returns where that ends; or the bytes that the first message needs, with nothing appended.
     ///
-    /// What has no offset of its own goes with the message that follows it.
+    /// Entries without an offset of their own go with the message that follows them.
     pub(crate) fn append(
         &mut self,
         segment: &Segment<M>,
@@ -63,11 +64,11 @@ impl<M: Payload> View<M> {
         out: &mut BytesMut,
     ) -> Result<Cursor, usize> {
         let frames = segment.encoded(self.form).each();
-        let was_there = self.was_there(segment);
+        let was_present = self.was_present(segment);
         let shown = |entry: &Entry<M>| {
-            entry.offset >= from && (was_there || entry.sequencing() != Sequencing::Ephemeral)
+            entry.offset >= from && (was_present || entry.sequencing() != Sequencing::Ephemeral)
         };
-        let begin = out.len();
+        let start = out.len();
         // Where the last message that fits ends: the length of `out`, and the offset after it.
         let mut fits: Option<(usize, u64)> = None;
         for (entry, frame) in segment.entries().iter().zip(frames).filter(|(entry, _)| shown(entry)) {
@@ -86,8 +87,8 @@ impl<M: Payload> View<M> {
             return Ok(segment.end());
         }
         let Some((len, next)) = fits else {
-            let needed = out.len() - begin;
-            out.truncate(begin);
+            let needed = out.len() - start;
+            out.truncate(start);
             return Err(needed);
         };
         out.truncate(len);

@@ -1,26 +1,26 @@
-//! The members of one room on one shard, as a copy-on-write snapshot.
+//! The members of one room on one shard: a copy-on-write snapshot.
 //!
-//! Promises: reading the members takes no lock; a member is in the snapshot from the apply after its join to
-//! the apply after its leave; each newcomer is handed out once by [`MemberList::apply`] so that it can be woken
-//! for what it may have missed while it waited. Joins and leaves are queued and applied together by the shard,
+//! Guarantees: reading the members takes no lock; a member is in the snapshot from the apply after its join to
+//! the apply after its leave; [`MemberList::apply`] returns each newcomer once, so that it can be woken
+//! for what it may have missed before it was listed. Joins and leaves are queued and applied together by the shard,
 //! so a storm of N joins does not copy the list N times; and the list is cut into blocks of which an apply
 //! copies only those it changes, so one join among 10,000 members copies a few hundred pointers.
 //!
-//! Knows nothing of logs, messages or tasks. One thread at a time may apply: the shard.
+//! Knows nothing of logs, messages or tasks. One thread at a time may apply: that of the shard.
 
 use crate::hub::sync::{ArcSwap, AtomicBool, AtomicU64, Ordering, SegQueue};
 use std::sync::Arc;
 
-/// MemberList in a block: copying one block and the list of blocks are then of like cost around 16,000 members.
+/// Members in a block: with around 16,000 members, copying one block costs as much as copying the list of blocks.
 const BLOCK: usize = 128;
 
-/// What can be in the list: it keeps the number that the list finds it by.
+/// An item of the list: it stores the number by which the list finds it.
 pub(crate) trait Ticketed {
     /// 0 until the first apply. Only the shard that applies touches it.
     fn ticket(&self) -> &AtomicU64;
 }
 
-/// Some members, in the order in which they came.
+/// Some members, in the order in which they joined.
 pub(crate) type Block<T> = Arc<Vec<Arc<T>>>;
 
 /// The list at one moment, oldest member first.
@@ -57,7 +57,7 @@ pub(crate) struct MemberList<T> {
     /// Joins and leaves in one queue, so that a leave cannot overtake its own join.
     /// Bounded by two entries per connection.
     changes: SegQueue<Change<T>>,
-    /// Whether the shard has been told since it last applied.
+    /// Whether a change has been announced since the last apply.
     announced: AtomicBool,
     tickets: AtomicU64,
 }
@@ -72,13 +72,13 @@ impl<T: Ticketed> MemberList<T> {
         }
     }
 
-    /// Queues a join. True: the caller must see to it that the shard applies.
+    /// Queues a join. If true, the caller must schedule an apply on the shard.
     #[must_use]
     pub(crate) fn join(&self, member: Arc<T>) -> bool {
         self.change(Change::Join(member))
     }
 
-    /// Queues the leave of a member that has joined. True: as for [`MemberList::join`].
+    /// Queues the leave of a member that has joined. If true, as for [`MemberList::join`].
     #[must_use]
     pub(crate) fn leave(&self, member: Arc<T>) -> bool {
         self.change(Change::Leave(member))
@@ -99,7 +99,7 @@ impl<T: Ticketed> MemberList<T> {
         self.snapshot.load()
     }
 
-    /// Brings all waiting joins and leaves into the snapshot; returns who is new and still here.
+    /// Applies all queued joins and leaves to the snapshot; returns the newcomers that have not left.
     ///
     /// Cost: one block copied for each block that changes, and the list of blocks once.
     pub(crate) fn apply(&self) -> Vec<Arc<T>> {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn who_left_before_the_apply_was_never_listed() {
+    fn member_that_left_before_the_apply_is_never_listed() {
         let members = MemberList::new();
         let ann = person();
         let _ = members.join(ann.clone());
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_join_copies_one_block_and_shares_the_others() {
+    fn join_copies_one_block() {
         let members = MemberList::new();
         for _ in 0..=BLOCK * 10 {
             let _ = members.join(person());
@@ -242,7 +242,7 @@ mod tests {
     proptest! {
         /// Against a plain list, over joins, leaves and applies in any order.
         #[test]
-        fn the_snapshot_equals_a_plain_list(steps in prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 1..600)) {
+        fn snapshot_equals_a_plain_list(steps in prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 1..600)) {
             let members = MemberList::new();
             let mut plain: Vec<Arc<Person>> = Vec::new();
             for (step, which) in steps {

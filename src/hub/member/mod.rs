@@ -1,70 +1,72 @@
 //! A member: a connection in a room, as everyone else sees it.
 //!
-//! The cursor itself belongs to the connection's [`crate::hub::Subscription`]; what is shared here is where that
-//! cursor was last seen, the wakers, and the disconnect. Nothing here blocks, and nothing is copied per message.
+//! The cursor itself belongs to the connection's [`Subscription`](crate::hub::Subscription); shared here is where that
+//! cursor was last seen, the wakers, and the disconnect. Nothing here blocks, and nothing is copied per message. Knows
+//! nothing of rooms, logs or messages.
 
 pub(crate) mod disconnect;
 pub(crate) mod list;
 
 use crate::hub::ids::{ConnectionId, DisplayName};
 use crate::hub::log::position::Cursor;
-use crate::hub::member::disconnect::{Disconnect, DisconnectReason};
-use crate::hub::member::list::Ticketed;
 use crate::hub::options::ClientInfo;
 use crate::hub::sync::{AtomicBool, AtomicU64, AtomicUsize, AtomicWaker, Ordering};
+use crate::hub::wire_form::WireForm;
+use disconnect::{Disconnect, DisconnectReason};
+use list::Ticketed;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How a member hears.
+/// How a member receives.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DeliveryMode {
-    /// The wire form that it speaks.
-    pub(crate) form: usize,
-    /// It is told who comes and goes.
+    /// Its wire form.
+    pub(crate) form: WireForm,
+    /// It receives presence.
     pub(crate) presence: bool,
     /// When it is too slow, messages are skipped for it; else it is disconnected.
     pub(crate) skips: bool,
-    /// It begins before the tail.
+    /// It starts before the tail.
     pub(crate) catches_up: bool,
 }
 
 /// A connection in a room.
 pub struct Member {
     number: u64,
-    who: ClientInfo,
+    client: ClientInfo,
     shard: usize,
     mode: DeliveryMode,
-    /// It has not come to the tail yet: then it is not slow as long as it goes on.
+    /// It has not reached the tail yet: until then it counts as slow only if it makes no progress.
     catching_up: AtomicBool,
     since: SystemTime,
     joined: Instant,
     joined_at: Cursor,
     ticket: AtomicU64,
-    /// Wakes the reader: there is something in the log, or the connection has been ended.
+    /// Wakes the reader: there is something in the log, or the connection has been disconnected.
     reader: AtomicWaker,
-    /// Wakes a reader that has no room for what is in the log: the connection has been ended.
+    /// Wakes a reader that has no room for what is in the log: the connection has been disconnected.
     end_waker: AtomicWaker,
     seen_segment: AtomicU64,
     seen_offset: AtomicU64,
     seen_bytes: AtomicU64,
     /// Messages that were skipped for it.
     missed: AtomicU64,
-    /// When something was last said or taken, in milliseconds since it joined.
+    /// When something was last published or received, in milliseconds since it joined.
     active: AtomicU64,
-    /// Whether watchers have been told that it lags.
+    /// Whether its lag has been reported.
     lagging: AtomicBool,
     published_messages: AtomicU64,
     published_bytes: AtomicU64,
-    /// This connection's messages that wait in the inbox.
-    waiting: AtomicUsize,
-    /// Wakes the sender: its share or the inbox has room again.
-    sender: AtomicWaker,
+    /// This connection's messages in the inbox.
+    pending: AtomicUsize,
+    /// Wakes the publisher: its share or the inbox has room again.
+    publisher_waker: AtomicWaker,
     queued_as_waiter: AtomicBool,
     /// Number of the segment that has the last message from this connection; 0 before the first.
     last_published: AtomicU64,
-    finish_publishing: AtomicBool,
+    finished_publishing: AtomicBool,
     disconnect: OnceLock<Disconnect>,
     /// It has left, though its room's list may show it for a moment more.
     gone: AtomicBool,
@@ -78,15 +80,15 @@ impl Ticketed for Member {
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member").field("id", &self.who.id).finish_non_exhaustive()
+        f.debug_struct("Member").field("id", &self.client.id).finish_non_exhaustive()
     }
 }
 
 impl Member {
-    pub(crate) fn new(number: u64, who: ClientInfo, shard: usize, at: Cursor, mode: DeliveryMode) -> Self {
+    pub(crate) fn new(number: u64, client: ClientInfo, shard: usize, at: Cursor, mode: DeliveryMode) -> Self {
         Self {
             number,
-            who,
+            client,
             shard,
             mode,
             catching_up: AtomicBool::new(mode.catches_up),
@@ -104,11 +106,11 @@ impl Member {
             lagging: AtomicBool::new(false),
             published_messages: AtomicU64::new(0),
             published_bytes: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-            sender: AtomicWaker::new(),
+            pending: AtomicUsize::new(0),
+            publisher_waker: AtomicWaker::new(),
             queued_as_waiter: AtomicBool::new(false),
             last_published: AtomicU64::new(0),
-            finish_publishing: AtomicBool::new(false),
+            finished_publishing: AtomicBool::new(false),
             disconnect: OnceLock::new(),
             gone: AtomicBool::new(false),
         }
@@ -117,49 +119,49 @@ impl Member {
     /// The connection's id.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
-        self.who.id
+        self.client.id
     }
 
-    /// Its number, counted from 1 since the hub began: who came later has a greater one.
+    /// Its number, counted from 1 since the hub was created: a later connection has a greater one.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// What the client calls itself.
+    /// The client's display name.
     #[must_use]
     pub fn name(&self) -> &DisplayName {
-        &self.who.name
+        &self.client.name
     }
 
-    /// Where the client comes from.
+    /// The client's address.
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.who.peer
+        self.client.peer
     }
 
     /// The number of the transport that carries it, if it has one.
     #[must_use]
     pub fn transport(&self) -> Option<u64> {
-        self.who.transport
+        self.client.transport
     }
 
-    /// Messages that it has said, and their bytes.
+    /// Messages that it has published, and their bytes.
     #[must_use]
     pub fn published(&self) -> (u64, u64) {
         (self.published_messages.load(Ordering::Relaxed), self.published_bytes.load(Ordering::Relaxed))
     }
 
-    /// Messages that it has taken, and their bytes.
+    /// Messages that it has received, and their bytes.
     #[must_use]
     pub fn delivered(&self) -> (u64, u64) {
-        let seen = self.cursor();
+        let cursor = self.cursor();
         let missed = self.missed.load(Ordering::Relaxed);
-        let messages = (seen.offset - self.joined_at.offset).saturating_sub(missed);
-        (messages, seen.bytes - self.joined_at.bytes)
+        let messages = (cursor.offset - self.joined_at.offset).saturating_sub(missed);
+        (messages, cursor.bytes - self.joined_at.bytes)
     }
 
-    /// When it last said or took something; when it joined, if it never did.
+    /// When it last published or received something; when it joined, if it never did.
     #[must_use]
     pub fn last_activity(&self) -> SystemTime {
         self.since + Duration::from_millis(self.active.load(Ordering::Relaxed))
@@ -171,18 +173,34 @@ impl Member {
         self.since
     }
 
-    /// The disconnect, once one has been decided.
+    /// Its wire form.
+    #[must_use]
+    pub fn form(&self) -> WireForm {
+        self.mode.form
+    }
+
+    pub(crate) fn mode(&self) -> DeliveryMode {
+        self.mode
+    }
+
+    pub(crate) fn shard(&self) -> usize {
+        self.shard
+    }
+
+    // The end of the connection.
+
+    /// Why the connection ends, once that is decided.
     #[must_use]
     pub fn disconnected(&self) -> Option<&Disconnect> {
         self.disconnect.get()
     }
 
-    /// Decides why this connection ends, and has it end. The first decision stands; true when this was it.
+    /// Ends the connection. The first reason stands; true if this was the first.
     pub fn disconnect(&self, reason: DisconnectReason, detail: Option<String>) -> bool {
         self.disconnect_after(reason, detail, 0)
     }
 
-    /// The same, but not before it has been handed everything up to the message at offset `owed`.
+    /// The same, but not before it has received everything up to the message at offset `owed`.
     pub(crate) fn disconnect_after(
         &self,
         reason: DisconnectReason,
@@ -190,27 +208,33 @@ impl Member {
         owed: u64,
     ) -> bool {
         let at = Instant::now();
-        let disconnect = Disconnect { reason, detail, at, owed };
-        let first = self.disconnect.set(disconnect).is_ok();
-        if first {
+        let is_first = self.disconnect.set(Disconnect { reason, detail, at, owed }).is_ok();
+        if is_first {
             self.reader.wake();
             self.end_waker.wake();
-            self.sender.wake();
+            self.publisher_waker.wake();
         }
-        first
+        is_first
     }
 
-    /// Has its transport closed once no call is left on it.
+    /// Aborts the call, if its client prevents it from ending.
+    pub(crate) fn abort(&self) {
+        if let Some(control) = &self.client.control {
+            control.abort();
+        }
+    }
+
+    /// Closes its transport once no call is left on it.
     pub(crate) fn close_transport_when_idle(&self) {
-        if let Some(abort) = &self.who.control {
-            abort.close_transport_when_idle();
+        if let Some(control) = &self.client.control {
+            control.close_transport_when_idle();
         }
     }
 
-    /// Has its transport take no more calls, and close once no call is left on it.
+    /// Stops its transport from taking more calls, and closes it once no call is left on it.
     pub(crate) fn go_away(&self) {
-        if let Some(abort) = &self.who.control {
-            abort.go_away();
+        if let Some(control) = &self.client.control {
+            control.go_away();
         }
     }
 
@@ -224,14 +248,48 @@ impl Member {
         self.gone.store(true, Ordering::Release);
     }
 
-    /// The number of the wire form that it speaks.
-    #[must_use]
-    pub fn form(&self) -> usize {
-        self.mode.form
+    // The receiving side.
+
+    pub(crate) fn reader(&self) -> &AtomicWaker {
+        &self.reader
     }
 
-    pub(crate) fn mode(&self) -> DeliveryMode {
-        self.mode
+    pub(crate) fn end_waker(&self) -> &AtomicWaker {
+        &self.end_waker
+    }
+
+    /// Where its cursor was last seen.
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor {
+            segment: self.seen_segment.load(Ordering::Relaxed),
+            offset: self.seen_offset.load(Ordering::Relaxed),
+            bytes: self.seen_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn set_cursor(&self, cursor: &Cursor, now: Instant) {
+        // Three stores, not one: observers want to know how far a reader lags, not its exact position.
+        self.seen_segment.store(cursor.segment, Ordering::Relaxed);
+        self.seen_offset.store(cursor.offset, Ordering::Relaxed);
+        self.seen_bytes.store(cursor.bytes, Ordering::Relaxed);
+        self.touch(now);
+    }
+
+    /// Its cursor was moved to here, past so many messages.
+    pub(crate) fn skip_to(&self, cursor: &Cursor, messages: u64) {
+        self.missed.fetch_add(messages, Ordering::Relaxed);
+        self.set_cursor(cursor, Instant::now());
+    }
+
+    fn touch(&self, now: Instant) {
+        let since_joined = now.saturating_duration_since(self.joined).as_millis() as u64;
+        self.active.store(since_joined, Ordering::Relaxed);
+    }
+
+    /// Time since it last published or received something.
+    pub(crate) fn idle(&self, now: Instant) -> Duration {
+        let active = Duration::from_millis(self.active.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.joined + active)
     }
 
     pub(crate) fn is_catching_up(&self) -> bool {
@@ -244,101 +302,48 @@ impl Member {
         }
     }
 
-    /// Time since it last said or took something.
-    pub(crate) fn idle(&self, now: Instant) -> Duration {
-        let active = Duration::from_millis(self.active.load(Ordering::Relaxed));
-        now.saturating_duration_since(self.joined + active)
-    }
-
-    pub(crate) fn shard(&self) -> usize {
-        self.shard
-    }
-
-    /// Ends the call by force, when its end was decided but its client does not let it end.
-    pub(crate) fn abort(&self) {
-        if let Some(abort) = &self.who.control {
-            abort.abort();
-        }
-    }
-
-    // The reader's side.
-
-    pub(crate) fn reader(&self) -> &AtomicWaker {
-        &self.reader
-    }
-
-    pub(crate) fn end_waker(&self) -> &AtomicWaker {
-        &self.end_waker
-    }
-
-    pub(crate) fn set_cursor(&self, cursor: &Cursor, now: Instant) {
-        // Three stores, not one: whoever looks wants to know how late a reader is, not the exact place.
-        self.seen_segment.store(cursor.segment, Ordering::Relaxed);
-        self.seen_offset.store(cursor.offset, Ordering::Relaxed);
-        self.seen_bytes.store(cursor.bytes, Ordering::Relaxed);
-        self.touch(now);
-    }
-
-    /// Its cursor was moved to here, past so many messages.
-    pub(crate) fn skipped(&self, cursor: &Cursor, messages: u64) {
-        self.missed.fetch_add(messages, Ordering::Relaxed);
-        self.set_cursor(cursor, Instant::now());
-    }
-
-    fn touch(&self, now: Instant) {
-        let since_joined = now.saturating_duration_since(self.joined).as_millis() as u64;
-        self.active.store(since_joined, Ordering::Relaxed);
-    }
-
-    /// Notes whether it lags; true when that is news.
-    pub(crate) fn mark_lagging(&self, lags: bool) -> bool {
+    /// Sets whether it lags. True if it did not lag before and does now.
+    pub(crate) fn set_lagging(&self, lags: bool) -> bool {
         !self.lagging.swap(lags, Ordering::Relaxed) && lags
     }
 
-    pub(crate) fn cursor(&self) -> Cursor {
-        Cursor {
-            segment: self.seen_segment.load(Ordering::Relaxed),
-            offset: self.seen_offset.load(Ordering::Relaxed),
-            bytes: self.seen_bytes.load(Ordering::Relaxed),
-        }
-    }
+    // The sending side.
 
-    // The sender's side.
-
-    pub(crate) fn sender(&self) -> &AtomicWaker {
-        &self.sender
+    pub(crate) fn publisher_waker(&self) -> &AtomicWaker {
+        &self.publisher_waker
     }
 
     /// Messages of this connection in the inbox.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Acquire)
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Acquire)
     }
 
-    pub(crate) fn offered(&self) {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
+    /// A message of this connection was put into the inbox.
+    pub(crate) fn note_pending(&self) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The sequencer has taken a message of this connection.
-    pub(crate) fn sequenced(&self, size: usize) {
+    pub(crate) fn note_sequenced(&self, size: usize) {
         self.published_messages.fetch_add(1, Ordering::Relaxed);
         self.published_bytes.fetch_add(size as u64, Ordering::Relaxed);
     }
 
-    /// The last of them will be in this segment.
+    /// The last of its messages so far will be in this segment.
     pub(crate) fn set_last_published(&self, segment: u64) {
         self.last_published.store(segment, Ordering::Release);
     }
 
-    /// The message is in the log: it no longer counts against the share.
-    pub(crate) fn appended(&self, share: usize) {
-        if self.waiting.fetch_sub(1, Ordering::AcqRel) == share {
-            self.sender.wake();
+    /// A message is in the log: it no longer counts against the share.
+    pub(crate) fn release_share(&self, share: usize) {
+        if self.pending.fetch_sub(1, Ordering::AcqRel) == share {
+            self.publisher_waker.wake();
         }
     }
 
-    /// The same for one that is in no log: nothing else wakes the reader.
-    pub(crate) fn dropped(&self, share: usize) {
-        self.appended(share);
+    /// The same for a duplicate that is in no log: nothing else wakes the reader.
+    pub(crate) fn release_share_of_duplicate(&self, share: usize) {
+        self.release_share(share);
         self.reader.wake();
     }
 
@@ -347,23 +352,24 @@ impl Member {
         !self.queued_as_waiter.swap(true, Ordering::AcqRel)
     }
 
+    /// The inbox has room, and the member is no longer in its queue of waiters.
     pub(crate) fn wake_waiter(&self) {
         self.queued_as_waiter.store(false, Ordering::Release);
-        self.sender.wake();
+        self.publisher_waker.wake();
     }
 
-    /// The client will say nothing more.
+    /// The client will publish nothing more.
     pub(crate) fn finish_publishing(&self) {
-        self.finish_publishing.store(true, Ordering::Release);
+        self.finished_publishing.store(true, Ordering::Release);
         self.reader.wake();
     }
 
     pub(crate) fn has_finished_publishing(&self) -> bool {
-        self.finish_publishing.load(Ordering::Acquire)
+        self.finished_publishing.load(Ordering::Acquire)
     }
 
-    /// Whether all that it has said so far is in the log, and `cursor` is past it.
+    /// Whether all that it has published so far is in the log, and `cursor` is past it.
     pub(crate) fn has_received_own(&self, cursor: &Cursor) -> bool {
-        self.waiting() == 0 && self.last_published.load(Ordering::Acquire) < cursor.segment
+        self.pending() == 0 && self.last_published.load(Ordering::Acquire) < cursor.segment
     }
 }

@@ -1,8 +1,8 @@
 //! Bans: addresses and display names whose attempts to join or publish are refused for a while.
 //!
-//! Guarantees: at most [`BANS_MAX`] bans; a ban ends by itself; each refused attempt is counted once, and logged by a
-//! line that the log's limiter bounds. As long as nobody is banned, a join costs one atomic load.
-//! Does not know who bans, or why: the reason is text for the client.
+//! Guarantees: at most [`BANS_MAX`] bans; a ban expires by itself; each refused attempt is counted once, and logged by a
+//! line that the log's limiter bounds. While there are no bans, a join costs one atomic load. Does not know who bans, or
+//! why: the reason is text for the client.
 
 use crate::hub::limits::Refused;
 use crate::hub::options::ClientInfo;
@@ -68,9 +68,9 @@ impl BannedName {
 pub struct Ban {
     /// What it refuses.
     pub banned: Banned,
-    /// When it was imposed.
+    /// When it was added.
     pub since: SystemTime,
-    /// When it ends by itself.
+    /// When it expires.
     pub until: SystemTime,
     /// Text for the refused client; may be empty.
     pub reason: String,
@@ -79,7 +79,7 @@ pub struct Ban {
 }
 
 impl Ban {
-    /// How long it is still in force.
+    /// How long it remains in force.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.until.duration_since(SystemTime::now()).unwrap_or_default()
@@ -99,9 +99,9 @@ pub struct BanTotals {
     pub refused_by_name: u64,
 }
 
-/// A ban as it is kept, under what it bans.
+/// A ban in the table, under what it bans.
 struct Entry {
-    /// Decides when it ends: no change of the wall clock prolongs a ban.
+    /// When it expires, by the monotonic clock: a change of the wall clock does not prolong a ban.
     ends: Instant,
     since: SystemTime,
     until: SystemTime,
@@ -132,7 +132,7 @@ impl Entry {
 
 #[derive(Default)]
 pub(crate) struct Bans {
-    /// Whether there are any: the usual join looks no further.
+    /// Whether there are any: the usual join checks nothing else.
     any: AtomicBool,
     entries: RwLock<HashMap<Banned, Entry>>,
     refused_by_address: Counter,
@@ -140,7 +140,7 @@ pub(crate) struct Bans {
 }
 
 impl Bans {
-    /// Bans for this long, in place of an earlier ban of the same. False if there are too many bans already.
+    /// Adds a ban for this long, in place of an earlier ban of the same. False if there are too many bans already.
     pub(crate) fn add(&self, banned: Banned, duration: Duration, reason: &str) -> bool {
         let now = SystemTime::now();
         // LastBatch what the clocks can represent, a ban would end after the machine.
@@ -162,7 +162,7 @@ impl Bans {
         fits
     }
 
-    /// Ends a ban. None if there is none in force.
+    /// Removes a ban. None if there is none in force.
     pub(crate) fn remove(&self, banned: &Banned) -> Option<Ban> {
         let mut entries = self.entries.write();
         let (banned, entry) = entries.remove_entry(banned)?;
@@ -190,7 +190,7 @@ impl Bans {
         }
     }
 
-    /// Whether a client may come in. If not, the attempt is counted and logged; of two bans the longer one refuses it.
+    /// Checks a client. A refused attempt is counted and logged; of two bans the longer one refuses it.
     ///
     /// # Errors
     /// [`Refused::Banned`], with the time that remains.
@@ -222,7 +222,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn called(name: &str) -> ClientInfo {
+    fn named(name: &str) -> ClientInfo {
         ClientInfo { name: DisplayName::new(name).unwrap(), ..ClientInfo::anonymous() }
     }
 
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_compared_without_regard_to_case() {
+    fn names_are_compared_by_case_folding() {
         let bans = Bans::default();
         for (banned, alike, other) in [
             ("Mallory", "mALLORY", "malory"),
@@ -240,13 +240,13 @@ mod tests {
             ("kelvin", "\u{212a}elvin", "celvin"),
         ] {
             assert!(bans.add(Banned::name(banned), HOUR, ""));
-            assert!(bans.check(&called(alike)).is_err(), "{alike} is {banned}");
-            assert!(bans.check(&called(other)).is_ok(), "{other} is not {banned}");
+            assert!(bans.check(&named(alike)).is_err(), "{alike} is {banned}");
+            assert!(bans.check(&named(other)).is_ok(), "{other} is not {banned}");
         }
     }
 
     #[test]
-    fn an_ipv4_address_mapped_to_ipv6_is_the_same_address() {
+    fn ipv4_mapped_address_is_the_ipv4_address() {
         let bans = Bans::default();
         bans.add(Banned::address("10.0.0.7".parse().unwrap()), HOUR, "");
         assert!(bans.check(&from("[::ffff:10.0.0.7]:9")).is_err());
@@ -254,9 +254,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_has_the_remaining_time_of_the_longer_ban_and_is_counted_once() {
+    fn longer_of_two_bans_refuses_and_counts() {
         let bans = Bans::default();
-        let ann = ClientInfo { peer: from("10.0.0.7:9").peer, ..called("ann") };
+        let ann = ClientInfo { peer: from("10.0.0.7:9").peer, ..named("ann") };
         bans.add(Banned::address("10.0.0.7".parse().unwrap()), HOUR, "short");
         bans.add(Banned::name("ann"), 2 * HOUR, "long");
         let Err(Refused::Banned { remaining, reason, .. }) = bans.check(&ann) else { panic!("let in") };
@@ -270,22 +270,22 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_ban_refuses_nobody_and_cannot_be_removed_again() {
+    fn removed_ban_refuses_nobody() {
         let bans = Bans::default();
         bans.add(Banned::name("Ann"), HOUR, "be nice");
         let removed = bans.remove(&Banned::name("ann")).expect("a ban");
         assert_eq!((removed.banned.to_string().as_str(), &*removed.reason), ("name \"Ann\"", "be nice"));
-        assert!(bans.check(&called("Ann")).is_ok() && bans.list().is_empty());
+        assert!(bans.check(&named("Ann")).is_ok() && bans.list().is_empty());
         assert!(bans.remove(&Banned::name("ann")).is_none());
     }
 
     #[test]
-    fn a_ban_that_is_over_is_not_listed_and_makes_room() {
+    fn expired_ban_makes_room() {
         let bans = Bans::default();
         for n in 0..BANS_MAX {
             assert!(bans.add(Banned::name(&format!("n{n}")), Duration::ZERO, ""));
         }
-        assert!(bans.list().is_empty() && bans.check(&called("n0")).is_ok());
+        assert!(bans.list().is_empty() && bans.check(&named("n0")).is_ok());
         assert!(bans.remove(&Banned::name("n0")).is_none());
         for n in 0..BANS_MAX {
             assert!(bans.add(Banned::name(&format!("m{n}")), HOUR, ""));

@@ -1,6 +1,6 @@
-//! Housekeeping, away from the broadcast path: slow members, endings that do not end, old messages, idle rooms.
+//! Housekeeping, away from the broadcast path: slow members, calls that do not end, old messages, idle rooms.
 //!
-//! It reads snapshots from a thread of its own choice; no member and no shard waits for it.
+//! It reads snapshots, from any thread; no member and no shard waits for it.
 
 use crate::config::SlowPolicy;
 use crate::hub::hub::Hub;
@@ -14,27 +14,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How often the rooms are looked at. Bounds are met up to this much late.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
+/// How often the rooms are checked. Limits are enforced up to this much late.
+const INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long all logs are left alone after a trim for the budget that had too little effect, as all rooms were busy: a look
-/// through all of them at once would have none either.
+/// How long all logs are left alone after a trim for the budget that had too little effect because all rooms were busy:
+/// another pass over all of them at once would have none either.
 const TRIM_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long a connection whose end is decided may take to receive what it is owed, before its call is aborted: then its
-/// client learns no more than that the call was reset. A status that nothing is owed before is sent at once.
-const ENDING_GRACE: Duration = Duration::from_secs(2);
+/// How long a connection whose disconnect is decided may take to receive what it is owed before its call is aborted; its
+/// client then sees only that the call was reset. A status before which nothing is owed is sent at once.
+const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 
 impl<M: Payload> Hub<M> {
-    /// Tends the rooms, for ever: run it as one task, best on a thread that serves no connections.
+    /// Runs the housekeeping of all rooms, for ever: as one task, best on a thread that serves no connections.
     ///
-    /// Cost: one look at each member per [`HOUSEKEEPING_INTERVAL`].
+    /// Cost: one visit to each member every [`INTERVAL`].
     pub async fn run_housekeeping(&self) {
         tokio::join!(self.check_rooms(), self.keep_within_budget());
     }
 
     async fn check_rooms(&self) {
-        let mut every = tokio::time::interval(HOUSEKEEPING_INTERVAL);
+        let mut every = tokio::time::interval(INTERVAL);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last = Instant::now();
         loop {
@@ -49,9 +49,9 @@ impl<M: Payload> Hub<M> {
         }
     }
 
-    /// Trims the rooms whose last message is longest ago, whenever all logs together hold nearly what they may.
+    /// Trims the rooms whose last message is oldest, whenever all logs together nearly fill the budget.
     ///
-    /// Cost: one look at each room, for each sixteenth of the budget that is written.
+    /// Cost: one visit to each room, for each sixteenth of the budget that is written.
     async fn keep_within_budget(&self) {
         loop {
             self.shared.budget.trim_wanted().await;
@@ -63,7 +63,7 @@ impl<M: Payload> Hub<M> {
                     break;
                 }
                 room.trim_to_budget();
-                // This thread has more to do.
+                // This thread has other tasks.
                 tokio::task::yield_now().await;
             }
             if self.shared.budget.is_nearly_met() {
@@ -84,9 +84,9 @@ impl<M: Payload> Hub<M> {
 
     fn check_member(&self, room: &Room<M>, member: &Arc<Member>, now: Instant) {
         if let Some(disconnect) = member.disconnected() {
-            // Who stops the server bounds how long that may take.
-            let is_bounded = disconnect.reason != DisconnectReason::Shutdown;
-            if is_bounded && now.saturating_duration_since(disconnect.at) > ENDING_GRACE {
+            // The drain bounds how long a shutdown may take.
+            let is_bounded_here = disconnect.reason != DisconnectReason::Shutdown;
+            if is_bounded_here && now.saturating_duration_since(disconnect.at) > DISCONNECT_GRACE {
                 member.abort();
             }
             return;
@@ -97,13 +97,13 @@ impl<M: Payload> Hub<M> {
         }
         let Limits { lag_bytes, lag_age, .. } = self.shared.limits;
         let Lag { messages, bytes, time } = room.lag(member);
-        if member.mark_lagging(bytes > lag_bytes / 2 || time > lag_age / 2) {
+        if member.set_lagging(bytes > lag_bytes / 2 || time > lag_age / 2) {
             self.connection_stats().emit(ConnectionEventKind::Lagging, || room.snapshot(member));
         }
         if member.mode().skips && room.slow_policy() == SlowPolicy::Skip {
             return;
         }
-        // Who reads history is behind by nature, and slow only when it does not go on.
+        // A member that reads history lags by nature, and is slow only if it makes no progress.
         let too_slow = if member.is_catching_up() {
             member.idle(now) > lag_age
         } else {

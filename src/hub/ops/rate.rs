@@ -1,9 +1,9 @@
-//! How fast something grows, lately.
+//! The growth rate of a count, averaged over the last seconds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What was ten seconds ago counts for 1/e of what is now.
+/// The weight of growth ten seconds ago is 1/e of that of growth now.
 const MEMORY: Duration = Duration::from_secs(10);
 
 /// An exponentially weighted moving average of a count's growth per second. Measured by one thread, read by any.
@@ -15,7 +15,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// Notes that the count is `now`, `passed` after it was noted before.
+    /// Updates the rate with the count `now`, `passed` after the last update.
     pub(crate) fn measure(&self, now: u64, passed: Duration) {
         let grown = now.saturating_sub(self.last.swap(now, Ordering::Relaxed)) as f64;
         if passed.is_zero() {
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_steady_growth_is_found_and_a_silence_forgotten() {
+    fn rate_follows_growth_and_decays() {
         let rate = Rate::default();
         for n in 1..=400 {
             rate.measure(n * 25, Duration::from_millis(250));

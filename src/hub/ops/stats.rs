@@ -1,12 +1,12 @@
-//! Who came and why they went: counted once each, and told to those who watch.
+//! Counts of connections, each joined and disconnected once, and the events that watchers receive.
 
 use crate::hub::limits::{Limits, Refused};
 use crate::hub::member::Member;
 use crate::hub::member::disconnect::DisconnectReason;
 use crate::hub::ops::snapshot::{ConnectionEvent, ConnectionEventKind, ConnectionSnapshot};
 use crate::hub::options::ClientInfo;
-use crate::hub::payload::FORMS_MAX;
 use crate::hub::registry::creators::network;
+use crate::hub::wire_form::{ByForm, WireForm};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,22 +14,22 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 use tokio::sync::broadcast;
 
-/// Events that a watcher may be behind before it misses some.
+/// Events that a watcher may lag before it misses some.
 const EVENTS_KEPT: usize = 4096;
 
-/// Counts since the hub began. `joined` = `present` + the sum of `departed`, at every moment but inside a change.
+/// Counts since the hub was created. `joined` = `present` + the sum of `disconnected`, except during a change.
 #[derive(Debug)]
 pub struct ConnectionStats {
     numbered: AtomicU64,
-    /// Places that are taken, by who is here or is about to be.
+    /// Connections that are in a room, or about to join one.
     claimed: AtomicUsize,
-    /// The same by address; empty unless they are limited. Locked when one joins or leaves, never for a broadcast.
+    /// The same by address; empty unless they are limited. Locked on joins and leaves, never for a broadcast.
     addresses: Mutex<HashMap<IpAddr, usize>>,
-    forms: [FormStats; FORMS_MAX],
+    forms: ByForm<FormStats>,
     events: broadcast::Sender<ConnectionEvent>,
 }
 
-/// The counts of those who speak one wire form.
+/// Counts of the connections that use one wire form.
 #[derive(Debug)]
 pub struct FormStats {
     joined: AtomicU64,
@@ -77,43 +77,43 @@ impl Default for ConnectionStats {
 }
 
 impl ConnectionStats {
-    /// The counts of those who speak this wire form.
+    /// Counts of the connections that use this wire form.
     #[must_use]
-    pub fn form(&self, form: usize) -> &FormStats {
+    pub fn form(&self, form: WireForm) -> &FormStats {
         &self.forms[form]
     }
 
     /// Connections that ever joined a room.
     #[must_use]
     pub fn joined_total(&self) -> u64 {
-        self.forms.iter().map(FormStats::joined_total).sum()
+        self.forms.values().map(FormStats::joined_total).sum()
     }
 
     /// Connections that ended for this reason.
     #[must_use]
     pub fn disconnected_total(&self, reason: DisconnectReason) -> u64 {
-        self.forms.iter().map(|form| form.disconnected_total(reason)).sum()
+        self.forms.values().map(|form| form.disconnected_total(reason)).sum()
     }
 
-    /// Connections that ended, for whatever reason.
+    /// Connections that ended, for any reason.
     #[must_use]
     pub fn all_disconnected_total(&self) -> u64 {
         DisconnectReason::ALL.iter().map(|d| self.disconnected_total(*d)).sum()
     }
 
-    /// Connections that are in a room now, or about to be.
+    /// Connections that are in a room now, or about to join one.
     #[must_use]
     pub fn present(&self) -> usize {
         self.claimed.load(Ordering::Relaxed)
     }
 
-    /// What happens from now on. A watcher that falls behind misses events and is told how many.
+    /// All events from now on. A watcher that lags too far misses events, and receives their number.
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<ConnectionEvent> {
         self.events.subscribe()
     }
 
-    /// Claims a place for one more connection. It must then join or be given back.
+    /// Claims one connection, which must then join or be released.
     pub(crate) fn claim(&self, who: &ClientInfo, limits: &Limits) -> Result<(), Refused> {
         let max = limits.connections;
         let more = |here| (here < max).then(|| here + 1);
@@ -136,7 +136,7 @@ impl ConnectionStats {
         self.numbered.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Gives back the place of a connection from here.
+    /// Releases the connection of a client with this address.
     pub(crate) fn release(&self, peer: Option<SocketAddr>) {
         self.claimed.fetch_sub(1, Ordering::AcqRel);
         let Some(address) = peer.map(|peer| network(peer.ip())) else { return };
@@ -149,7 +149,7 @@ impl ConnectionStats {
         }
     }
 
-    pub(crate) fn joined(&self, form: usize, snapshot: impl FnOnce() -> ConnectionSnapshot) {
+    pub(crate) fn joined(&self, form: WireForm, snapshot: impl FnOnce() -> ConnectionSnapshot) {
         self.forms[form].joined.fetch_add(1, Ordering::Relaxed);
         self.forms[form].present.fetch_add(1, Ordering::Relaxed);
         self.emit(ConnectionEventKind::Joined, snapshot);
@@ -168,11 +168,11 @@ impl ConnectionStats {
         self.emit(ConnectionEventKind::Left(reason), snapshot);
     }
 
-    /// Costs one load while nobody watches.
+    /// Sends an event to the watchers. Costs one load while there are none.
     pub(crate) fn emit(&self, kind: ConnectionEventKind, snapshot: impl FnOnce() -> ConnectionSnapshot) {
         if self.events.receiver_count() > 0 {
             let event = ConnectionEvent { kind, connection: snapshot(), at: SystemTime::now() };
-            // Nobody hears it if the last watcher has just gone.
+            // Fails if the last watcher has just gone.
             let _ = self.events.send(event);
         }
     }

@@ -1,10 +1,10 @@
-//! Which clients created the rooms: a cap for each client, and the order of eviction when the room table is full.
+//! Which clients created the rooms: a limit for each client, and the order of eviction when the registry is full.
 //!
-//! A client is counted by its transport and by its address; an identity can be added as a third count. Of IPv6 the
-//! first 64 bits count, because a single host usually owns all addresses below them.
+//! A client is counted by its transport and by its address; an identity can be added as a third count. For IPv6 the first 64
+//! bits count, because a single host usually owns all addresses below them.
 //!
-//! Guarantees: creating, leaving and evicting cost O(log rooms); the tables hold nothing but rooms that exist. Broadcasts
-//! do not come here: the lock is taken when a room is created, becomes empty or is removed.
+//! Guarantees: creating, leaving and evicting cost O(log rooms); the tables hold only rooms that exist. The lock is
+//! taken when a room is created, becomes empty or is removed, never for a broadcast.
 
 use crate::hub::ids::RoomName;
 use crate::hub::options::ClientInfo;
@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Over what the rooms of a client are counted.
+/// By what the rooms of a client are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CountedBy {
     /// The client's TCP connection.
@@ -33,7 +33,7 @@ impl fmt::Display for CountedBy {
     }
 }
 
-/// Whose rooms compete with each other for eviction.
+/// The owner of rooms: rooms of one owner compete with each other for eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Owner {
     Address(IpAddr),
@@ -45,8 +45,8 @@ enum Owner {
 #[derive(Default)]
 struct Rooms {
     count: usize,
-    /// Rooms that were empty when last seen, in the order in which they became so. A room that somebody has entered
-    /// since stays listed until an eviction finds it occupied.
+    /// Rooms that were empty when last checked, in the order in which they became empty. A room that was entered since
+    /// stays listed until an eviction finds it occupied.
     empty: BTreeMap<u64, RoomName>,
 }
 
@@ -61,7 +61,7 @@ struct Table {
 }
 
 impl Table {
-    /// Changes what an owner has, and keeps its rank.
+    /// Changes the rooms of an owner, and updates its rank.
     fn change<T>(&mut self, owner: Owner, change: impl FnOnce(&mut Rooms) -> T) -> T {
         let rooms = self.owners.entry(owner).or_default();
         self.ranked.remove(&(rooms.count, owner));
@@ -76,7 +76,7 @@ impl Table {
     }
 }
 
-/// The clients that have created rooms.
+/// The clients that have created rooms, and how many.
 pub(crate) struct Creators {
     max: usize,
     table: Mutex<Table>,
@@ -116,8 +116,8 @@ impl Creators {
         Ok(Claim { creators, owner, transport, emptied: AtomicU64::new(0), released: AtomicBool::new(false) })
     }
 
-    /// The room that has been empty for longest of the owner with most rooms, which is delisted by this: it becomes
-    /// a candidate again when it becomes empty again.
+    /// The room that has been empty for longest, of the owner with most rooms. This delists it: it becomes a candidate again
+    /// when it becomes empty again.
     pub(crate) fn next_to_evict(&self) -> Option<RoomName> {
         let mut table = self.table.lock();
         let (_, owner) = *table.ranked.last()?;
@@ -125,12 +125,12 @@ impl Creators {
     }
 }
 
-/// One room in its creator's counts. Dropping it gives the counts back.
+/// One room in its creator's counts. Dropping it releases it.
 pub(crate) struct Claim {
     creators: Arc<Creators>,
     owner: Owner,
     transport: Option<u64>,
-    /// Under which number the room is listed as empty; 0 if it is not. Changed under the table's lock only.
+    /// The number under which the room is listed as empty; 0 if it is not. Changed under the table's lock only.
     emptied: AtomicU64,
     released: AtomicBool,
 }
@@ -139,7 +139,7 @@ impl Claim {
     /// Lists the room as empty from now on, if it still `is_empty`.
     pub(crate) fn mark_empty(&self, room: &RoomName, is_empty: impl FnOnce() -> bool) {
         let mut table = self.creators.table.lock();
-        // Looked at under the lock: of several calls the last one sees the last state.
+        // Checked under the lock: of several calls the last one sees the last state.
         if self.released.load(Ordering::Relaxed) || !is_empty() {
             return;
         }
@@ -152,7 +152,7 @@ impl Claim {
         });
     }
 
-    /// Gives the counts back: the room is no more.
+    /// Removes the room from the counts, because it no longer exists.
     pub(crate) fn release(&self) {
         let mut table = self.creators.table.lock();
         if self.released.swap(true, Ordering::Relaxed) {
@@ -180,7 +180,7 @@ impl Drop for Claim {
     }
 }
 
-/// The address as it is counted: IPv4 as it is, of IPv6 the /64 network.
+/// The address as it is counted: an IPv4 address itself, the /64 network of an IPv6 address.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
@@ -217,7 +217,7 @@ mod tests {
         assert!(creators.claim(&client("10.0.0.2", 3)).is_ok());
         drop(first);
         assert!(creators.claim(&client("10.0.0.1", 2)).is_ok());
-        // A proxy may tell the transport only.
+        // Behind a proxy, only the transport may be known.
         let of_transport = ClientInfo { transport: Some(9), ..ClientInfo::anonymous() };
         let _both = [creators.claim(&of_transport).unwrap(), creators.claim(&of_transport).unwrap()];
         assert_eq!(creators.claim(&of_transport).err(), Some(CountedBy::Transport));
@@ -261,7 +261,7 @@ mod tests {
         b.mark_empty(&name("b"), || true);
         // Occupied, so not listed.
         c.mark_empty(&name("c"), || false);
-        // Visited since: it has been empty for a shorter time.
+        // Entered and left since: it has been empty for a shorter time.
         a.mark_empty(&name("a"), || true);
         let mut evicted = Vec::new();
         while let Some(room) = creators.next_to_evict() {

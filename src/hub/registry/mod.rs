@@ -1,7 +1,7 @@
-//! The table of a hub's rooms: looked up for each join, never on the broadcast path.
+//! The registry of a hub's rooms: looked up for each join, never on the broadcast path.
 //!
-//! Guarantees: bounded by [`Limits::rooms`] beside the lobby, whose place is reserved; a full table evicts an empty room
-//! instead of refusing a new one; a client creates only so many rooms ([`Limits::rooms_per_client`]).
+//! Guarantees: bounded by [`Limits::rooms`] beside the lobby, whose place is reserved; a full registry evicts an empty
+//! room instead of refusing a new one; a client creates only so many rooms ([`Limits::rooms_per_client`]).
 
 pub(crate) mod creators;
 
@@ -18,11 +18,11 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Evicted rooms that wait to be freed by housekeeping. Freeing a full log takes milliseconds, which a worker thread does
-/// not have; beyond this many it frees them itself, so that they do not pile up.
+/// Evicted rooms that wait for housekeeping to free them. Freeing a full log takes milliseconds, which a worker thread does
+/// not have; beyond this number it frees them itself, so that they do not pile up.
 const UNFREED_MAX: usize = 1024;
 
-pub(crate) struct Rooms<M> {
+pub(crate) struct RoomRegistry<M> {
     by_name: RwLock<BTreeMap<RoomName, Arc<Room<M>>>>,
     creators: Arc<Creators>,
     max: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Rooms<M> {
     unfreed: ArrayQueue<Arc<Room<M>>>,
 }
 
-impl<M: Payload> Rooms<M> {
+impl<M: Payload> RoomRegistry<M> {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             by_name: RwLock::default(),
@@ -43,7 +43,7 @@ impl<M: Payload> Rooms<M> {
         }
     }
 
-    /// The room, with a place in it taken ([`Room::enter`]); `make` makes it if it does not exist.
+    /// The room, [entered](Room::enter); `make` makes it if it does not exist.
     pub(crate) fn enter(
         &self,
         name: &RoomName,
@@ -60,7 +60,7 @@ impl<M: Payload> Rooms<M> {
             if room.enter() {
                 return Ok(Arc::clone(room));
             }
-            // Retired a moment ago and not yet removed.
+            // Retired a moment ago, and not removed yet.
             room.release_claim();
         }
         let claim = if name.is_lobby() {
@@ -74,7 +74,7 @@ impl<M: Payload> Rooms<M> {
             Some(claim)
         };
         let room = Arc::new(make(name.clone()).created_by(claim));
-        assert!(room.enter(), "nobody can have retired a room that only we know");
+        assert!(room.enter(), "nobody else has this room yet");
         let retired = rooms.insert(name.clone(), Arc::clone(&room));
         drop(rooms);
         if let Some(room) = retired {
@@ -87,10 +87,10 @@ impl<M: Payload> Rooms<M> {
         Refused::RoomsOfClient { max: self.max_per_client, by }
     }
 
-    /// Removes the longest-empty room of the creator with most rooms.
+    /// Removes the room that has been empty for longest, of the creator with most rooms.
     ///
     /// Cost: O(log rooms) for each candidate. A candidate that is occupied is delisted until it is empty again, so each
-    /// time that a room becomes empty pays for at most one look.
+    /// time that a room becomes empty pays for at most one check.
     fn evict_one(&self, rooms: &mut BTreeMap<RoomName, Arc<Room<M>>>) -> Result<(), Refused> {
         while let Some(name) = self.creators.next_to_evict() {
             if rooms.get(&name).is_some_and(|room| room.retire_if_empty())
@@ -118,7 +118,7 @@ impl<M: Payload> Rooms<M> {
     /// Removes a room that has been retired.
     pub(crate) fn remove_retired(&self, retired: &Arc<Room<M>>) {
         let mut rooms = self.by_name.write();
-        // A joiner may have put a new room of that name in its place.
+        // A join may have put a new room of that name in its place.
         if rooms.get(retired.name()).is_some_and(|room| Arc::ptr_eq(room, retired)) {
             rooms.remove(retired.name());
         }

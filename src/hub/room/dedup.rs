@@ -1,8 +1,8 @@
-//! Messages that come again: which keys were said lately, and at which offset.
+//! Deduplication: the idempotency keys of recent messages, and their offsets.
 //!
-//! A key outlives its message where that has made room for others: bytes bound what is retained, and whoever asks again
-//! after a flood must not say it again. Bounded by the log's other two limits: messages and age; and by the budget of all
-//! rooms, which takes the oldest keys when a room's log has nothing more to give.
+//! A key outlives its message when the byte limit removes the message: a client that retries after a flood must not publish
+//! twice. Bounded by the log's other two limits, messages and age; and by the budget of all rooms, which removes the oldest
+//! keys when a room's log has nothing more to free.
 
 use crate::hub::log::Retention;
 use std::collections::{HashMap, VecDeque};
@@ -16,21 +16,21 @@ pub(crate) struct IdempotencyKeys {
     offsets: HashMap<Arc<str>, u64>,
     /// Oldest first.
     keys: VecDeque<(Instant, Arc<str>)>,
-    /// Bytes of the keys' texts.
+    /// Bytes of the texts of the keys.
     texts: usize,
 }
 
-/// What a key's text has beside it: reference counts.
+/// What is allocated beside the text of a key: reference counts.
 const TEXT_OVERHEAD: usize = 2 * size_of::<usize>();
 
 impl IdempotencyKeys {
-    /// As many keys, and as long, as these limits have messages.
+    /// As many keys, and for as long, as these limits allow for messages.
     pub(crate) fn within(retention: &Retention) -> Self {
         let Retention { messages: max, age, .. } = *retention;
         Self { max, age, offsets: HashMap::new(), keys: VecDeque::new(), texts: 0 }
     }
 
-    /// The offset at which a message with this key was said, if one is known; else it is known from now on, at `offset`.
+    /// The offset of the message with this key, if one is known; otherwise it is known from now on, at `offset`.
     pub(crate) fn find_or_note(&mut self, key: &Arc<str>, offset: u64, now: Instant) -> Option<u64> {
         let known = self.offsets.get(key).copied();
         if known.is_none() {
@@ -41,7 +41,7 @@ impl IdempotencyKeys {
         known
     }
 
-    /// Forgets the keys that are too old, and the oldest of too many.
+    /// Forgets keys that are too old, and the oldest of too many.
     pub(crate) fn trim(&mut self, now: Instant) {
         let (max, age) = (self.max, self.age);
         let too_many = |keys: &VecDeque<_>| keys.len() as u64 > max;
@@ -50,7 +50,7 @@ impl IdempotencyKeys {
             self.forget_oldest();
         }
         if self.keys.is_empty() {
-            // A room that was busy once is not large for ever.
+            // A room that was busy once does not keep the memory.
             (self.offsets, self.keys) = Default::default();
         }
     }
@@ -62,14 +62,14 @@ impl IdempotencyKeys {
         }
     }
 
-    /// Forgets so many of the oldest keys: as many others then need no more memory.
+    /// Forgets so many of the oldest keys; their memory is reused for others.
     pub(crate) fn forget(&mut self, count: usize) {
         for _ in 0..count.min(self.keys.len()) {
             self.forget_oldest();
         }
     }
 
-    /// Forgets the older half of the keys, and gives back their memory; all of them, if they are few.
+    /// Forgets the older half of the keys, and frees their memory; repeated, all of them.
     pub(crate) fn forget_half(&mut self) {
         self.forget(self.keys.len().div_ceil(2));
         self.offsets.shrink_to_fit();
@@ -108,50 +108,50 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_too_many_are_forgotten() {
-        let (mut repeats, now) = (at_most(2), Instant::now());
-        assert_eq!(repeats.find_or_note(&key("a"), 1, now), None);
-        assert_eq!(repeats.find_or_note(&key("b"), 2, now), None);
-        repeats.trim(now);
-        assert_eq!(repeats.find_or_note(&key("a"), 3, now), Some(1));
-        assert_eq!(repeats.find_or_note(&key("c"), 3, now), None);
-        repeats.trim(now);
-        assert_eq!(repeats.find_or_note(&key("b"), 4, now), Some(2));
-        assert_eq!(repeats.find_or_note(&key("a"), 4, now), None);
-        assert_eq!(repeats.find_or_note(&key("a"), 5, now), Some(4));
+    fn oldest_of_too_many_are_forgotten() {
+        let (mut keys, now) = (at_most(2), Instant::now());
+        assert_eq!(keys.find_or_note(&key("a"), 1, now), None);
+        assert_eq!(keys.find_or_note(&key("b"), 2, now), None);
+        keys.trim(now);
+        assert_eq!(keys.find_or_note(&key("a"), 3, now), Some(1));
+        assert_eq!(keys.find_or_note(&key("c"), 3, now), None);
+        keys.trim(now);
+        assert_eq!(keys.find_or_note(&key("b"), 4, now), Some(2));
+        assert_eq!(keys.find_or_note(&key("a"), 4, now), None);
+        assert_eq!(keys.find_or_note(&key("a"), 5, now), Some(4));
     }
 
     #[test]
-    fn half_of_the_keys_give_back_half_of_their_memory() {
-        let (mut repeats, now) = (at_most(10_000), Instant::now());
-        assert_eq!(repeats.held(), 0);
+    fn forgetting_half_frees_half_of_the_memory() {
+        let (mut keys, now) = (at_most(10_000), Instant::now());
+        assert_eq!(keys.held(), 0);
         for n in 0..1000 {
-            repeats.find_or_note(&key(&format!("{n:064}")), n, now);
+            keys.find_or_note(&key(&format!("{n:064}")), n, now);
         }
-        let full = repeats.held();
+        let full = keys.held();
         // A text and its counts, an entry of the queue, one of a table that is at least half full.
         assert!((1000 * (80 + 32 + 25)..=1000 * (80 + 2 * 32 + 3 * 25)).contains(&full), "{full}");
-        repeats.forget_half();
-        assert!(repeats.held() <= full / 2 + 1000, "{} of {full}", repeats.held());
-        assert_eq!(repeats.find_or_note(&key(&format!("{:064}", 499)), 1, now), None);
-        assert_eq!(repeats.find_or_note(&key(&format!("{:064}", 500)), 1, now), Some(500));
-        while !repeats.is_empty() {
-            repeats.forget_half();
+        keys.forget_half();
+        assert!(keys.held() <= full / 2 + 1000, "{} of {full}", keys.held());
+        assert_eq!(keys.find_or_note(&key(&format!("{:064}", 499)), 1, now), None);
+        assert_eq!(keys.find_or_note(&key(&format!("{:064}", 500)), 1, now), Some(500));
+        while !keys.is_empty() {
+            keys.forget_half();
         }
-        assert_eq!(repeats.held(), 0);
+        assert_eq!(keys.held(), 0);
     }
 
     #[test]
-    fn a_key_is_forgotten_when_it_is_too_old() {
-        let (mut repeats, now) = (at_most(100), Instant::now());
-        repeats.find_or_note(&key("a"), 1, now);
-        repeats.find_or_note(&key("b"), 2, now + AGE);
-        repeats.trim(now + AGE);
-        assert_eq!(repeats.find_or_note(&key("a"), 3, now + AGE), Some(1));
-        repeats.trim(now + AGE + Duration::from_secs(1));
-        assert_eq!(repeats.find_or_note(&key("b"), 3, now + AGE), Some(2));
-        assert_eq!(repeats.find_or_note(&key("a"), 3, now + AGE), None);
-        repeats.trim(now + 3 * AGE);
-        assert!(repeats.offsets.is_empty() && repeats.keys.is_empty());
+    fn old_keys_are_forgotten() {
+        let (mut keys, now) = (at_most(100), Instant::now());
+        keys.find_or_note(&key("a"), 1, now);
+        keys.find_or_note(&key("b"), 2, now + AGE);
+        keys.trim(now + AGE);
+        assert_eq!(keys.find_or_note(&key("a"), 3, now + AGE), Some(1));
+        keys.trim(now + AGE + Duration::from_secs(1));
+        assert_eq!(keys.find_or_note(&key("b"), 3, now + AGE), Some(2));
+        assert_eq!(keys.find_or_note(&key("a"), 3, now + AGE), None);
+        keys.trim(now + 3 * AGE);
+        assert!(keys.offsets.is_empty() && keys.keys.is_empty());
     }
 }

@@ -1,7 +1,7 @@
-//! A connection's own two handles: the [`Publisher`] with which it says, the [`Subscription`] by which it hears.
+//! A connection's two handles: the [`Publisher`], which sends, and the [`Subscription`], which receives.
 //!
-//! They may live in different tasks. The subscription is the connection: dropping it is leaving, however it came to
-//! be dropped, so a connection cannot be forgotten in its room.
+//! They may live in different tasks. The subscription is the connection: dropping it leaves the room, however it came to
+//! be dropped, so that no connection can be forgotten in its room.
 
 use crate::hub::log::Read;
 use crate::hub::log::position::{Cursor, Position};
@@ -24,7 +24,7 @@ pub struct Publisher<M: Payload> {
     member: Arc<Member>,
 }
 
-/// The message was not accepted: the connection has been ended.
+/// The message was not accepted, because the connection has ended.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the connection has ended")]
 pub struct Disconnected;
@@ -40,38 +40,38 @@ impl<M: Payload> Publisher<M> {
         &self.member
     }
 
-    /// Says `message` in the room. Waits while the room's inbox, or this connection's share of it, is full;
-    /// accepted messages are never dropped.
+    /// Publishes `message` in the room. Waits while the room's inbox, or this connection's share of it, is full; an
+    /// accepted message is never dropped.
     ///
     /// # Errors
-    /// [`Disconnected`] when the connection's end has been decided.
+    /// [`Disconnected`] if the connection has been disconnected.
     // Not an `async fn`: that would have room for the message twice, in every connection.
     pub fn publish(&mut self, message: M) -> impl Future<Output = Result<(), Disconnected>> {
         let size = message.size();
         let (from, form) = (Some(Arc::clone(&self.member)), self.member.form());
-        let mut offer = Some(Pending { from, form, message, accepted: Instant::now(), size });
-        std::future::poll_fn(move |cx| self.poll_offer(cx, &mut offer))
+        let mut pending = Some(Pending { from, form, message, accepted: Instant::now(), size });
+        std::future::poll_fn(move |cx| self.poll_offer(cx, &mut pending))
     }
 
     fn poll_offer(
         &self,
         cx: &mut Context<'_>,
-        offer: &mut Option<Pending<M>>,
+        pending: &mut Option<Pending<M>>,
     ) -> Poll<Result<(), Disconnected>> {
         let mut attempt = || {
             if self.member.disconnected().is_some() {
                 return Poll::Ready(Err(Disconnected));
             }
-            if self.member.waiting() >= self.room.share() {
+            if self.member.pending() >= self.room.share() {
                 return Poll::Pending;
             }
-            let Some(given) = offer.take() else {
+            let Some(given) = pending.take() else {
                 return Poll::Ready(Ok(()));
             };
             match self.room.offer(self.member.shard(), given) {
                 Ok(()) => Poll::Ready(Ok(())),
                 Err(back) => {
-                    *offer = Some(back);
+                    *pending = Some(back);
                     Poll::Pending
                 }
             }
@@ -79,12 +79,12 @@ impl<M: Payload> Publisher<M> {
         if let Poll::Ready(done) = attempt() {
             return Poll::Ready(done);
         }
-        self.member.sender().register(cx.waker());
+        self.member.publisher_waker().register(cx.waker());
         self.room.inbox().wake_on_release(&self.member);
         attempt()
     }
 
-    /// The client will say nothing more: once it has heard its own last message, its connection ends as
+    /// The client will publish nothing more. Once it has received its own last message, the connection ends as
     /// [`DisconnectReason::Left`].
     pub fn finish(self) {
         self.member.finish_publishing();
@@ -94,37 +94,37 @@ impl<M: Payload> Publisher<M> {
 /// What a subscription hands out.
 #[derive(Debug)]
 pub enum Next {
-    /// Whole framed messages, shared with all other members if they want the same.
+    /// Whole encoded messages, shared with all other members that receive the same.
     Frames(Bytes),
-    /// Messages that the connection does not get.
+    /// Messages that the connection does not receive.
     Gap(Gap),
-    /// What comes next needs this many bytes, and less room was offered.
+    /// The next message needs this many bytes, and less room was offered.
     NoRoom(usize),
-    /// The connection has ended; see [`Subscription::ending`].
+    /// The connection has ended; see [`Subscription::disconnected`].
     End,
 }
 
 /// Room that a gap event may take (bytes): none is handed out for less.
 const GAP_ROOM: usize = 256;
 
-/// What a look into the log found.
+/// What a read of the log found.
 enum Found {
     Next(Next),
-    /// Nothing is there yet.
+    /// Nothing: the cursor is at the tail.
     Nothing,
-    /// Something, of which the connection wants nothing.
-    Unwanted,
+    /// Only messages that the view filters out.
+    Filtered,
 }
 
-/// The hearing half of a connection: a cursor into the room's log. Dropping it is leaving the room.
+/// The receiving half of a connection: a cursor into the room's log. Dropping it leaves the room.
 pub struct Subscription<M: Payload> {
     room: Arc<Room<M>>,
     member: Arc<Member>,
     cursor: Cursor,
     view: View<M>,
-    /// It can be told of messages that it does not get; else it is disconnected instead.
+    /// Whether the client can receive gap events; if not, it is disconnected instead.
     gaps: bool,
-    /// It has read something.
+    /// Whether anything has been read.
     began: bool,
 }
 
@@ -152,13 +152,13 @@ impl<M: Payload> Subscription<M> {
         &self.room
     }
 
-    /// The last message handed out; offset 0 means none before the first.
+    /// The last message that was handed out; offset 0 is before the first.
     #[must_use]
     pub fn delivered(&self) -> Position {
         Position { epoch: self.room.epoch(), offset: self.cursor.offset - 1 }
     }
 
-    /// The disconnect, once [`Next::End`] was handed out.
+    /// Why the connection has ended, once [`Next::End`] was handed out.
     #[must_use]
     pub fn disconnected(&self) -> Option<&Disconnect> {
         self.member.disconnected()
@@ -167,29 +167,29 @@ impl<M: Payload> Subscription<M> {
     /// The next whole messages that fit `room` bytes, or the end.
     ///
     /// [`Next::NoRoom`] leaves them in the log; then only the end of the connection wakes the task, so the caller
-    /// arranges for a wake when there is more room. A connection that ends because it left first receives its own last
-    /// message; one that ends because the server stops, also everything that was in its room's log when its end was
-    /// decided.
+    /// arranges for a wake when there is more room. A connection that ends because the client left first receives its own
+    /// last message; one that ends because the server stops also receives everything that was in the log when its
+    /// disconnect was decided.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Next> {
-        let mut looked = self.look(room);
-        // Registered before the second look: what comes after the look wakes us.
-        match looked {
+        let mut found = self.read(room);
+        // Registered before the second read: what comes after that wakes us.
+        match found {
             Found::Nothing => {
                 self.member.reader().register(cx.waker());
-                looked = self.look(room);
+                found = self.read(room);
             }
             Found::Next(Next::NoRoom(_)) => {
                 // Not as a reader: every batch would wake a connection that cannot take it.
                 self.member.end_waker().register(cx.waker());
-                looked = self.look(room);
+                found = self.read(room);
             }
-            Found::Next(_) | Found::Unwanted => {}
+            Found::Next(_) | Found::Filtered => {}
         }
-        match looked {
+        match found {
             Found::Next(next) => Poll::Ready(next),
             Found::Nothing => Poll::Pending,
-            Found::Unwanted => {
-                // Others have their turn before it goes on.
+            Found::Filtered => {
+                // Other tasks run before this goes on.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -211,12 +211,12 @@ impl<M: Payload> Subscription<M> {
         }
     }
 
-    fn look(&mut self, room: usize) -> Found {
+    fn read(&mut self, room: usize) -> Found {
         loop {
             let has_received_own = || self.member.has_received_own(&self.cursor);
-            // Who asked for history gets it, however soon it has said all.
-            let is_up_to_date = self.cursor.segment >= self.view.live_from;
-            if self.member.has_finished_publishing() && is_up_to_date && has_received_own() {
+            // A client that asked for history receives it, however soon it has finished publishing.
+            let is_live = self.cursor.segment >= self.view.live_from;
+            if self.member.has_finished_publishing() && is_live && has_received_own() {
                 self.member.disconnect(DisconnectReason::Left, None);
             }
             if self.member.disconnected().is_some_and(|disconnect| {
@@ -230,7 +230,7 @@ impl<M: Payload> Subscription<M> {
                     self.cursor = next;
                     self.began = true;
                     if frames.is_empty() {
-                        return Found::Unwanted;
+                        return Found::Filtered;
                     }
                     return Found::Next(Next::Frames(frames));
                 }
@@ -247,7 +247,7 @@ impl<M: Payload> Subscription<M> {
                     self.member.disconnect(DisconnectReason::SlowConsumer, None);
                     return Found::Next(Next::End);
                 }
-                // What it said and is not in the log yet will be, and wakes us.
+                // The client's own messages that are not in the log yet will be, and wake us.
                 Read::Empty => {
                     self.member.mark_caught_up();
                     return Found::Nothing;
@@ -256,18 +256,18 @@ impl<M: Payload> Subscription<M> {
         }
     }
 
-    /// Goes on at the oldest that is retained.
+    /// Moves the cursor to the oldest retained message.
     fn skip(&mut self) -> Option<Gap> {
         let (epoch, oldest) = (self.room.epoch(), self.room.log().oldest());
         let at = |offset| Position { epoch, offset };
-        // Also one that has read nothing was present for what was published after it joined.
+        // A member that has read nothing was still present for what was published after it joined.
         let was_present = self.began || oldest.segment > self.view.live_from;
         let reason = if was_present { GapReason::Slow } else { GapReason::Retention };
         let gap = Gap { from: at(self.cursor.offset), to: at(oldest.offset - 1), reason };
         self.cursor = oldest;
-        self.member.skipped(&oldest, gap.count());
+        self.member.skip_to(&oldest, gap.count());
         if gap.count() == 0 {
-            // What is gone took no place in the order.
+            // Only ephemeral messages are gone.
             return None;
         }
         let metrics = self.room.metrics(self.member.shard());
@@ -279,8 +279,8 @@ impl<M: Payload> Subscription<M> {
     }
 }
 
-/// Whether a connection that ends so is handed nothing more. All others first get what they are owed: their own
-/// messages, which were right, and what [`Disconnect::owed`] says.
+/// Whether a connection that ends for this reason receives nothing more. All others first receive what they are owed: their
+/// own messages, which were valid, and everything up to [`Disconnect::owed`].
 fn forfeits(reason: DisconnectReason) -> bool {
     match reason {
         DisconnectReason::Cancelled | DisconnectReason::SlowConsumer | DisconnectReason::Kicked => true,
@@ -294,10 +294,10 @@ fn forfeits(reason: DisconnectReason) -> bool {
 
 impl<M: Payload> Drop for Subscription<M> {
     fn drop(&mut self) {
-        // Nobody decided on an end before: the client went.
+        // If no disconnect was decided before, the client has cancelled.
         self.member.disconnect(DisconnectReason::Cancelled, None);
         if self.member.disconnected().is_some_and(|e| e.reason == DisconnectReason::SlowConsumer) {
-            // The status has told the client up to where it got everything.
+            // The status has reported the position up to which the client received everything.
             let (missed, _) = self.room.log().lag(self.cursor.offset, self.cursor.bytes);
             self.room.metrics(self.member.shard()).gap_messages.add(missed);
         }

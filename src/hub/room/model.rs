@@ -1,16 +1,26 @@
-//! The hub's protocols in every interleaving of their threads, by loom (`cargo test --features loom --lib hub::room::model`).
+//! The hub's lock-free protocols in every interleaving of their threads, by loom
+//! (`cargo test --features loom --lib hub::room::model`).
 //!
-//! What runs here is the real code of [`crate::hub::member::list`], [`crate::hub::room::cycle`] and [`crate::hub::room::inbox`]; only the primitives
-//! below it are loom's (see [`crate::hub::sync`]).
+//! What runs here is the real code of the [batch cycle](super::cycle), the [inbox](super::inbox), the
+//! [occupancy](super::occupancy) and the [member list](crate::hub::member::list); only the primitives below it are loom's
+//! (see [`crate::hub::sync`]).
 
+use super::cycle::{BatchRoom, Cycle, Job, Round};
+use super::inbox::{Inbox, Pending};
+use super::linger::{LastBatch, Linger};
+use super::occupancy::Occupancy;
+use crate::hub::log::position::Cursor;
 use crate::hub::member::list::{MemberList, Ticketed};
-use crate::hub::room::cycle::{Handoff, Occupancy};
-use crate::hub::sync::{AtomicU64, AtomicUsize, AtomicWaker, Ordering, SegQueue};
+use crate::hub::member::{DeliveryMode, Member};
+use crate::hub::options::ClientInfo;
+use crate::hub::shard::queue::ShardSet;
+use crate::hub::sync::{AtomicBool, AtomicU64, AtomicUsize, AtomicWaker, Ordering, SegQueue};
+use crate::hub::wire_form::WireForm;
 use loom::thread;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A member that waits for the tail of a log, as a subscription does: look, register, look again.
 struct Reader {
@@ -29,19 +39,19 @@ impl Reader {
         Arc::new(Self { ticket: AtomicU64::new(0), waker: AtomicWaker::new() })
     }
 
-    fn hears_up_to(&self, tail: &AtomicUsize, last: usize) {
-        let heard = || tail.load(Ordering::Acquire) >= last;
+    fn reads_up_to(&self, tail: &AtomicUsize, last: usize) {
+        let is_there = || tail.load(Ordering::Acquire) >= last;
         loom::future::block_on(poll_fn(|cx| {
-            if heard() {
+            if is_there() {
                 return Poll::Ready(());
             }
             self.waker.register(cx.waker());
-            if heard() { Poll::Ready(()) } else { Poll::Pending }
+            if is_there() { Poll::Ready(()) } else { Poll::Pending }
         }));
     }
 }
 
-/// A shard with one room: what it does for each turn, in the order that it does it.
+/// A shard with the members of one room.
 struct Shard {
     members: MemberList<Reader>,
     tail: AtomicUsize,
@@ -62,22 +72,22 @@ impl Shard {
     }
 }
 
-/// A join that races with a broadcast: whichever comes first, the newcomer hears the message (a missed wake would
+/// A join that races with a broadcast: whichever comes first, the newcomer receives the message (a missed wake would
 /// be a deadlock, which loom reports), and the list has it.
 #[test]
-fn a_newcomer_misses_no_wake() {
+fn newcomer_misses_no_wake() {
     loom::model(|| {
         let shard = Arc::new(Shard { members: MemberList::new(), tail: AtomicUsize::new(0) });
         let joining = {
             let shard = Arc::clone(&shard);
             thread::spawn(move || {
                 let reader = Reader::new();
-                let tell_lane = shard.members.join(Arc::clone(&reader));
-                assert!(tell_lane);
-                reader.hears_up_to(&shard.tail, 1);
+                let is_announced = shard.members.join(Arc::clone(&reader));
+                assert!(is_announced);
+                reader.reads_up_to(&shard.tail, 1);
             })
         };
-        // The shard: a broadcast, and the turn it was told of (at any time: here until it is done).
+        // The shard: a broadcast, and the job that the join announces (at any time: here until it is done).
         shard.append_and_fan_out();
         while shard.members.snapshot().is_empty() {
             shard.apply();
@@ -88,29 +98,29 @@ fn a_newcomer_misses_no_wake() {
     });
 }
 
-/// Two come and one of them goes, while the shard applies and broadcasts: nobody is lost, nobody stays for ever.
+/// Two members join and one of them leaves, while the shard applies and broadcasts: none is lost, none stays for ever.
 #[test]
 fn joins_and_leaves_are_all_applied() {
     loom::model(|| {
         let shard = Arc::new(Shard { members: MemberList::new(), tail: AtomicUsize::new(0) });
-        let told = Arc::new(AtomicUsize::new(0));
+        let announced = Arc::new(AtomicUsize::new(0));
         let passing = {
-            let (shard, told) = (Arc::clone(&shard), Arc::clone(&told));
+            let (shard, announced) = (Arc::clone(&shard), Arc::clone(&announced));
             thread::spawn(move || {
                 let reader = Reader::new();
                 let joined = shard.members.join(Arc::clone(&reader));
                 let left = shard.members.leave(reader);
-                told.fetch_add(usize::from(joined) + usize::from(left), Ordering::AcqRel);
+                announced.fetch_add(usize::from(joined) + usize::from(left), Ordering::AcqRel);
             })
         };
         let stays = Reader::new();
         let joined = shard.members.join(Arc::clone(&stays));
-        told.fetch_add(usize::from(joined), Ordering::AcqRel);
+        announced.fetch_add(usize::from(joined), Ordering::AcqRel);
         shard.apply();
         shard.append_and_fan_out();
         passing.join().unwrap();
-        // Whoever made the first change since the last apply has told the shard: one more turn does it all.
-        assert!(told.load(Ordering::Acquire) >= 1);
+        // The first change since the last apply is announced: one more apply does it all.
+        assert!(announced.load(Ordering::Acquire) >= 1);
         shard.apply();
         let snapshot = shard.members.snapshot();
         let listed: Vec<_> = snapshot.iter().collect();
@@ -119,47 +129,175 @@ fn joins_and_leaves_are_all_applied() {
     });
 }
 
-/// Two senders offer while the turn is taken, used and parked: every offer is sequenced, none twice, and never do
-/// two act at once.
-#[test]
-fn every_offer_finds_somebody_to_sequence_it() {
-    struct Room {
-        inbox: SegQueue<usize>,
-        resting: Handoff<Vec<usize>>,
+/// A room as small as can be: its log is what its writer has taken from the inbox, and its members are one flag a shard.
+struct ModelRoom {
+    cycle: Cycle<Vec<usize>>,
+    inbox: SegQueue<usize>,
+    shards: Vec<SegQueue<Job<Self, Vec<usize>>>>,
+    /// Members that have been woken for the current batch and have not run.
+    woken: Vec<AtomicBool>,
+    /// Messages whose batch is over.
+    done: AtomicUsize,
+}
+
+impl ModelRoom {
+    fn new(shards: usize) -> Arc<Self> {
+        Arc::new(Self {
+            cycle: Cycle::new(Vec::new()),
+            inbox: SegQueue::new(),
+            shards: (0..shards).map(|_| SegQueue::new()).collect(),
+            woken: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+            done: AtomicUsize::new(0),
+        })
     }
-    impl Room {
-        fn offer(&self, message: usize) {
-            self.inbox.push(message);
-            // As in `Room::offer`, `Room::sequence` and `Room::rest`, with the shard's part done at once.
-            while let Some(mut log) = self.resting.take() {
-                while let Some(next) = self.inbox.pop() {
-                    log.push(next);
-                }
-                self.resting.park(log);
-                if self.inbox.is_empty() {
-                    break;
-                }
+
+    fn publish(self: &Arc<Self>, message: usize, shard: usize) {
+        self.inbox.push(message);
+        Cycle::offered(self, shard);
+    }
+
+    /// Does what a shard's driver does, until so many messages have been broadcast.
+    fn drive(self: &Arc<Self>, shard: usize, messages: usize) {
+        let mut round = Round::new(shard);
+        while self.done.load(Ordering::Acquire) < messages {
+            while let Some(job) = self.shards[shard].pop() {
+                round.start(job);
             }
+            round.begin_batches();
+            if round.is_fanning_out() {
+                self.woken[shard].store(false, Ordering::Relaxed);
+                round.finish_batches();
+            }
+            thread::yield_now();
         }
     }
+
+    /// What was sequenced. The room must be at rest.
+    fn log(self: &Arc<Self>) -> Vec<usize> {
+        let mut log = None;
+        Cycle::with_resting(self, 0, |writer| log = Some(writer.clone()));
+        log.expect("the room is at rest when nothing waits")
+    }
+}
+
+impl BatchRoom for ModelRoom {
+    type Writer = Vec<usize>;
+    type Receipts = ();
+
+    fn cycle(&self) -> &Cycle<Vec<usize>> {
+        &self.cycle
+    }
+
+    fn push(&self, shard: usize, job: Job<Self, Vec<usize>>) {
+        self.shards[shard].push(job);
+    }
+
+    fn push_later(&self, _: Duration, shard: usize, job: Job<Self, Vec<usize>>) {
+        self.push(shard, job);
+    }
+
+    fn has_pending(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    fn pending(&self) -> u64 {
+        self.inbox.len() as u64
+    }
+
+    fn linger(&self, _: &Vec<usize>) -> Linger {
+        LastBatch::default().linger(Instant::now())
+    }
+
+    fn sequence(&self, log: &mut Vec<usize>, _: usize) {
+        let is_woken = |woken: &AtomicBool| woken.load(Ordering::Relaxed);
+        assert!(!self.woken.iter().any(is_woken), "the members of the last batch have not run");
+        while let Some(message) = self.inbox.pop() {
+            log.push(message);
+        }
+    }
+
+    fn populated_shards(&self) -> ShardSet {
+        (0..self.shards.len()).collect()
+    }
+
+    fn wake_members(&self, shard: usize) {
+        self.woken[shard].store(true, Ordering::Relaxed);
+    }
+
+    fn fan_out_done(&self, _: usize) {}
+
+    fn send_receipts(&self, (): ()) {}
+
+    fn batch_done(&self, log: &mut Vec<usize>) -> LastBatch {
+        self.done.store(log.len(), Ordering::Release);
+        LastBatch::default()
+    }
+
+    fn apply_members(&self, _: usize) {}
+}
+
+/// Two publishers, while a shard sequences, fans out and rests: every message is broadcast once.
+#[test]
+fn every_offered_message_is_sequenced_once() {
     loom::model(|| {
-        let room = Arc::new(Room { inbox: SegQueue::new(), resting: Handoff::holding(Box::default()) });
+        let room = ModelRoom::new(1);
         let other = {
             let room = Arc::clone(&room);
-            thread::spawn(move || room.offer(1))
+            thread::spawn(move || room.publish(1, 0))
         };
-        room.offer(2);
+        room.publish(2, 0);
+        room.drive(0, 2);
         other.join().unwrap();
-        let mut log = room.resting.take().expect("the turn is parked when nobody offers");
+        let mut log = room.log();
         log.sort_unstable();
-        assert_eq!(*log, [1, 2]);
+        assert_eq!(log, [1, 2]);
     });
 }
 
-/// A join races with the retirement of an idle room, and with the last member's leave: whoever got in is never in
-/// a retired room, and a retired room stays so.
+/// Two shards, with a publisher on each: a batch begins when the members of the last one have run on both.
 #[test]
-fn nobody_is_in_a_retired_room() {
+fn next_batch_waits_for_all_shards() {
+    // With more preemptions it takes hours.
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let room = ModelRoom::new(2);
+        let other = {
+            let room = Arc::clone(&room);
+            thread::spawn(move || {
+                room.publish(1, 1);
+                room.drive(1, 2);
+            })
+        };
+        room.publish(2, 0);
+        room.drive(0, 2);
+        other.join().unwrap();
+        let mut log = room.log();
+        log.sort_unstable();
+        assert_eq!(log, [1, 2]);
+    });
+}
+
+/// Housekeeping that uses the writer of a resting room, while a message is published: the message is broadcast.
+#[test]
+fn housekeeping_delays_no_message() {
+    loom::model(|| {
+        let room = ModelRoom::new(1);
+        let housekeeping = {
+            let room = Arc::clone(&room);
+            thread::spawn(move || Cycle::with_resting(&room, 0, |_| ()))
+        };
+        room.publish(1, 0);
+        room.drive(0, 1);
+        housekeeping.join().unwrap();
+        assert_eq!(room.log(), [1]);
+    });
+}
+
+/// A join that races with the retirement of an idle room, and with the last member's leave: a member keeps its room
+/// alive, and a retired room stays retired.
+#[test]
+fn retired_room_has_no_member() {
     loom::model(|| {
         let occupancy = Arc::new(Occupancy::empty());
         let joins = {
@@ -180,26 +318,21 @@ fn nobody_is_in_a_retired_room() {
     });
 }
 
-/// A sender that finds the inbox full, and the sequencer that makes room at that moment: the sender is woken.
+/// A publisher that finds the inbox full, and the sequencer that makes room at that moment: the publisher is woken.
 #[test]
-fn a_sender_that_waits_for_room_is_woken() {
-    use crate::hub::log::position::Cursor;
-    use crate::hub::member::{DeliveryMode, Member};
-    use crate::hub::options::ClientInfo;
-    use crate::hub::room::inbox::{Inbox, Pending};
-
+fn publisher_waiting_for_the_inbox_is_woken() {
     loom::model(|| {
         let who = ClientInfo::anonymous();
         let member = Arc::new(Member::new(1, who, 0, Cursor::START, DeliveryMode::default()));
         let inbox = Arc::new(Inbox::new(1, 1000));
-        let offer = |message| Pending {
+        let pending = |message| Pending {
             from: Some(Arc::clone(&member)),
-            form: 0,
+            form: WireForm::Primary,
             message,
             accepted: Instant::now(),
             size: 10,
         };
-        assert!(inbox.offer(offer(1)).is_ok());
+        assert!(inbox.offer(pending(1)).is_ok());
         let sequencer = {
             let inbox = Arc::clone(&inbox);
             thread::spawn(move || {
@@ -207,7 +340,7 @@ fn a_sender_that_waits_for_room_is_woken() {
                 inbox.release(1, taken.size);
             })
         };
-        let mut second = Some(offer(2));
+        let mut second = Some(pending(2));
         loom::future::block_on(poll_fn(|cx| {
             let mut attempt = || match inbox.offer(second.take().expect("until it is taken")) {
                 Ok(()) => Poll::Ready(()),
@@ -219,7 +352,7 @@ fn a_sender_that_waits_for_room_is_woken() {
             if attempt().is_ready() {
                 return Poll::Ready(());
             }
-            member.sender().register(cx.waker());
+            member.publisher_waker().register(cx.waker());
             inbox.wake_on_release(&member);
             attempt()
         }));

@@ -1,51 +1,52 @@
 //! The sequencer: the one writer of a room, the step between "accepted" and "appended".
 //!
-//! It takes everything that waits, numbers it from 1, and appends it as one segment, written once in each wire form
-//! that somebody in the room speaks. Whoever owns the [`Sequencer`] has the room's turn; rooms pass it around by moving
-//! a box. Knows nothing of members' wakers or shards. A replicated order would replace this step and nothing else.
+//! It takes everything that waits, numbers it from 1, and appends it as one segment, encoded once in each wire form that a
+//! member of the room uses. Whoever owns the [`Sequencer`] may write; the [batch cycle](crate::hub::room::cycle) moves it
+//! around in a box. Knows nothing of wakers or shards. A replicated order would replace this step and nothing else.
 
 use crate::hub::log::budget::Account;
 use crate::hub::log::position::{Epoch, Position};
 use crate::hub::log::segment::{Entry, Segment, Sequencing};
 use crate::hub::log::{FRAME_BYTES_MAX, LogWriter};
 use crate::hub::member::Member;
-use crate::hub::payload::{BroadcastInfo, FORMS_MAX, Payload};
+use crate::hub::payload::{BroadcastInfo, Payload};
 use crate::hub::room::dedup::IdempotencyKeys;
 use crate::hub::room::inbox::{Inbox, Pending};
 use crate::hub::room::linger::{LastBatch, Linger};
 use crate::hub::shard::metrics::{ShardMetrics, nanos};
+use crate::hub::wire_form::ByForm;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A turn ends after this many bytes of messages, so that one room's flood does not keep a shard from its others.
+/// A batch ends after this many bytes of messages, so that one room's flood does not keep a shard from its other rooms.
 const BATCH_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 
 pub(crate) struct Sequencer<M> {
     writer: LogWriter<M>,
-    repeats: IdempotencyKeys,
+    keys: IdempotencyKeys,
     /// What the keys hold of the budget.
-    keys: Account,
+    keys_account: Account,
     open: OpenSegment<M>,
     batch_began: Instant,
     batch_messages: u64,
-    past: LastBatch,
-    /// What was appended in this turn and wants to be told when it is done.
-    receipts: Vec<Receipts<M>>,
+    last_batch: LastBatch,
+    /// For messages of this batch that want a receipt.
+    receipts: Vec<Receipt<M>>,
 }
 
 /// The segment that is being filled.
 struct OpenSegment<M> {
     entries: Vec<Entry<M>>,
-    /// What the entries count for.
+    /// Bytes of the entries.
     bytes: usize,
-    /// How many of them have a place of their own.
-    placed: u64,
+    /// How many of the entries have an offset of their own.
+    assigned: u64,
     wants_receipt: bool,
-    /// Who said them; nobody said the server's own.
-    from: Vec<Arc<Member>>,
-    /// Who said what is not among them, as it was said before.
-    repeated: Vec<Arc<Member>>,
-    /// When the oldest of them was accepted.
+    /// The publishers of the entries; the server's own messages have none.
+    publishers: Vec<Arc<Member>>,
+    /// The publishers of duplicates that are not among the entries.
+    of_duplicates: Vec<Arc<Member>>,
+    /// When the oldest entry was accepted.
     accepted: Instant,
 }
 
@@ -54,38 +55,49 @@ impl<M> OpenSegment<M> {
         Self {
             entries: Vec::new(),
             bytes: 0,
-            placed: 0,
+            assigned: 0,
             wants_receipt: false,
-            from: Vec::new(),
-            repeated: Vec::new(),
+            publishers: Vec::new(),
+            of_duplicates: Vec::new(),
             accepted: Instant::now(),
         }
     }
 }
 
-/// Messages that want to be told when they have been broadcast.
-pub(crate) enum Receipts<M> {
-    /// Those of a segment.
-    Appended(Arc<Segment<M>>),
-    /// One that repeats what was said at this offset, and is in no segment.
-    Dropped(M, u64),
+/// The receipts of a batch, to be sent once its members have been woken.
+pub(crate) struct Receipts<M> {
+    receipts: Vec<Receipt<M>>,
+    /// Messages in the batch.
+    messages: u64,
+}
+
+enum Receipt<M> {
+    /// For those messages of a segment that want one.
+    Segment(Arc<Segment<M>>),
+    /// For a duplicate that is in no segment, of the message with this offset.
+    Duplicate(M, u64),
 }
 
 impl<M: Payload> Receipts<M> {
-    /// Tells each of them.
-    pub(crate) fn tell(&self, epoch: Epoch, messages: u64, members: usize) {
-        let tell = |message: &M, offset, repeated| {
+    pub(crate) fn send(&self, epoch: Epoch, members: impl FnOnce() -> usize) {
+        if self.receipts.is_empty() {
+            return;
+        }
+        let (messages, members) = (self.messages, members());
+        let send = |message: &M, offset, repeated| {
             let position = Position { epoch, offset };
             message.on_broadcast(&BroadcastInfo { position, repeated, messages, members });
         };
-        match self {
-            Self::Appended(segment) => {
-                for entry in segment.entries().iter().filter(|entry| entry.message.wants_receipt()) {
-                    let repeated = matches!(entry.sequencing(), Sequencing::Duplicate(_));
-                    tell(&entry.message, entry.offset().unwrap_or_default(), repeated);
+        for receipt in &self.receipts {
+            match receipt {
+                Receipt::Segment(segment) => {
+                    for entry in segment.entries().iter().filter(|entry| entry.message.wants_receipt()) {
+                        let repeated = matches!(entry.sequencing(), Sequencing::Duplicate(_));
+                        send(&entry.message, entry.offset().unwrap_or_default(), repeated);
+                    }
                 }
+                Receipt::Duplicate(message, original) => send(message, *original, true),
             }
-            Self::Dropped(message, first) => tell(message, *first, true),
         }
     }
 }
@@ -93,128 +105,128 @@ impl<M: Payload> Receipts<M> {
 impl<M: Payload> Sequencer<M> {
     pub(crate) fn new(writer: LogWriter<M>) -> Self {
         Self {
-            repeats: IdempotencyKeys::within(writer.retention()),
-            keys: Account::of(writer.budget()),
+            keys: IdempotencyKeys::within(writer.retention()),
+            keys_account: Account::of(writer.budget()),
             writer,
             open: OpenSegment::new(),
             batch_began: Instant::now(),
             batch_messages: 0,
-            past: LastBatch::default(),
+            last_batch: LastBatch::default(),
             receipts: Vec::new(),
         }
     }
 
-    /// Puts what waits in the inbox into the log, written in these forms.
+    /// Moves what waits in the inbox to the log, encoded in the forms that are `in_use`.
     ///
     /// Cost: per message one encoding for each form and one count; per segment a few allocations of exact size.
     pub(crate) fn sequence(
         &mut self,
         inbox: &Inbox<M>,
         share: usize,
-        forms: [bool; FORMS_MAX],
+        in_use: ByForm<bool>,
         metrics: &ShardMetrics,
     ) {
         self.batch_began = Instant::now();
         let (mut messages, mut bytes) = (0, 0);
         while bytes < BATCH_BYTES_MAX {
-            let Some(offer) = inbox.take() else { break };
+            let Some(pending) = inbox.take() else { break };
             if messages == 0 {
-                // The queue is in order: nobody has waited longer.
-                let waited = self.batch_began.saturating_duration_since(offer.accepted);
+                // The queue is in order: no message has waited longer.
+                let waited = self.batch_began.saturating_duration_since(pending.accepted);
                 metrics.inbox_wait.observe(nanos(waited), 1);
             }
-            if !self.open.entries.is_empty() && self.open.bytes + offer.size > FRAME_BYTES_MAX {
-                self.append(share, forms);
+            if !self.open.entries.is_empty() && self.open.bytes + pending.size > FRAME_BYTES_MAX {
+                self.append(share, in_use);
             }
             messages += 1;
-            bytes += offer.size;
-            self.assign(offer, metrics);
+            bytes += pending.size;
+            self.assign(pending, metrics);
         }
         self.batch_messages = messages as u64;
         if messages > 0 {
-            self.append(share, forms);
+            self.append(share, in_use);
             inbox.release(messages, bytes);
             metrics.batch_messages.observe(messages as u64, 1);
-            self.repeats.trim(self.batch_began);
+            self.keys.trim(self.batch_began);
             if self.writer.budget().is_exceeded() {
-                // As the log does: it makes room for what this turn has added.
-                self.repeats.forget(2 * messages);
+                // As the log does: the keys make room for what this batch has added.
+                self.keys.forget(2 * messages);
             }
-            self.keys.set(self.repeats.held());
+            self.keys_account.set(self.keys.held());
         }
     }
 
-    /// Gives a message its place in the segment that is being filled.
-    fn assign(&mut self, offer: Pending<M>, metrics: &ShardMetrics) {
-        let Pending { from, form, mut message, accepted, size } = offer;
+    /// Assigns an offset to a message, and adds it to the open segment.
+    fn assign(&mut self, pending: Pending<M>, metrics: &ShardMetrics) {
+        let Pending { from, form, mut message, accepted, size } = pending;
         if let Some(member) = &from {
-            member.sequenced(size);
+            member.note_sequenced(size);
         }
         let open = &mut self.open;
         if open.entries.is_empty() {
             open.accepted = accepted;
         }
-        let offset = self.writer.next_offset() + open.placed;
+        let offset = self.writer.next_offset() + open.assigned;
         let now = self.batch_began;
-        let known = message.idempotency_key().and_then(|key| self.repeats.find_or_note(key, offset, now));
+        let known = message.idempotency_key().and_then(|key| self.keys.find_or_note(key, offset, now));
         let sequencing = match known {
-            Some(first) => Sequencing::Duplicate(first),
+            Some(original) => Sequencing::Duplicate(original),
             None if message.is_persistent() => Sequencing::Assigned,
             None => Sequencing::Ephemeral,
         };
-        if let Sequencing::Duplicate(first) = sequencing
+        if let Sequencing::Duplicate(original) = sequencing
             && !message.strip_duplicate()
         {
-            // Nobody looks for it: whoever asks again and again must not push out what others said.
-            open.repeated.extend(from);
+            // No filter looks for it: a client that repeats itself must not push others' messages out of the log.
+            open.of_duplicates.extend(from);
             if message.wants_receipt() {
-                self.receipts.push(Receipts::Dropped(message, first));
+                self.receipts.push(Receipt::Duplicate(message, original));
             }
             return;
         }
         if sequencing == Sequencing::Assigned {
-            open.placed += 1;
+            open.assigned += 1;
             metrics.published_messages[form].add(1);
             metrics.published_bytes.add(size as u64);
             metrics.message_size.observe(size as u64, 1);
         }
         if let Some(member) = from {
             member.set_last_published(self.writer.next_segment());
-            open.from.push(member);
+            open.publishers.push(member);
         }
         open.bytes += size;
         open.wants_receipt |= message.wants_receipt();
         open.entries.push(Entry { offset, sequencing, message });
     }
 
-    /// When the last turn began.
+    /// When the last batch was taken from the inbox.
     pub(crate) fn batch_began(&self) -> Instant {
         self.batch_began
     }
 
-    /// Everyone has had its turn with the last batch.
+    /// All members have run for the last batch.
     pub(crate) fn finish_batch(&mut self) -> LastBatch {
-        self.past = LastBatch { messages: self.batch_messages, took: self.batch_began.elapsed() };
-        self.past
+        self.last_batch = LastBatch { messages: self.batch_messages, took: self.batch_began.elapsed() };
+        self.last_batch
     }
 
-    /// How long the messages that are there wait for others.
-    pub(crate) fn moment(&self) -> Linger {
-        self.past.moment(Instant::now())
+    /// How long the messages that wait now wait for others.
+    pub(crate) fn linger(&self) -> Linger {
+        self.last_batch.linger(Instant::now())
     }
 
-    /// Tells this to messages of the last turn that want to be told, each once.
-    pub(crate) fn take_receipts(&mut self) -> (Vec<Receipts<M>>, u64) {
-        (std::mem::take(&mut self.receipts), self.batch_messages)
+    /// The receipts of the last batch, once.
+    pub(crate) fn take_receipts(&mut self) -> Receipts<M> {
+        Receipts { receipts: std::mem::take(&mut self.receipts), messages: self.batch_messages }
     }
 
-    /// Removes what has become too old, and gives back what is kept for the next turn.
+    /// Removes what has become too old, and frees what is kept for the next batch.
     pub(crate) fn trim(&mut self) {
         let now = Instant::now();
         self.writer.trim(now);
         self.writer.rest();
-        self.repeats.trim(now);
-        self.keys.set(self.repeats.held());
+        self.keys.trim(now);
+        self.keys_account.set(self.keys.held());
         if self.open.entries.is_empty() {
             self.open = OpenSegment::new();
         }
@@ -223,42 +235,43 @@ impl<M: Payload> Sequencer<M> {
     /// Removes what the budget of all rooms demands: the log, oldest first, and when that is empty the keys.
     pub(crate) fn trim_to_budget(&mut self) {
         self.writer.trim_to_budget();
-        while self.writer.budget().is_nearly_met() && !self.repeats.is_empty() {
+        while self.writer.budget().is_nearly_met() && !self.keys.is_empty() {
             self.forget_keys();
         }
     }
 
     fn forget_keys(&mut self) {
-        let before = self.repeats.held();
-        self.repeats.forget_half();
-        let held = self.repeats.held();
-        self.keys.set(held);
+        let before = self.keys.held();
+        self.keys.forget_half();
+        let held = self.keys.held();
+        self.keys_account.set(held);
         self.writer.budget().count_trimmed(before.saturating_sub(held));
     }
 
-    fn append(&mut self, share: usize, forms: [bool; FORMS_MAX]) {
+    fn append(&mut self, share: usize, in_use: ByForm<bool>) {
         if !self.open.entries.is_empty() {
-            self.append_entries(forms);
+            self.append_entries(in_use);
         }
-        // After the append: a sender with nothing in the inbox may rely on finding all it said in the log.
-        for member in self.open.from.drain(..) {
-            member.appended(share);
+        // After the append: a publisher with nothing in the inbox may rely on finding all its messages in the log.
+        for member in self.open.publishers.drain(..) {
+            member.release_share(share);
         }
-        for member in self.open.repeated.drain(..) {
-            member.dropped(share);
+        for member in self.open.of_duplicates.drain(..) {
+            member.release_share_of_duplicate(share);
         }
     }
 
-    fn append_entries(&mut self, forms: [bool; FORMS_MAX]) {
+    fn append_entries(&mut self, in_use: ByForm<bool>) {
         let open = &mut self.open;
         let entries = Vec::with_capacity(open.entries.len());
         let mut entries = std::mem::replace(&mut open.entries, entries);
         // The log keeps it: no more than it needs.
         entries.shrink_to_fit();
-        let segment = self.writer.append(entries, forms, open.accepted, Instant::now());
+        let segment = self.writer.append(entries, in_use, open.accepted, Instant::now());
         if std::mem::take(&mut open.wants_receipt) {
-            self.receipts.push(Receipts::Appended(segment));
+            self.receipts.push(Receipt::Segment(segment));
         }
-        (open.bytes, open.placed) = (0, 0);
+        open.bytes = 0;
+        open.assigned = 0;
     }
 }

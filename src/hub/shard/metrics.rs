@@ -1,14 +1,14 @@
-//! What a shard counts: one set for each shard, so that no two threads write the same memory on the broadcast path.
+//! Metrics: one set for each shard, so that no two threads write the same memory on the broadcast path.
 
-use crate::hub::payload::FORMS_MAX;
+use crate::hub::wire_form::ByForm;
 use crate::metrics::{BATCHES, Counter, DURATIONS, Distribution, Histogram, SIZES};
 use std::time::Duration;
 
-/// One shard's counts.
+/// The counts of one shard.
 pub(crate) struct ShardMetrics {
-    pub(crate) published_messages: [Counter; FORMS_MAX],
+    pub(crate) published_messages: ByForm<Counter>,
     pub(crate) published_bytes: Counter,
-    pub(crate) delivered_messages: [Counter; FORMS_MAX],
+    pub(crate) delivered_messages: ByForm<Counter>,
     pub(crate) delivered_bytes: Counter,
     pub(crate) gap_messages: Counter,
     pub(crate) skips: Counter,
@@ -37,31 +37,31 @@ impl ShardMetrics {
     }
 }
 
-/// Nanoseconds, as histograms of durations take them.
+/// A duration in nanoseconds, for histograms.
 pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What all shards have counted together. Durations are in nanoseconds, sizes in bytes of frames.
+/// The sums over all shards. Durations are in nanoseconds, sizes in bytes of frames.
 #[derive(Clone, Debug)]
 pub struct Totals {
-    /// Messages that took their place in a room's order, by the wire form they came in.
-    pub published_messages: [u64; FORMS_MAX],
+    /// Messages that got an offset in a room, by the wire form they came in.
+    pub published_messages: ByForm<u64>,
     /// Their bytes.
     pub published_bytes: u64,
     /// Messages handed to receivers' transports, each counted for each receiver, by the receiver's wire form.
-    pub delivered_messages: [u64; FORMS_MAX],
+    pub delivered_messages: ByForm<u64>,
     /// Their bytes.
     pub delivered_bytes: u64,
-    /// Messages that a receiver was told it will not get.
+    /// Messages that were reported to a receiver as missing.
     pub gap_messages: u64,
-    /// How often a slow receiver was moved on.
+    /// How often messages were skipped for a slow receiver.
     pub skips: u64,
     /// Sizes of published messages.
     pub message_size: Distribution,
     /// From accepting the oldest message of a segment to handing the segment to one receiver's transport.
     pub broadcast_latency: Distribution,
-    /// From taking a batch to having woken the last member.
+    /// From taking a batch to waking its last member.
     pub fanout: Distribution,
     /// Messages in a batch.
     pub batch_messages: Distribution,
@@ -71,12 +71,12 @@ pub struct Totals {
 
 impl Totals {
     /// # Panics
-    /// When there is no shard.
+    /// If there is no shard.
     pub(crate) fn of<'a>(shards: impl Iterator<Item = &'a ShardMetrics>) -> Self {
         let shards: Vec<&ShardMetrics> = shards.collect();
         let sum = |counter: fn(&ShardMetrics) -> &Counter| shards.iter().map(|t| counter(t).get()).sum();
-        let by_form = |counters: fn(&ShardMetrics) -> &[Counter; FORMS_MAX]| {
-            std::array::from_fn(|form| shards.iter().map(|t| counters(t)[form].get()).sum())
+        let by_form = |counters: fn(&ShardMetrics) -> &ByForm<Counter>| {
+            ByForm::from_fn(|form| shards.iter().map(|t| counters(t)[form].get()).sum())
         };
         let merged = |histogram: fn(&ShardMetrics) -> &Histogram| {
             let read = shards.iter().map(|t| histogram(t).read());

@@ -3,7 +3,7 @@
 use bytes::{BufMut as _, BytesMut};
 use chatroom::hub::{
     ClientInfo, DisconnectReason, EventMeta, Hub, Joined, Limits, Next, Payload, Publisher, RoomName,
-    ShardDriver, SubscribeOptions, Subscription,
+    ShardDriver, SubscribeOptions, Subscription, WireForm,
 };
 use std::future::poll_fn;
 
@@ -15,7 +15,7 @@ impl Payload for Number {
         8
     }
 
-    fn encode(&self, _: usize, _: &EventMeta, out: &mut BytesMut) {
+    fn encode(&self, _: WireForm, _: &EventMeta, out: &mut BytesMut) {
         out.put_u64(self.0);
     }
 }
@@ -28,7 +28,8 @@ fn hub() -> (Hub<Number>, impl Fn() -> (Publisher<Number>, Subscription<Number>)
     let joining = hub.clone();
     let join = move || {
         let who = ClientInfo::anonymous();
-        let joined = joining.join(shard, &RoomName::default(), who, SubscribeOptions::live(0));
+        let joined =
+            joining.join(shard, &RoomName::default(), who, SubscribeOptions::live(WireForm::default()));
         let Joined { publisher, subscription, .. } = joined.unwrap();
         (publisher, subscription)
     };
@@ -96,7 +97,7 @@ async fn shut_hub_keeps_members_closed_hub_ends_them() {
     hub.shut();
     let who = ClientInfo::anonymous();
     let shard = ShardDriver::id(&Hub::<Number>::new(Limits::default(), 1).1[0]);
-    assert!(hub.join(shard, &RoomName::default(), who, SubscribeOptions::live(0)).is_err());
+    assert!(hub.join(shard, &RoomName::default(), who, SubscribeOptions::live(WireForm::default())).is_err());
     ann.publish(Number(7)).await.unwrap();
     assert_eq!(hears(&mut hearing).await.unwrap(), [7]);
     hub.close();

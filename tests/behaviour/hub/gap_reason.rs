@@ -5,7 +5,7 @@ use bytes::{BufMut as _, BytesMut};
 use chatroom::config::{SlowPolicy, SlowRules};
 use chatroom::hub::{
     ClientInfo, EventMeta, Gap, GapReason, Hub, Limits, Next, Payload, Publisher, RoomName, ShardDriver,
-    ShardId, Start, SubscribeOptions, Subscription, View, log::Retention,
+    ShardId, Start, SubscribeOptions, Subscription, View, WireForm, log::Retention,
 };
 use std::future::poll_fn;
 use std::time::Duration;
@@ -18,7 +18,7 @@ impl Payload for Tick {
         1
     }
 
-    fn encode(&self, _: usize, _: &EventMeta, out: &mut BytesMut) {
+    fn encode(&self, _: WireForm, _: &EventMeta, out: &mut BytesMut) {
         out.put_u8(0);
     }
 }
@@ -40,14 +40,19 @@ impl Stage {
         let (hub, shards) = Hub::new(Limits { retention, slow, ..Limits::default() }, 1);
         let shard = shards[0].id();
         shards.into_iter().map(ShardDriver::run).for_each(|shard| drop(tokio::spawn(shard)));
-        let live = SubscribeOptions::live(0);
+        let live = SubscribeOptions::live(WireForm::default());
         let joined = hub.join(shard, &RoomName::default(), ClientInfo::anonymous(), live).unwrap();
         Self { hub, shard, publisher: joined.publisher, echo: joined.subscription }
     }
 
     fn join(&self, start: Start) -> Subscription<Tick> {
-        let options =
-            SubscribeOptions { start, strict: false, view: View::all(0), presence: false, gaps: true };
+        let options = SubscribeOptions {
+            start,
+            strict: false,
+            view: View::all(WireForm::default()),
+            presence: false,
+            gaps: true,
+        };
         let who = ClientInfo::anonymous();
         self.hub.join(self.shard, &RoomName::default(), who, options).unwrap().subscription
     }

@@ -3,7 +3,9 @@
 use crate::common::own_process::output_of;
 use chatroom::config::Settings;
 use chatroom::drain::{Drain, Stages};
-use chatroom::hub::{ClientInfo, EventMeta, Hub, Limits, Payload, RoomName, ShardDriver, SubscribeOptions};
+use chatroom::hub::{
+    ClientInfo, EventMeta, Hub, Limits, Payload, RoomName, ShardDriver, SubscribeOptions, WireForm,
+};
 use chatroom::server::Server;
 use chatroom::telemetry::{self, LogFormat};
 use chatroom::transport::{self, MethodLimits, Methods, Worker};
@@ -22,7 +24,7 @@ impl Payload for Bomb {
         1
     }
 
-    fn encode(&self, _: usize, _: &EventMeta, _: &mut bytes::BytesMut) {
+    fn encode(&self, _: WireForm, _: &EventMeta, _: &mut bytes::BytesMut) {
         panic!("planted");
     }
 }
@@ -60,7 +62,8 @@ async fn shard_panic_fails_its_worker() {
     let failed = CancellationToken::new();
     let _worker = worker(&failed).start(0, shard.run()).unwrap();
     let who = ClientInfo::anonymous();
-    let mut joined = hub.join(id, &RoomName::default(), who, SubscribeOptions::live(0)).unwrap();
+    let mut joined =
+        hub.join(id, &RoomName::default(), who, SubscribeOptions::live(WireForm::default())).unwrap();
     assert!(!failed.is_cancelled());
     joined.publisher.publish(Bomb).await.unwrap();
     timeout(PATIENCE, failed.cancelled()).await.unwrap();
