@@ -11,7 +11,7 @@ use super::proto::Proto;
 use super::response::open;
 use super::status;
 use crate::hub::{
-    ClientInfo, Hub, Joined, Next, Publisher, RoomName, ShardId, SubscribeOptions, Subscription,
+    ClientInfo, Hub, Joined, Next, Publisher, RoomName, ShardId, SubscribeOptions, Subscription, WireForm,
 };
 use crate::rpc::no_such_method;
 use crate::wire::PREFIX_LEN;

@@ -45,6 +45,16 @@ pub async fn eventually(patience: Duration, what: &str, mut holds: impl FnMut() 
     within(patience, what, looking).await;
 }
 
+/// Waits until `holds`, for what can only be asked for again and again: a scrape, a list.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(PATIENCE, what, asking).await;
+}
+
 /// Work on a thread and a runtime of its own, so that a storm here cannot starve the members there.
 pub struct Elsewhere<T>(thread::JoinHandle<T>);
 

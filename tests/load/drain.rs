@@ -1,8 +1,9 @@
 //! A drain of a full server under load, with everything on it that could hold it up.
 
 use crate::common::{
+    PATIENCE,
     client::{Member, Transport},
-    frames,
+    eventually, frames,
     history::{History, Id, Log, Stay},
     raw::{RawClient, Sleeper},
     server::Server,
@@ -118,7 +119,7 @@ async fn full_server_drains_evenly_and_in_time() {
     let echoes = Echoes::default();
     let speaker = server.join_as("lobby", "speaker").await;
     let speaking = tokio::spawn(speaks(speaker, echoes.clone()));
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    eventually(PATIENCE, "the speaker is in full flow", || echoes.lock().unwrap().len() >= 100).await;
     let told = Instant::now();
     server.terminate();
     let stayed: Vec<Stayed> = join_all(staying).await.into_iter().map(Result::unwrap).collect();

@@ -189,6 +189,7 @@ async fn operators_meanwhile(server: &Server, over: impl Fn() -> bool) -> (u32, 
         assert_eq!(announced.unwrap().into_inner().rooms, 1);
         latest = latest.max(began.elapsed());
         rounds += 1;
+        // As often as operators look, not as fast as it goes.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     (rounds, latest)

@@ -21,6 +21,7 @@ use crate::common::{
     raw::RawClient,
     server::Server,
     track::{HelloLog, Track, Wants},
+    until,
     v1_member::{Body, Heard, Hello, JOIN, Saying, V1Member, Why},
     within,
 };
@@ -156,12 +157,8 @@ async fn are_logged_once(server: Server) {
 }
 
 async fn everyone_is_in(server: &Server, count: usize) {
-    within(LONG_PATIENCE, "everyone is in", async {
-        while Scrape::of(server.metrics_addr).await.sum("chatroom_connections") != count as f64 {
-            sleep(Duration::from_millis(100)).await;
-        }
-    })
-    .await;
+    let connections = async || Scrape::of(server.metrics_addr).await.sum("chatroom_connections");
+    until("everyone is in", async || connections().await == count as f64).await;
 }
 
 /// A client of hello.ChatRoom who speaks, and hears itself.

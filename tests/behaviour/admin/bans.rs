@@ -5,7 +5,7 @@ use crate::common::{
     client::{Member, Transport, Windows, chat},
     metrics::Scrape,
     server::Server,
-    within,
+    until, within,
 };
 use chatroom::wire::admin::{
     Ban, ConnectionFilter, KickConnectionsRequest, KickConnectionsResponse, ListBansRequest,
@@ -61,12 +61,8 @@ async fn who_comes_in_despite(by_address: bool, by_name: bool) -> [bool; 4] {
         assert!(matches!(comes, Ok(_) | Err(Some(Code::PermissionDenied))), "{:?}", comes.map(drop));
         *came_in = comes.is_ok();
     }
-    let returning = async {
-        while comes_from(THERE, server.addr, "ann").await.is_err() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    within(PATIENCE, "the end of the ban", returning).await;
+    let is_let_in = async || comes_from(THERE, server.addr, "ann").await.is_ok();
+    until("the end of the ban", is_let_in).await;
     println!("back {:?} after a ban of {BAN:?}", began.elapsed());
     assert!(began.elapsed() >= BAN, "the ban expired early");
     came_in

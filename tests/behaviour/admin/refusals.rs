@@ -1,12 +1,11 @@
 //! What the admin service does not take: each refusal has its code, and names the field that is wrong.
 
-use crate::common::{PATIENCE, client::Member, server::Server, within};
+use crate::common::{client::Member, server::Server, until};
 use chatroom::wire::admin::{
     AnnounceRequest, Ban, ConnectionFilter, ConnectionOrder, GetConnectionRequest, KickConnectionsRequest,
     ListBansRequest, ListConnectionsRequest, ListRoomsRequest, RemoveBanRequest, SetLogFilterRequest,
     WatchConnectionsRequest, admin_service_client::AdminServiceClient, remove_ban_request::Target,
 };
-use std::time::Duration;
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
 
@@ -106,12 +105,7 @@ async fn unknown_connection_is_not_found() {
     let kicked = kicked.unwrap().into_inner();
     assert_eq!((kicked.kicked_count, kicked.not_found), (1, vec![NOBODY.to_owned()]));
     ann.ends_with(Code::PermissionDenied).await;
-    let gone = async {
-        while admin.get_connection(get(&id)).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(PATIENCE, "the end of ann", gone).await;
+    until("the end of ann", async || admin.get_connection(get(&id)).await.is_err()).await;
     assert_eq!(admin.kick_connections(of_id(&id)).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(admin.get_connection(get(&id)).await.unwrap_err().code(), Code::NotFound);
     all_are_still_there(members).await;

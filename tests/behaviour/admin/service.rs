@@ -5,7 +5,7 @@ use crate::common::{
     client::{Member, Transport, Windows},
     metrics::Scrape,
     server::Server,
-    within,
+    until, within,
 };
 use chatroom::wire::admin::{
     AnnounceRequest, Api, Connection, ConnectionFilter, ConnectionOrder, GetConnectionRequest,
@@ -14,7 +14,6 @@ use chatroom::wire::admin::{
     admin_service_client::AdminServiceClient, watch_connections_response::Event,
 };
 use std::collections::HashMap;
-use std::time::Duration;
 use tonic::{Code, Streaming, transport::Channel};
 
 type Admin = AdminServiceClient<Channel>;
@@ -181,12 +180,10 @@ async fn rooms_are_paged_by_name_and_counted() {
     assert_eq!((spoken.messages, spoken.retained_messages), (1, 1));
     assert!(spoken.bytes > 0 && spoken.last_position.ends_with(":1") && spoken.since.is_some(), "{spoken:?}");
     drop(members);
-    let idle = async {
-        while admin.list_rooms(ListRoomsRequest::default()).await.unwrap().into_inner().total_size > 0 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    within(PATIENCE, "the end of the idle rooms", idle).await;
+    until("the end of the idle rooms", async || {
+        admin.list_rooms(ListRoomsRequest::default()).await.unwrap().into_inner().total_size == 0
+    })
+    .await;
 }
 
 async fn watched(events: &mut Streaming<WatchConnectionsResponse>) -> Event {
@@ -244,12 +241,8 @@ async fn slow_watcher_gets_count_of_missed_events() {
         let comers = (0..100).map(|_| transport.join("blue", "comer"));
         futures_util::future::join_all(comers).await.into_iter().for_each(Member::reset);
     }
-    let all_gone = async {
-        while Scrape::of(server.metrics_addr).await.sum("chatroom_connections") > 0.0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(PATIENCE, "the leave of all", all_gone).await;
+    let nobody = async || Scrape::of(server.metrics_addr).await.sum("chatroom_connections") == 0.0;
+    until("the leave of all", nobody).await;
     let mut last = server.join_as("blue", "last").await;
     last.half_close();
     let (mut told, mut missed) = (0, 0);
@@ -331,12 +324,10 @@ async fn comes_and_goes(server: &Server, name: &str) {
 }
 
 async fn transports_are_gone(admin: &mut Admin) {
-    let gone = async {
-        while admin.get_server_info(GetServerInfoRequest {}).await.unwrap().into_inner().transports > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within(PATIENCE, "the end of all transports", gone).await;
+    until("the end of all transports", async || {
+        admin.get_server_info(GetServerInfoRequest {}).await.unwrap().into_inner().transports == 0
+    })
+    .await;
 }
 
 fn debug_lines(server: &Server) -> usize {

@@ -111,6 +111,7 @@ fn latency_counts_from_due_time() {
     let until_it_measures = Duration::from_millis(1500);
     thread::sleep(until_it_measures);
     signal(child.id(), "STOP");
+    // A third of what it measures.
     thread::sleep(Duration::from_secs(1));
     signal(child.id(), "CONT");
     let output = child.wait_with_output().unwrap();
@@ -231,6 +232,7 @@ async fn interrupt_still_reports() {
     let mut witness = server.join("lobby").await;
     let child = bench(server.addr, "--connections 10 --rate 100 --duration 60s --json").spawn().unwrap();
     within(PATIENCE, "the first message", witness.next()).await.unwrap();
+    // It warms up; let it measure.
     tokio::time::sleep(Duration::from_secs(1)).await;
     signal(child.id(), "INT");
     let output = child.wait_with_output().unwrap();

@@ -4,6 +4,7 @@ use crate::common::{
     PATIENCE,
     metrics::Scrape,
     server::Server,
+    until,
     v1::{Client, Guest, client, earliest, hello, hello_from, offset, said_in, text},
     within,
 };
@@ -65,12 +66,8 @@ async fn logs_of_all_rooms_stay_within_budget() {
             trimmed = now;
         }
         assert!(trimmed as u64 > 5 * BUDGET, "{trimmed} bytes trimmed");
-        let retires = async {
-            while Scrape::of(server.metrics_addr).await.sum("chatroom_rooms") > 0.0 {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-        };
-        within(PATIENCE, "all rooms retire", retires).await;
+        let no_room = async || Scrape::of(server.metrics_addr).await.sum("chatroom_rooms") == 0.0;
+        until("all rooms retire", no_room).await;
         assert_eq!(Scrape::of(server.metrics_addr).await.sum("chatroom_log_bytes") as u64, 0);
     }
     println!("resident: {} KiB more than before, at most", (peak - before) >> 10);

@@ -277,7 +277,7 @@ async fn unread_stderr_blocks_nothing() {
     let mut server = Server::start_unread(&["--drain-deadline=3s"]);
     let mut member = server.join("blue").await;
     // Two lines for each call: far more than a pipe holds, and than are logged at once.
-    for _ in 0..3_000 {
+    for _ in 0..1_500 {
         let (_, mut call) =
             Transport::connect(server.addr).await.open(crate::common::client::chat(&[])).await;
         call.half_close();

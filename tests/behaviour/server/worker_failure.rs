@@ -95,6 +95,7 @@ fn serve_until_a_shard_panics() {
         let (telemetry, _lines) = telemetry::init(LogFormat::Text, "info", &[]).unwrap();
         let server = Server::bind(settings.validate().unwrap(), telemetry.logs()).unwrap();
         let server = server.with_critical_task(async {
+            // While it serves, not while it starts.
             tokio::time::sleep(Duration::from_millis(100)).await;
             panic!("planted in the shard");
         });

@@ -222,6 +222,7 @@ async fn other_epoch_is_epoch_gap() {
     assert_eq!(left, old);
     // It goes away when nobody has been there for a second.
     let gone = async {
+        // To look is to be there, so it is left alone between two looks.
         while Guest::joins(&server, hello("blue")).await.position().epoch == old.epoch {
             tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
         }

@@ -3,6 +3,7 @@
 use crate::common::{
     PATIENCE,
     server::Server,
+    until,
     v1::{
         Client, Guest, after, body, client, earliest, hello, hello_from, hello_of, is_invalid, last,
         narrow_client, of_kind, offset, reason_of, said_in, strictly, tail, text, text_of,
@@ -406,12 +407,10 @@ async fn rooms_are_listed_by_name_with_members_and_retention() {
     assert_eq!(once.len(), seen.len());
     assert!((0..25).all(|n| once.contains(&format!("room-{n:02}"))));
     drop((members, spoken));
-    let idle = async {
-        while client.list_rooms(ListRoomsRequest::default()).await.unwrap().into_inner().total_size > 0 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    within(PATIENCE, "the end of the idle rooms", idle).await;
+    until("the end of the idle rooms", async || {
+        client.list_rooms(ListRoomsRequest::default()).await.unwrap().into_inner().total_size == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -421,12 +420,8 @@ async fn retention_age_drops_old_events() {
     let event = ann.is_heard("soon forgotten").await;
     assert!(SystemTime::try_from(event.time.unwrap()).unwrap() <= SystemTime::now() + Duration::from_secs(1));
     let mut client = client(&server).await;
-    let forgotten = async {
-        while !page(&mut client, events_of("blue")).await.unwrap().events.is_empty() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    within(PATIENCE, "retention by age", forgotten).await;
+    let is_empty = async || page(&mut client, events_of("blue")).await.unwrap().events.is_empty();
+    until("retention by age", is_empty).await;
     let rooms = all_rooms(&mut client, 0).await;
     let (oldest, latest) =
         (rooms[0].oldest_position.as_ref().unwrap(), rooms[0].last_position.as_ref().unwrap());
