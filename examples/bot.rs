@@ -1,5 +1,5 @@
-//! A bot that answers in a room: whoever says "!shout something" gets it back in capitals. `cargo run --example bot -- ADDR ROOM`;
-//! it stays until it is stopped, over broken connections and restarts of the server.
+//! A bot that replies in a room: it repeats the text of "!shout text" in capitals. `cargo run --example bot -- ADDR ROOM`.
+//! It runs until it is stopped, and survives broken connections and restarts of the server.
 
 use chatroom::client::{Client, Error, Incoming, Join};
 
@@ -9,14 +9,14 @@ async fn main() -> Result<(), Error> {
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:50051".to_owned());
     let room = arguments.next().unwrap_or_else(|| "lobby".to_owned());
     let client = Client::connect(&address).await?;
-    // Without an echo it cannot answer itself.
+    // Without an echo, it cannot reply to itself.
     let join = Join { display_name: "bot".to_owned(), suppress_echo: true, ..Join::room(room) };
     let (publisher, mut receiver) = client.join(join).await?.split();
     println!("the bot is in");
     while let Some(incoming) = receiver.receive().await? {
         let Incoming::Event(event) = incoming else { continue };
         if let Some(words) = event.text().and_then(|text| text.strip_prefix("!shout ")) {
-            // Its acknowledgement comes by this very receiver: it is not waited for here.
+            // Do not await the receipt here: the acknowledgement arrives through this same receiver.
             drop(publisher.submit("chat", words.to_uppercase()).await?);
         }
     }

@@ -1,6 +1,6 @@
-//! Every setting, its default and its allowed range. A [`Config`] cannot exist unvalidated.
+//! Every setting with its default and allowed range. A [`Config`] cannot exist unvalidated.
 //!
-//! Knows nothing of flags or environment variables: [`crate::cli`] fills in [`Settings`] from these.
+//! Does not know about flags or environment variables: [`crate::cli`] fills in [`Settings`] from those.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,55 +11,55 @@ use std::time::Duration;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// What can be set. [`Settings::validate`] makes it a [`Config`].
+/// Unvalidated settings. [`Settings::validate`] turns them into a [`Config`].
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where clients connect. Port 0 lets the system choose.
+    /// Address for clients. Port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// Where operators connect; a loopback address, as there is no authentication.
+    /// Address for operators; must be a loopback address, since there is no authentication.
     pub admin_listen: SocketAddr,
-    /// Where metrics and probes are answered, over HTTP.
+    /// Address for metrics and probes over HTTP.
     pub metrics_listen: SocketAddr,
     /// Worker threads; connections are spread over them.
     pub workers: usize,
-    /// Longest message that a client may say, in bytes of its encoding. Fan-out multiplies it.
+    /// Longest message that a client may publish, in encoded bytes. Fan-out multiplies it.
     pub max_message_bytes: usize,
     /// Connections in all rooms together.
     pub max_connections: usize,
-    /// Connections in one room. None by default: a large room costs no more than many small ones with as many members in
-    /// all, and some rooms are meant for everyone.
+    /// Connections in one room. No limit by default: a large room costs no more than many small ones with the same total
+    /// of members, and some rooms are meant for everyone.
     pub max_connections_per_room: Option<usize>,
-    /// Connections from one address; of IPv6, from one /64 network. None by default: behind a proxy, or a company's or a
-    /// phone network's one address, thousands of clients are usual.
+    /// Connections from one IPv4 address or IPv6 /64 network. No limit by default: behind the single address of a proxy, a
+    /// company or a phone network, thousands of clients are usual.
     pub max_connections_per_address: Option<usize>,
     /// TCP connections.
     pub max_transports: usize,
-    /// Calls at a time on one transport; beyond it clients queue.
+    /// Concurrent calls on one transport; further calls queue in the client.
     pub max_streams: u32,
-    /// Calls of `chatroom.v1` that name a room must name it in the metadata `chatroom-room` too: for servers behind a
-    /// balancer that routes by it, where a call without it would meet another instance's room of the same name.
+    /// `chatroom.v1` calls that name a room must name it in the metadata `chatroom-room` too: for servers behind a balancer
+    /// that routes by it, where a call without it would reach another instance's room of the same name.
     pub require_room_header: bool,
-    /// Rooms at a time, beside the lobby, whose place is reserved. For one more, an empty room is evicted.
+    /// Concurrent rooms besides the lobby, which always exists. One more evicts an empty room.
     pub max_rooms: usize,
-    /// Rooms at a time that one client has created, counted by its TCP connection and by its address. A hundredth of
-    /// all: it takes a hundred addresses to fill the table. Behind a proxy all clients share its address.
+    /// Concurrent rooms created by one client, counted by TCP connection and by address. A hundredth of `max_rooms`: it
+    /// takes a hundred addresses to fill the table. Behind a proxy, all clients share its address.
     pub max_rooms_per_client: usize,
-    /// How long a room outlives its last member or last publish, with its history and its idempotency keys.
+    /// How long a room outlives its last member or publish, with its history and idempotency keys.
     pub room_idle: Duration,
-    /// What a room's log keeps: bytes of messages and of their frames, in the forms that were spoken when they were said.
+    /// Retention of a room's log in bytes: messages, and their frames in the wire forms in use when they were published.
     pub retention_bytes: u64,
-    /// What a room's log keeps: messages.
+    /// Retention of a room's log in messages.
     pub retention_messages: u64,
-    /// What a room's log keeps: age.
+    /// Retention of a room's log by age.
     pub retention_age: Duration,
-    /// What all rooms' logs hold together, in bytes: messages, frames and idempotency keys. When it is nearly met, the
-    /// idlest rooms' logs are trimmed. A gibibyte is 64 full rooms; `chatroom serve` takes less in a small container.
+    /// Retention of all rooms' logs together in bytes: messages, frames and idempotency keys. Close to the limit, the
+    /// idlest rooms' logs are trimmed. One GiB is 64 full rooms; `chatroom serve` uses less in a small container.
     pub retention_total_bytes: u64,
-    /// How far behind the tail a member may be, in bytes; then it is disconnected.
+    /// Bytes that a member may lag behind the tail before the slow policy applies.
     pub lag_limit_bytes: u64,
-    /// How long the next message may wait for a member to take it; then the member is disconnected.
+    /// How long the next message may wait for a member before the slow policy applies.
     pub lag_limit_age: Duration,
-    /// What is done about a member that is further behind.
+    /// Policy for members beyond these limits.
     pub slow: SlowRules,
     /// Messages in a room's inbox.
     pub inbox_messages: usize,
@@ -69,27 +69,27 @@ pub struct Settings {
     pub inbox_share: usize,
     /// How long a transport may take to send the HTTP/2 preface.
     pub preface_deadline: Duration,
-    /// How long a transport may live without ever opening a stream.
+    /// How long a new transport may live without opening a stream.
     pub first_stream_deadline: Duration,
-    /// How long a unary request, or one message of a streaming one, may take to be complete.
+    /// How long a unary request, or one message of a streaming request, may take to be complete.
     pub request_deadline: Duration,
-    /// How long a client may take nothing of an answer that waits for it; then the call is reset. Broadcasts have
+    /// How long a client may accept nothing of a waiting response before the call is reset. Broadcasts have
     /// [`Settings::slow`] instead.
     pub response_stall_limit: Duration,
     /// How long a transport may live without an open call.
     pub transport_idle_limit: Duration,
-    /// How long a transport's socket may take no byte while some wait to be written.
+    /// How long a transport's socket may accept no byte while some wait to be written.
     pub write_stall_limit: Duration,
-    /// HTTP/2 ping interval, under the 60 s idle timers of common balancers.
+    /// HTTP/2 ping interval, below the 60 s idle timers of common balancers.
     pub keepalive_interval: Duration,
-    /// How long a ping may stay unanswered: a dead peer is seen within interval + timeout.
+    /// How long a ping may stay unacknowledged: a dead peer is detected within interval + timeout.
     pub keepalive_timeout: Duration,
-    /// How long a draining server goes on as before once health says that it does not serve: balancers look only
-    /// every few seconds.
+    /// How long a draining server keeps serving while health reports `NOT_SERVING`: balancers check only every few
+    /// seconds.
     pub drain_notice: Duration,
-    /// Over which time the ends of the connections are spread, so that not all come back elsewhere at once.
+    /// Time over which a drain ends the connections, so that they do not all reconnect elsewhere at once.
     pub drain_spread: Duration,
-    /// How long a drain may take in all; what is left then is closed. Within the 30 s that Kubernetes waits.
+    /// Total time of a drain, after which remaining connections are closed. Within the 30 s that Kubernetes waits.
     pub drain_deadline: Duration,
 }
 
@@ -135,14 +135,13 @@ impl Default for Settings {
     }
 }
 
-/// What is done about a member that is too far behind.
+/// Policy for a member that lags too far behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowPolicy {
-    /// Its call is ended, with the position up to which it got everything.
+    /// The call is ended, with the position up to which the member received everything.
     #[default]
     Disconnect,
-    /// It goes on at the oldest that is retained, and is told what it missed. For those who can be told so:
-    /// `chatroom.v1`.
+    /// The member continues at the oldest retained message and receives a gap. Only `chatroom.v1` has gaps.
     Skip,
 }
 
@@ -155,21 +154,21 @@ impl fmt::Display for SlowPolicy {
     }
 }
 
-/// What is done about slow members, in all rooms and in some.
+/// Policies for slow members, by room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlowRules {
-    /// In rooms that no rule names.
+    /// Policy of rooms that match no rule.
     pub default: SlowPolicy,
-    /// In some; the first that fits counts.
+    /// Rules for some rooms; the first match applies.
     pub rooms: Vec<SlowRule>,
 }
 
-/// What is done about slow members of some rooms.
+/// Policy for slow members of some rooms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlowRule {
-    /// A room's name, or how names begin and `*`.
+    /// A room's name, or a prefix of names and `*`.
     pub rooms: String,
-    /// What is done.
+    /// The policy.
     pub policy: SlowPolicy,
 }
 
@@ -191,15 +190,15 @@ impl fmt::Display for SlowRule {
     }
 }
 
-/// A setting that is outside its range, or contradicts another.
+/// A setting that is out of range or contradicts another.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} must be {allowed}, not {value}")]
 pub struct InvalidSetting {
-    /// The flag's name without dashes in front.
+    /// The flag's name without leading dashes.
     pub key: &'static str,
-    /// What was given.
+    /// The given value.
     pub value: String,
-    /// What would be right.
+    /// The allowed values.
     pub allowed: String,
 }
 
@@ -216,7 +215,7 @@ impl Deref for Config {
 }
 
 impl Settings {
-    /// Each setting by its flag's name, for people.
+    /// Each setting by its flag's name, as text.
     #[must_use]
     pub fn by_name(&self) -> Vec<(&'static str, String)> {
         let or_none =
@@ -264,7 +263,7 @@ impl Settings {
         ]
     }
 
-    /// Those settings that differ from the default, as [`Settings::by_name`] has them.
+    /// The settings that differ from their default, as in [`Settings::by_name`].
     #[must_use]
     pub fn changed(&self) -> Vec<(&'static str, String)> {
         let defaults = Self::default().by_name();
@@ -358,19 +357,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid() {
+    fn defaults_are_valid() {
         assert!(Settings::default().validate().is_ok());
     }
 
     #[test]
-    fn a_value_out_of_range_is_refused_with_its_key_and_the_range() {
+    fn out_of_range_error_names_the_key_and_range() {
         let settings = Settings { workers: 0, ..Settings::default() };
         let refused = settings.validate().map(|_| ()).map_err(|e| e.to_string());
         assert_eq!(refused, Err("workers must be from 1 to 64, not 0".to_owned()));
     }
 
     #[test]
-    fn only_settings_that_differ_from_the_default_are_changed() {
+    fn changed_lists_settings_that_differ_from_the_default() {
         assert_eq!(Settings::default().changed(), []);
         let changed =
             Settings { max_rooms: 7, drain_notice: Duration::ZERO, ..Settings::default() }.changed();
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_has_time_for_its_stages() {
+    fn drain_deadline_exceeds_its_stages() {
         let settings = Settings { drain_deadline: Duration::from_secs(15), ..Settings::default() };
         let refused = settings.validate().map(|_| ()).map_err(|e| e.to_string());
         let words = "drain-deadline must be over drain-notice + drain-spread (15s), up to 86400s, not 15s";
@@ -386,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_fits_a_room_counts() {
+    fn first_matching_slow_rule_applies() {
         let rule = |rooms: &str, policy| SlowRule { rooms: rooms.to_owned(), policy };
         let rooms = vec![rule("game-1", SlowPolicy::Disconnect), rule("game-*", SlowPolicy::Skip)];
         let rules = SlowRules { default: SlowPolicy::Disconnect, rooms };
@@ -396,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_cannot_exceed_the_inbox() {
+    fn inbox_share_cannot_exceed_the_inbox() {
         let settings = Settings { inbox_messages: 10, inbox_share: 11, ..Settings::default() };
         let refused = settings.validate().map(|_| ()).map_err(|e| e.key);
         assert_eq!(refused, Err("inbox-share"));

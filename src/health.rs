@@ -1,11 +1,11 @@
-//! Health (`grpc.health.v1`): whether the server as a whole, and each service, takes work.
+//! Health (`grpc.health.v1`): whether the server, and each of its services, is serving.
 //!
-//! Promises to be true at every moment: `NOT_SERVING` until the listeners are bound, and from the first instant of a
-//! stop. An unknown service is `NOT_FOUND` for Check, and `SERVICE_UNKNOWN` on a Watch that stays open, as the
-//! protocol has it (tonic-health's own Watch ends the call instead, and it has no List). A Watch is told each change,
-//! and never twice the same; none outlives [`Reporter::end_watches`].
+//! The status is `NOT_SERVING` until the listeners are bound, and again from the start of a stop. An unknown service is
+//! `NOT_FOUND` for Check and `SERVICE_UNKNOWN` for a Watch, which stays open as the protocol requires (tonic-health's own
+//! Watch ends the call instead, and it has no List). A Watch receives each change once; none outlives
+//! [`Reporter::end_watches`].
 //!
-//! Deliberately does not know why the server serves or not, nor what its services do.
+//! Deliberately does not know why the server is serving or not, nor what its services do.
 
 use crate::wire::health::health_server::{Health, HealthServer};
 use crate::wire::health::{HealthListRequest, HealthListResponse};
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// Whether the server serves; all its services do, or none.
+/// The serving status, shared by the server and all its services.
 #[derive(Clone)]
 pub struct Reporter {
     state: Arc<watch::Sender<State>>,
@@ -25,31 +25,31 @@ pub struct Reporter {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct State {
     serving: bool,
-    /// Whether watches may stay: a call that never ends would hold up the stop.
+    /// Whether watches may stay open: a call that never ends would delay the stop.
     watchable: bool,
 }
 
 impl Reporter {
-    /// Not serving yet.
+    /// A reporter whose status is `NOT_SERVING`.
     #[must_use]
     pub fn not_serving() -> Self {
         let state = State { serving: false, watchable: true };
         Self { state: Arc::new(watch::Sender::new(state)) }
     }
 
-    /// The answer now.
+    /// The current status.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.state.borrow().serving
     }
 
-    /// Changes the answer; whoever watches is told.
+    /// Changes the status and notifies all watches.
     pub fn set_serving(&self, serving: bool) {
         self.change(|state| state.serving = serving);
     }
 
-    /// Ends every Watch, and each that is still to come, after its current answer: the server is about to close its
-    /// transports. Check and List go on.
+    /// Ends every current and future Watch after its latest response: the server is about to close its transports. Check
+    /// and List keep working.
     pub fn end_watches(&self) {
         self.change(|state| state.watchable = false);
     }
@@ -62,7 +62,7 @@ impl Reporter {
         });
     }
 
-    /// The health service for a listener that has these services. The empty name is the whole server.
+    /// The health service of a listener with these services. The empty name is the whole server.
     #[must_use]
     pub fn service(&self, services: &'static [&'static str]) -> HealthServer<impl Health + use<>> {
         let reporter = self.clone();
@@ -80,12 +80,12 @@ impl Service {
         name.is_empty() || self.services.contains(&name)
     }
 
-    fn now(&self) -> HealthCheckResponse {
-        answer(self.reporter.state.borrow().serving)
+    fn current(&self) -> HealthCheckResponse {
+        response(self.reporter.state.borrow().serving)
     }
 }
 
-fn answer(serving: bool) -> HealthCheckResponse {
+fn response(serving: bool) -> HealthCheckResponse {
     let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     HealthCheckResponse { status: status.into() }
 }
@@ -99,12 +99,12 @@ impl Health for Service {
         if !self.knows(&request.get_ref().service) {
             return Err(Status::not_found("unknown service"));
         }
-        Ok(Response::new(self.now()))
+        Ok(Response::new(self.current()))
     }
 
     async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
         let names = std::iter::once("").chain(self.services.iter().copied());
-        let statuses = names.map(|name| (name.to_owned(), self.now())).collect();
+        let statuses = names.map(|name| (name.to_owned(), self.current())).collect();
         Ok(Response::new(HealthListResponse { statuses }))
     }
 
@@ -115,9 +115,9 @@ impl Health for Service {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let known = self.knows(&request.get_ref().service);
-        let watch = Watch { state: self.reporter.state.subscribe(), known, said: None };
-        let answers = stream::unfold(watch, |mut watch| async { Some((watch.next().await?, watch)) });
-        Ok(Response::new(answers.map(Ok).boxed()))
+        let watch = Watch { state: self.reporter.state.subscribe(), known, last: None };
+        let responses = stream::unfold(watch, |mut watch| async { Some((watch.next().await?, watch)) });
+        Ok(Response::new(responses.map(Ok).boxed()))
     }
 }
 
@@ -125,30 +125,30 @@ impl Health for Service {
 struct Watch {
     state: watch::Receiver<State>,
     known: bool,
-    said: Option<HealthCheckResponse>,
+    last: Option<HealthCheckResponse>,
 }
 
 impl Watch {
-    /// The next answer that differs from the last; `None` when watches end.
+    /// The next response that differs from the last; `None` when watches end.
     async fn next(&mut self) -> Option<HealthCheckResponse> {
         loop {
             let state = *self.state.borrow_and_update();
-            let now = self.answer(state.serving);
-            if self.said.as_ref() != Some(&now) {
-                self.said = Some(now);
-                return self.said;
+            let current = self.response(state.serving);
+            if self.last.as_ref() != Some(&current) {
+                self.last = Some(current);
+                return self.last;
             }
             if !state.watchable {
                 return None;
             }
-            // The reporter lives as long as its services; without it there is nothing to tell any more.
+            // An error means that the reporter was dropped, so that no change can follow.
             self.state.changed().await.ok()?;
         }
     }
 
-    fn answer(&self, serving: bool) -> HealthCheckResponse {
+    fn response(&self, serving: bool) -> HealthCheckResponse {
         if self.known {
-            return answer(serving);
+            return response(serving);
         }
         HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() }
     }
@@ -164,63 +164,63 @@ mod tests {
         Service { reporter: reporter.clone(), services: SERVICES }
     }
 
-    fn of(service: &str) -> Request<HealthCheckRequest> {
+    fn request(service: &str) -> Request<HealthCheckRequest> {
         Request::new(HealthCheckRequest { service: service.to_owned() })
     }
 
     async fn watch(reporter: &Reporter, name: &str) -> BoxStream<'static, ServingStatus> {
-        let answers = service(reporter).watch(of(name)).await.unwrap().into_inner();
-        answers.map(|answer| answer.unwrap().status()).boxed()
+        let responses = service(reporter).watch(request(name)).await.unwrap().into_inner();
+        responses.map(|response| response.unwrap().status()).boxed()
     }
 
     #[tokio::test]
-    async fn a_watch_is_told_each_change_once_and_ends_when_watches_end() {
+    async fn watch_receives_each_change_once_and_ends_with_end_watches() {
         let reporter = Reporter::not_serving();
-        let mut answers = watch(&reporter, "one.Service").await;
-        assert_eq!(answers.next().await, Some(ServingStatus::NotServing));
+        let mut responses = watch(&reporter, "one.Service").await;
+        assert_eq!(responses.next().await, Some(ServingStatus::NotServing));
         reporter.set_serving(true);
-        assert_eq!(answers.next().await, Some(ServingStatus::Serving));
+        assert_eq!(responses.next().await, Some(ServingStatus::Serving));
         reporter.set_serving(true);
         reporter.set_serving(false);
-        assert_eq!(answers.next().await, Some(ServingStatus::NotServing));
+        assert_eq!(responses.next().await, Some(ServingStatus::NotServing));
         reporter.end_watches();
-        assert_eq!(answers.next().await, None);
+        assert_eq!(responses.next().await, None);
     }
 
     #[tokio::test]
-    async fn a_watch_of_an_unknown_service_says_so_and_stays_open_until_watches_end() {
+    async fn watch_of_unknown_service_stays_open() {
         let reporter = Reporter::not_serving();
-        let mut answers = watch(&reporter, "no.Service").await;
-        assert_eq!(answers.next().await, Some(ServingStatus::ServiceUnknown));
+        let mut responses = watch(&reporter, "no.Service").await;
+        assert_eq!(responses.next().await, Some(ServingStatus::ServiceUnknown));
         reporter.set_serving(true);
-        let more = tokio::time::timeout(std::time::Duration::from_millis(50), answers.next()).await;
-        assert!(more.is_err(), "it should stay open and silent: {more:?}");
+        let more = tokio::time::timeout(std::time::Duration::from_millis(50), responses.next()).await;
+        assert!(more.is_err(), "the watch did not stay open: {more:?}");
         reporter.end_watches();
-        assert_eq!(answers.next().await, None);
+        assert_eq!(responses.next().await, None);
     }
 
     #[tokio::test]
-    async fn a_watch_that_comes_after_the_end_of_watches_gets_one_answer() {
+    async fn watch_after_end_watches_gets_one_response() {
         let reporter = Reporter::not_serving();
         reporter.end_watches();
-        let answers: Vec<_> = watch(&reporter, "").await.collect().await;
-        assert_eq!(answers, [ServingStatus::NotServing]);
+        let responses: Vec<_> = watch(&reporter, "").await.collect().await;
+        assert_eq!(responses, [ServingStatus::NotServing]);
     }
 
     #[tokio::test]
-    async fn a_list_has_the_server_and_each_service() {
+    async fn list_has_the_server_and_each_service() {
         let reporter = Reporter::not_serving();
         reporter.set_serving(true);
         let list = service(&reporter).list(Request::new(HealthListRequest {})).await.unwrap().into_inner();
         let mut names: Vec<_> = list.statuses.keys().map(String::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["", "one.Service"]);
-        assert!(list.statuses.values().all(|answer| answer.status() == ServingStatus::Serving));
+        assert!(list.statuses.values().all(|response| response.status() == ServingStatus::Serving));
     }
 
     #[tokio::test]
-    async fn a_check_of_an_unknown_service_is_not_found() {
-        let status = service(&Reporter::not_serving()).check(of("no.Service")).await.unwrap_err();
+    async fn check_of_unknown_service_is_not_found() {
+        let status = service(&Reporter::not_serving()).check(request("no.Service")).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::NotFound);
     }
 }

@@ -1,7 +1,7 @@
-//! The plain HTTP listener for machines that watch: `/metrics`, `/livez`, `/readyz`.
+//! The plain HTTP listener for monitoring: `/metrics`, `/livez`, `/readyz`.
 //!
-//! Promises that it answers however busy the chat is (it lives on the control plane's thread), and that it cannot be
-//! used up: few connections, little time for each request's head. Knows nothing of what the metrics say.
+//! Responds however busy the chat is, since it runs on the control plane's thread. Cannot be exhausted: it limits the
+//! connections and the time for each request's head. Does not know what the metrics mean.
 
 use crate::metrics::Exposition;
 use crate::transport::{Listener, prepare};
@@ -19,18 +19,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::AbortHandle;
 
-/// Connections at a time. One more closes the oldest: a request takes a moment, so that one is idle, and whoever holds
-/// connections open cannot keep a probe or a scrape waiting.
+/// Concurrent connections. One more closes the oldest: requests are short, so the oldest is idle, and a client that holds
+/// connections open cannot delay a probe or a scrape.
 const CONNECTIONS_MAX: usize = 64;
-/// Time for the head of a request, on a new connection or one that is kept alive.
+/// Time for the head of a request, on a new or a kept-alive connection.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
-/// How long to leave the queue alone when a connection cannot be accepted.
-const BACK_OFF: Duration = Duration::from_millis(200);
+/// Pause after a failed accept.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 
-/// What is served.
+/// The sources of the responses.
 #[derive(Clone)]
 pub struct Endpoints {
-    /// Writes the metrics as they are now.
+    /// Renders the current metrics.
     pub metrics: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     /// Whether the server is ready.
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -40,7 +40,7 @@ impl Endpoints {
     /// Serves until the future is dropped.
     ///
     /// # Errors
-    /// When the listener cannot be used at all.
+    /// If the listener cannot be used at all.
     pub async fn serve(self, listener: Listener) -> io::Result<()> {
         let listener = listener.into_async()?;
         let router = Router::new()
@@ -52,7 +52,7 @@ impl Endpoints {
         let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
             let Ok((socket, _)) = listener.accept().await else {
-                tokio::time::sleep(BACK_OFF).await;
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
                 continue;
             };
             open.retain(|connection| !connection.is_finished());
@@ -62,14 +62,14 @@ impl Endpoints {
                 oldest.abort();
             }
             if prepare(&socket).is_err() {
-                // The peer is gone already.
+                // The peer has already disconnected.
                 continue;
             }
             let service = TowerToHyperService::new(router.clone());
             let connection = tokio::spawn(async move {
                 let mut http = http1::Builder::new();
                 http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
-                // A watcher that breaks off is no event.
+                // A scraper that disconnects early is not an error.
                 let _ = http.serve_connection(TokioIo::new(socket), service).await;
             });
             open.push_back(connection.abort_handle());

@@ -1,4 +1,4 @@
-//! The audit line of every action that changes something: who did what to whom, with which result.
+//! The audit line of every action that changes something: operator, action, target and result.
 
 use crate::telemetry::trace::RpcSpan;
 use crate::transport::Call;
@@ -6,18 +6,18 @@ use crate::wire::admin as api;
 use std::time::Duration;
 use tonic::{Request, Status};
 
-/// What the line says of an action, beside its result.
+/// The fields of an audit line, except the result.
 #[derive(Default)]
 pub(super) struct AuditRecord<'a> {
     /// The operator.
     pub(super) who: Operator,
     /// The action, as a verb.
     pub(super) action: &'static str,
-    /// Whom or what it is done to.
+    /// The target.
     pub(super) whom: &'a str,
-    /// The operator's reason, where there is one.
+    /// The operator's reason; empty without one.
     pub(super) reason: &'a str,
-    /// For how long, where it is for a time.
+    /// The duration of a temporary action.
     pub(super) duration: Option<Duration>,
 }
 
@@ -32,14 +32,14 @@ impl AuditRecord<'_> {
         let who = &self.who.address;
         let reason = Some(self.reason).filter(|reason| !reason.is_empty());
         let duration = self.duration.map(|duration| humantime::format_duration(duration).to_string());
-        // Wherever the action was done: lists and kicks have a thread of their own.
+        // Explicitly, because lists and kicks run on another thread.
         RpcSpan::in_scope(self.who.span.as_ref(), || {
             tracing::info!(who, action, whom, reason, duration, result, "audit");
         });
     }
 }
 
-/// Who sends a request.
+/// The sender of a request.
 #[derive(Default)]
 pub(super) struct Operator {
     address: String,
@@ -47,15 +47,15 @@ pub(super) struct Operator {
     span: Option<RpcSpan>,
 }
 
-/// The operator who sends this request.
-pub(super) fn who<T>(request: &Request<T>) -> Operator {
+/// The sender of this request.
+pub(super) fn operator<T>(request: &Request<T>) -> Operator {
     match request.extensions().get::<Call>() {
         Some(call) => Operator { address: call.peer.to_string(), span: call.span.clone() },
         None => Operator { address: "unknown".to_owned(), span: None },
     }
 }
 
-/// A filter in few words.
+/// A filter as short text.
 pub(super) fn describe(filter: &api::ConnectionFilter) -> String {
     let lag = Some(filter.min_lag_messages).filter(|lag| *lag > 0).map(|lag| lag.to_string());
     let lag = lag.unwrap_or_default();

@@ -52,7 +52,7 @@ pub(super) fn remove<M: Payload>(hub: &Hub<M>, request: &api::RemoveBanRequest) 
     hub.unban(&banned).ok_or_else(|| not_found("ban", target))
 }
 
-/// What a request is about, for the audit.
+/// The target of a request, for the audit line.
 pub(super) fn describe(request: &api::RemoveBanRequest) -> String {
     match &request.target {
         Some(Target::Address(address)) => format!("address={address}"),

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tonic::Status;
 
-/// A filter that has been checked.
+/// A validated filter.
 pub(super) struct Filter {
     room: Option<RoomName>,
     peer: Option<Peer>,
@@ -58,7 +58,7 @@ impl Filter {
             && self.form.is_none_or(|form| member.form() == form)
     }
 
-    /// Hands over all that fit, in no order. Reads snapshots, and pauses.
+    /// Passes all matching connections to `found`, in no order. Reads snapshots and yields regularly.
     pub(super) async fn find<M: Payload>(&self, hub: &Hub<M>, mut found: impl FnMut(ConnectionSnapshot)) {
         let rooms = match &self.room {
             Some(name) => hub.room(name).into_iter().collect(),
@@ -76,7 +76,7 @@ impl Filter {
     }
 }
 
-/// Looks at each member of these rooms, and pauses.
+/// Visits each member of these rooms and yields regularly.
 pub(super) async fn for_each_member<M: Payload>(
     rooms: &[Arc<Room<M>>],
     mut look: impl FnMut(&Room<M>, &Arc<Member>),
@@ -121,8 +121,8 @@ pub(super) async fn list<M: Payload>(
     // A sealed token holds a number.
     let from: u64 = from.and_then(|from| from.parse().ok()).unwrap_or_default();
     let filter = Filter::new(request.filter)?;
-    // By age, a token is the number of the last one seen: who stays is met exactly once, however many come and go.
-    // By what changes, it is how many were seen.
+    // By age, a token is the number of the last connection listed: a connection that stays is listed exactly once,
+    // however many join and leave. By a changing quantity, it is the count of connections listed.
     let by_age = matches!(order, api::ConnectionOrder::Unspecified | api::ConnectionOrder::Age);
     let skip = if by_age { 0 } else { usize::try_from(from).unwrap_or(usize::MAX) };
     let mut found = Smallest::new(skip.saturating_add(size + 1));

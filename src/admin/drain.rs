@@ -1,4 +1,4 @@
-//! The drain, asked for and looked at by an operator.
+//! The drain as operators start, inspect and cancel it.
 
 use super::show;
 use crate::drain::{Drain, NotCancelled, Phase};
@@ -8,7 +8,7 @@ use crate::wire::admin as api;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// The drain as it is now.
+/// The drain's current state.
 pub(super) fn now<M: Payload>(drain: &Drain, hub: &Hub<M>, transports: &TransportCensus) -> api::Drain {
     let status = drain.status();
     let phase = match status.phase {
@@ -26,8 +26,8 @@ pub(super) fn now<M: Payload>(drain: &Drain, hub: &Hub<M>, transports: &Transpor
     }
 }
 
-/// The status for a drain that goes on.
-pub(super) fn of_refusal(refused: NotCancelled) -> Status {
+/// The status for a drain that cannot be cancelled.
+pub(super) fn cancel_error(refused: NotCancelled) -> Status {
     let subject = "chatroom.admin.v1.Drain";
     let details = ErrorDetails::with_precondition_failure_violation("DRAIN", subject, refused.to_string());
     Status::with_error_details(Code::FailedPrecondition, refused.to_string(), details)

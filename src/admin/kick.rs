@@ -1,4 +1,4 @@
-//! Ending connections, and keeping them out.
+//! Kicks and bans.
 
 use super::connections::{Filter, for_each_member, parse_id};
 use super::show;
@@ -27,10 +27,10 @@ pub(super) async fn kick<M: Payload>(
     let (mut targets, not_found) = targets(&hub, &request.ids, request.filter).await?;
     let mut bans = 0;
     if !request.dry_run {
-        // Banned first: who is ended may come back before the last of them is.
+        // Ban first: a kicked client may reconnect before the last one is kicked.
         bans = ban.map_or(Ok(0), |ban| ban.impose(&hub, &targets, &request.reason))?;
-        // Without a pause: a caller that goes away leaves all kicked and the audit line written, or nobody.
-        // Who went meanwhile was not ended by this.
+        // Without a yield: if the caller disconnects, either all targets are kicked and audited, or none.
+        // Connections that ended meanwhile do not count.
         targets.retain(|target| hub.kick(target, &request.reason));
     }
     Ok(api::KickConnectionsResponse {
@@ -48,9 +48,10 @@ async fn targets<M: Payload>(
 ) -> Result<(Vec<ConnectionSnapshot>, Vec<String>), Status> {
     match filter {
         Some(_) if !ids.is_empty() => Err(invalid("filter", "give ids or a filter, not both")),
-        Some(filter) if filter == api::ConnectionFilter::default() => {
-            Err(invalid("filter", "an empty filter would end everyone: name a room, a peer, a name or a lag"))
-        }
+        Some(filter) if filter == api::ConnectionFilter::default() => Err(invalid(
+            "filter",
+            "an empty filter would kick everyone: give a room, a peer, a name or a lag",
+        )),
         Some(filter) => {
             let mut found = Vec::new();
             let filter = Filter::new(Some(filter))?;
@@ -75,7 +76,7 @@ async fn by_ids<M: Payload>(
     let mut missing: HashMap<ConnectionId, &String> = wanted.into_iter().collect();
     let mut found = Vec::new();
     for_each_member(&hub.rooms(), |room, member| {
-        // One that is ending already cannot be ended again: for an operator it is not there.
+        // A connection that is already ending counts as not found.
         if member.disconnected().is_none() && missing.remove(&member.id()).is_some() {
             found.push(room.snapshot(member));
         }
@@ -83,7 +84,7 @@ async fn by_ids<M: Payload>(
     .await;
     let missing: Vec<String> = missing.into_values().cloned().collect();
     if found.is_empty() {
-        // A status travels in headers: it names a few.
+        // A status travels in headers, so it names only a few.
         let some = missing.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
         return Err(not_found("connection", &some));
     }
@@ -92,7 +93,7 @@ async fn by_ids<M: Payload>(
 
 struct Ban {
     duration: Duration,
-    /// What the filter names, whether or not anybody of that name or address is here now.
+    /// The filter's address and name, whether or not a connection matches now.
     named: Vec<Banned>,
     by_address: bool,
     by_name: bool,
@@ -117,7 +118,7 @@ impl Ban {
         Ok(Self { duration, named, by_address: ban.by_address, by_name: ban.by_name })
     }
 
-    /// How many addresses and names are banned by it.
+    /// Adds the bans; returns how many addresses and names are banned.
     fn impose<M: Payload>(
         &self,
         hub: &Hub<M>,
@@ -136,7 +137,9 @@ impl Ban {
         let banned: HashSet<Banned> = addresses.chain(names).chain(by_filter).collect();
         let count = banned.len();
         if !banned.into_iter().all(|banned| hub.ban(banned, self.duration, reason)) {
-            return Err(Status::resource_exhausted("nobody was ended: there are too many bans to add these"));
+            return Err(Status::resource_exhausted(
+                "no connection was kicked: there are too many bans to add these",
+            ));
         }
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }

@@ -1,8 +1,8 @@
 //! The operator's service: `chatroom.admin.v1`.
 //!
-//! Promises that no list, however long, holds up the broadcast or the control plane: everything is read from snapshots, on
-//! the thread of lists ([`crate::rpc::lists`]). What changes something leaves an audit line: who, what, whom, result.
-//! Knows nothing of sockets; the server tells it where it listens.
+//! No list, however long, delays the broadcast or the control plane: lists read snapshots on a thread of their own
+//! ([`crate::rpc::lists`]). Every change writes an audit line with operator, action, target and result. Does not know about
+//! sockets; the server passes its addresses in.
 
 mod audit;
 mod bans;
@@ -14,4 +14,4 @@ mod service;
 mod show;
 mod watch;
 
-pub use service::{About, Admin};
+pub use service::{Admin, ServerDescription};

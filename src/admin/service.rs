@@ -1,6 +1,6 @@
-//! The service itself: each RPC, and its audit line.
+//! The service: each RPC and its audit line.
 
-use super::audit::{AuditRecord, describe, who};
+use super::audit::{AuditRecord, describe, operator};
 use super::{bans, connections, drain, kick, rooms, show, watch};
 use crate::drain::{Cause, Drain};
 use crate::hub::{DisconnectReason, Hub, Payload, RoomName};
@@ -21,57 +21,57 @@ use tonic::{Request, Response, Status};
 
 const LOG_EXPIRY_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// What the server tells of itself.
-pub struct About {
-    /// When it began to serve.
+/// What the server reports about itself.
+pub struct ServerDescription {
+    /// When it started to serve.
     pub started: SystemTime,
-    /// Where it listens.
+    /// The listeners' names and addresses.
     pub listeners: Vec<(&'static str, SocketAddr)>,
-    /// Its settings, by the names of their flags.
+    /// The settings, by their flags' names.
     pub settings: Vec<(&'static str, String)>,
     /// Worker threads.
     pub workers: usize,
-    /// Longest message it takes, in bytes.
+    /// Longest accepted message, in bytes.
     pub max_message_bytes: usize,
-    /// Cancelled when the operators' own calls are to end.
+    /// Cancelled when the operators' own calls must end.
     pub stopping: CancellationToken,
 }
 
-/// `chatroom.admin.v1.AdminService`, for a hub of any messages that a text can be made into.
+/// `chatroom.admin.v1.AdminService`, for a hub of any message type that can carry a text.
 pub struct Admin<M: Payload> {
     hub: Hub<M>,
-    say: fn(String) -> M,
+    to_message: fn(String) -> M,
     transports: Arc<TransportCensus>,
     log: LogControl,
     drain: Drain,
-    about: About,
+    description: ServerDescription,
     tokens: Arc<Tokens>,
     lists: Lists,
 }
 
 impl<M: Payload> Admin<M> {
-    /// The service for this server, which announces a text as the message that `say` makes of it.
+    /// The service of this server. `to_message` converts an announcement's text to a message.
     #[must_use]
     pub fn new(
         hub: Hub<M>,
-        say: fn(String) -> M,
+        to_message: fn(String) -> M,
         transports: Arc<TransportCensus>,
         log: LogControl,
         drain: Drain,
         lists: Lists,
-        about: About,
+        description: ServerDescription,
     ) -> Self {
-        Self { hub, say, transports, log, drain, about, tokens: Arc::default(), lists }
+        Self { hub, to_message, transports, log, drain, description, tokens: Arc::default(), lists }
     }
 
     fn drain(&self) -> api::Drain {
         drain::now(&self.drain, &self.hub, &self.transports)
     }
 
-    fn say(&self, request: &api::AnnounceRequest) -> Result<u32, Status> {
-        let said = || (self.say)(request.text.clone());
-        let max = self.about.max_message_bytes;
-        if request.text.is_empty() || said().size() > max + PREFIX_LEN {
+    fn announce_text(&self, request: &api::AnnounceRequest) -> Result<u32, Status> {
+        let message = || (self.to_message)(request.text.clone());
+        let max = self.description.max_message_bytes;
+        if request.text.is_empty() || message().size() > max + PREFIX_LEN {
             return Err(invalid("text", format!("must have 1 to {max} bytes, encoded")));
         }
         let mut rooms = self.hub.rooms();
@@ -81,10 +81,11 @@ impl<M: Payload> Admin<M> {
                 return Err(not_found("room", name.as_str()));
             }
         }
-        let announced = rooms.iter().filter(|room| self.hub.announce(room, said())).count();
+        let announced = rooms.iter().filter(|room| self.hub.announce(room, message())).count();
         if announced < rooms.len() {
             let full = rooms.len() - announced;
-            let words = format!("said in {announced} rooms, but the inboxes of {full} are full: try again");
+            let words =
+                format!("announced in {announced} rooms, but the inboxes of {full} are full: try again");
             return Err(Status::resource_exhausted(words));
         }
         Ok(u32::try_from(announced).unwrap_or(u32::MAX))
@@ -109,7 +110,9 @@ impl<M: Payload> Admin<M> {
     }
 
     fn info(&self) -> api::GetServerInfoResponse {
-        let (stats, totals, about) = (self.hub.connection_stats(), self.hub.totals(), &self.about);
+        let stats = self.hub.connection_stats();
+        let totals = self.hub.totals();
+        let description = &self.description;
         let listener = |(name, address): &(&'static str, SocketAddr)| api::Listener {
             name: (*name).to_owned(),
             address: address.to_string(),
@@ -118,14 +121,18 @@ impl<M: Payload> Admin<M> {
         api::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: env!("CHATROOM_REVISION").to_owned(),
-            started: Some(show::time(about.started)),
-            uptime: show::duration(about.started.elapsed().unwrap_or_default()),
-            listeners: about.listeners.iter().map(listener).collect(),
-            limits: about.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            started: Some(show::time(description.started)),
+            uptime: show::duration(description.started.elapsed().unwrap_or_default()),
+            listeners: description.listeners.iter().map(listener).collect(),
+            limits: description
+                .settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
             connections: stats.present() as u64,
             transports: self.transports.present() as u64,
             rooms: self.hub.room_count() as u64,
-            workers: u32::try_from(about.workers).unwrap_or(u32::MAX),
+            workers: u32::try_from(description.workers).unwrap_or(u32::MAX),
             connections_opened: stats.joined_total(),
             connections_closed: DisconnectReason::ALL.iter().map(closed).collect(),
             messages_published: totals.published_messages.values().sum(),
@@ -148,7 +155,8 @@ impl<M: Payload> AdminService for Admin<M> {
         &self,
         request: Request<api::ListConnectionsRequest>,
     ) -> Result<Response<api::ListConnectionsResponse>, Status> {
-        let (hub, tokens) = (self.hub.clone(), Arc::clone(&self.tokens));
+        let hub = self.hub.clone();
+        let tokens = Arc::clone(&self.tokens);
         self.lists.run(connections::list(hub, tokens, request.into_inner())).await.map(Response::new)
     }
 
@@ -166,14 +174,15 @@ impl<M: Payload> AdminService for Admin<M> {
         &self,
         request: Request<api::KickConnectionsRequest>,
     ) -> Result<Response<api::KickConnectionsResponse>, Status> {
-        let (who, request) = (who(&request), request.into_inner());
+        let who = operator(&request);
+        let request = request.into_inner();
         let action = if request.dry_run { "kick (dry run)" } else { "kick" };
         let whom = match &request.filter {
             Some(filter) => describe(filter),
             None => request.ids.iter().take(10).cloned().collect::<Vec<_>>().join(", "),
         };
         let reason = request.reason.clone();
-        // The duration of the ban that comes with it.
+        // The duration of the kick's ban.
         let duration = request.ban.and_then(|ban| Duration::try_from(ban.duration?).ok());
         let hub = self.hub.clone();
         let kick = async move {
@@ -195,7 +204,8 @@ impl<M: Payload> AdminService for Admin<M> {
         &self,
         request: Request<api::ListBansRequest>,
     ) -> Result<Response<api::ListBansResponse>, Status> {
-        let (hub, tokens) = (self.hub.clone(), Arc::clone(&self.tokens));
+        let hub = self.hub.clone();
+        let tokens = Arc::clone(&self.tokens);
         self.lists.run(async move { bans::list(&hub, &tokens, request.get_ref()) }).await.map(Response::new)
     }
 
@@ -203,11 +213,12 @@ impl<M: Payload> AdminService for Admin<M> {
         &self,
         request: Request<api::RemoveBanRequest>,
     ) -> Result<Response<api::RemoveBanResponse>, Status> {
-        let (who, request) = (who(&request), request.into_inner());
+        let who = operator(&request);
+        let request = request.into_inner();
         let done = bans::remove(&self.hub, &request);
         let whom = bans::describe(&request);
         let reason = done.as_ref().map_or("", |ban| &ban.reason);
-        // The time by which the ban is cut short.
+        // The remaining time of the removed ban.
         let duration = done.as_ref().ok().map(|ban| Duration::from_secs(ban.remaining().as_secs()));
         AuditRecord { who, action: "remove ban", whom: &whom, reason, duration }.log(&done, |ban| {
             format!("removed the ban of {}, which had refused {} attempts", ban.banned, ban.refused_attempts)
@@ -219,7 +230,8 @@ impl<M: Payload> AdminService for Admin<M> {
         &self,
         request: Request<api::ListRoomsRequest>,
     ) -> Result<Response<api::ListRoomsResponse>, Status> {
-        let (hub, tokens) = (self.hub.clone(), Arc::clone(&self.tokens));
+        let hub = self.hub.clone();
+        let tokens = Arc::clone(&self.tokens);
         self.lists.run(rooms::list(hub, tokens, request.into_inner())).await.map(Response::new)
     }
 
@@ -230,7 +242,8 @@ impl<M: Payload> AdminService for Admin<M> {
         request: Request<api::WatchConnectionsRequest>,
     ) -> Result<Response<Self::WatchConnectionsStream>, Status> {
         let room = room_name(&request.get_ref().room)?;
-        let events = watch::events(self.hub.connection_stats().watch(), room, self.about.stopping.clone());
+        let events =
+            watch::events(self.hub.connection_stats().watch(), room, self.description.stopping.clone());
         Ok(Response::new(Box::pin(events)))
     }
 
@@ -238,11 +251,12 @@ impl<M: Payload> AdminService for Admin<M> {
         &self,
         request: Request<api::AnnounceRequest>,
     ) -> Result<Response<api::AnnounceResponse>, Status> {
-        let (who, request) = (who(&request), request.into_inner());
-        let done = self.say(&request);
+        let who = operator(&request);
+        let request = request.into_inner();
+        let done = self.announce_text(&request);
         let whom = if request.room.is_empty() { "all rooms" } else { &request.room };
         let record = AuditRecord { who, action: "announce", whom, ..AuditRecord::default() };
-        record.log(&done, |rooms| format!("said in {rooms} rooms"));
+        record.log(&done, |rooms| format!("announced in {rooms} rooms"));
         done.map(|rooms| Response::new(api::AnnounceResponse { rooms }))
     }
 
@@ -251,7 +265,8 @@ impl<M: Payload> AdminService for Admin<M> {
         request: Request<api::StartDrainRequest>,
     ) -> Result<Response<api::StartDrainResponse>, Status> {
         self.drain.start(Cause::Operator);
-        let (who, drain) = (who(&request), self.drain());
+        let who = operator(&request);
+        let drain = self.drain();
         let left = |drain: &api::Drain| format!("{:?}, {} connections", drain.phase(), drain.connections);
         let record = AuditRecord { who, action: "start drain", whom: "the server", ..AuditRecord::default() };
         record.log(&Ok(&drain), |drain| left(drain));
@@ -269,8 +284,8 @@ impl<M: Payload> AdminService for Admin<M> {
         &self,
         request: Request<api::CancelDrainRequest>,
     ) -> Result<Response<api::CancelDrainResponse>, Status> {
-        let done = self.drain.cancel().map_err(drain::of_refusal);
-        let who = who(&request);
+        let done = self.drain.cancel().map_err(drain::cancel_error);
+        let who = operator(&request);
         let record =
             AuditRecord { who, action: "cancel drain", whom: "the server", ..AuditRecord::default() };
         record.log(&done, |_| "serving again".to_owned());
@@ -288,7 +303,8 @@ impl<M: Payload> AdminService for Admin<M> {
         &self,
         request: Request<api::SetLogFilterRequest>,
     ) -> Result<Response<api::SetLogFilterResponse>, Status> {
-        let (who, request) = (who(&request), request.into_inner());
+        let who = operator(&request);
+        let request = request.into_inner();
         let done = self.set_log_filter(&request);
         let duration = request.expiry.and_then(|expiry| Duration::try_from(expiry).ok());
         let record =

@@ -1,4 +1,4 @@
-//! The hub's things as messages of the admin API.
+//! Conversion of the hub's types to messages of the admin API.
 
 use crate::hub::{Ban, Banned, ConnectionSnapshot, Lag, Payload, Room, WireForm};
 use crate::wire::admin as api;
@@ -12,7 +12,7 @@ fn api_of(form: WireForm) -> api::Api {
     }
 }
 
-/// The wire form of an API; none for any.
+/// The wire form of an API; `None` for the unspecified one.
 pub(super) fn form(of: api::Api) -> Option<WireForm> {
     WireForm::ALL.into_iter().find(|form| api_of(*form) == of)
 }
@@ -22,7 +22,7 @@ pub(super) fn time(at: SystemTime) -> prost_types::Timestamp {
 }
 
 pub(super) fn duration(time: Duration) -> Option<prost_types::Duration> {
-    // A duration of ours is far below the 10,000 years that fit.
+    // The server's durations are far below the 10,000 years that fit.
     time.try_into().ok()
 }
 

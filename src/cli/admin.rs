@@ -1,4 +1,4 @@
-//! The flags of `chatroom admin`, onto the messages of `chatroom.admin.v1`.
+//! The flags of `chatroom admin`, mapped to requests of `chatroom.admin.v1`.
 
 use crate::wire::admin::remove_ban_request::Target;
 use crate::wire::admin::{
@@ -19,18 +19,18 @@ pub struct AdminArgs {
         default_value = "127.0.0.1:50052"
     )]
     pub addr: String,
-    /// Answer in JSON, for scripts: one document, or one object per line for watch and top
+    /// Print JSON, for scripts: one document, or one object per line for watch and top
     ///
-    /// The fields are those of chatroom.admin.v1 in lowerCamelCase, as grpcurl prints them, but with defaults written
-    /// out and all integers as plain numbers.
+    /// Fields are those of chatroom.admin.v1 in lowerCamelCase, as grpcurl prints them, except that defaults are
+    /// included and all integers are plain numbers.
     #[arg(long, global = true)]
     pub json: bool,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: AdminCommand,
 }
 
-/// What an operator can do.
+/// The operator's commands.
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
     /// List connections.
@@ -40,48 +40,48 @@ pub enum AdminCommand {
         /// Its id, a UUID
         id: String,
     },
-    /// End connections, by id or by filter; says whom.
+    /// End connections by id or by filter, and list them.
     Kick(KickArgs),
-    /// List the bans in force: of addresses, then of names.
+    /// List active bans: addresses first, then names.
     Bans {
-        /// At most this many
+        /// Maximum number of results
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
     },
-    /// End a ban before its time.
+    /// Remove a ban before it expires.
     Unban(UnbanArgs),
-    /// List rooms, in order of name.
+    /// List rooms, ordered by name.
     Rooms {
-        /// At most this many
+        /// Maximum number of results
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
     },
-    /// Tell what happens to connections from now on: joined, left, lagging, kicked.
+    /// Print connection events as they happen: joined, left, lagging, kicked.
     Watch {
         /// Only in this room
         #[arg(long, value_name = "ROOM")]
         room: Option<String>,
     },
-    /// Say a text as the server.
+    /// Publish a text as the server.
     Announce {
         /// The text
         text: String,
-        /// Only in this room [default: in all]
+        /// Only in this room [default: all rooms]
         #[arg(long, value_name = "ROOM")]
         room: Option<String>,
     },
-    /// Have the server end in stages, see how far that is, or have it stay.
+    /// Drain the server in stages, show the progress, or cancel.
     #[command(subcommand)]
     Drain(DrainCommand),
-    /// Tell what the server is: version, listeners, limits, counts.
+    /// Show the server's version, listeners, limits and counters.
     Info,
-    /// Show rates, busiest rooms, slowest and biggest members, again and again.
+    /// Show rates, busiest rooms, slowest and biggest members, refreshed periodically.
     Top(TopArgs),
-    /// Change which log lines the server writes.
+    /// Change the server's log filter.
     LogFilter {
-        /// Like "info,chatroom=debug"; "" goes back to the one the server began with
+        /// Like "info,chatroom=debug"; "" restores the filter from the server's start
         filter: String,
-        /// Go back by itself after this time, up to 24h [default: stay]
+        /// Restore the previous filter after this time, up to 24h [default: never]
         #[arg(long, value_name = "TIME")]
         expiry: Option<humantime::Duration>,
     },
@@ -90,11 +90,11 @@ pub enum AdminCommand {
 /// `chatroom admin drain`.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum DrainCommand {
-    /// Start it: health says that it does not serve, then connections are ended, then the process exits.
+    /// Start draining: health reports NOT_SERVING, then connections are ended, then the process exits.
     Start,
-    /// Tell how far it is.
+    /// Show the progress.
     Status,
-    /// Have the server stay; only as long as the notice lasts.
+    /// Cancel the drain; only possible during the notice period.
     Cancel,
 }
 
@@ -103,21 +103,21 @@ pub enum DrainCommand {
 pub struct ListArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Oldest, furthest behind, or most bytes sent first
+    /// Sort by age (oldest first), lag (furthest behind first), or bytes sent (most first)
     #[arg(long, value_name = "ORDER", default_value = "age")]
     order: OrderArg,
-    /// At most this many
+    /// Maximum number of results
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
 }
 
 impl ListArgs {
-    /// Which connections.
+    /// The connection filter.
     pub fn filter(&self) -> ConnectionFilter {
         self.filter.filter()
     }
 
-    /// In which order.
+    /// The sort order.
     pub fn order(&self) -> ConnectionOrder {
         match self.order {
             OrderArg::Age => ConnectionOrder::Age,
@@ -134,7 +134,7 @@ enum OrderArg {
     Bytes,
 }
 
-/// Which connections: those that fit all that is given.
+/// A filter of connections that match all given flags.
 #[derive(Args, Debug)]
 struct FilterArgs {
     /// In this room
@@ -146,7 +146,7 @@ struct FilterArgs {
     /// With exactly this display name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Speaking this API, such as hello
+    /// Using this API, such as hello
     #[arg(long, value_name = "API", value_parser = parse_api)]
     api: Option<Api>,
     /// At least this many messages behind
@@ -170,33 +170,33 @@ impl FilterArgs {
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("ban_by").multiple(true))]
 pub struct KickArgs {
-    /// These connections
+    /// Ids of the connections
     #[arg(value_name = "ID", conflicts_with = "FilterArgs")]
     ids: Vec<String>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Say whom it would end, and end nobody
+    /// List the connections without ending them
     #[arg(long)]
     dry_run: bool,
-    /// Words for the client: at most 256 characters, no control characters
+    /// Reason for the client: at most 256 characters, no control characters
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Refuse whoever comes back, for this long: up to 30days
+    /// Also ban the clients for this long, up to 30days
     #[arg(long, value_name = "TIME", requires = "ban_by")]
     ban: Option<humantime::Duration>,
-    /// The ban is for the addresses of the kicked
+    /// Ban the addresses of the kicked connections
     #[arg(long, requires = "ban", group = "ban_by")]
     ban_address: bool,
-    /// The ban is for the display names of the kicked, in any case
+    /// Ban the display names of the kicked connections, ignoring case
     #[arg(long, requires = "ban", group = "ban_by")]
     ban_name: bool,
 }
 
 impl KickArgs {
-    /// The request; an error for one that would mean everyone.
+    /// The request.
     ///
     /// # Errors
-    /// When there are neither ids nor a filter that excludes anybody.
+    /// If there are neither ids nor a filter, which would kick every connection.
     pub fn request(&self) -> anyhow::Result<KickConnectionsRequest> {
         let filter = self.filter.filter();
         let by_filter = filter != ConnectionFilter::default();
@@ -226,10 +226,10 @@ impl KickArgs {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct UnbanArgs {
-    /// The ban of this address
+    /// Remove the ban of this address
     #[arg(long, value_name = "ADDR")]
     address: Option<String>,
-    /// The ban of this display name, in any case
+    /// Remove the ban of this display name, ignoring case
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 }
@@ -248,40 +248,40 @@ pub struct TopArgs {
     /// Time between frames; at least 100ms
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     pub interval: Duration,
-    /// End after this many frames [default: on Ctrl-C]
+    /// Stop after this many frames [default: on Ctrl-C]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 }
 
-/// A flag's time as the wire has it.
+/// Converts a flag's duration to protobuf.
 ///
 /// # Errors
-/// One that no message can hold, by the flag's name.
+/// If the duration does not fit; the error names the flag.
 pub fn wire_duration(flag: &str, time: humantime::Duration) -> anyhow::Result<prost_types::Duration> {
     prost_types::Duration::try_from(*time).map_err(|_| anyhow::anyhow!("{flag}: {time} is too long"))
 }
 
-/// The word for an API, the same in flags and tables: `API_HELLO` is "hello".
+/// The name of an API in flags and tables: `API_HELLO` is "hello".
 pub fn api_word(api: Api) -> String {
     api.as_str_name().trim_start_matches("API_").to_lowercase()
 }
 
-/// Every API but the unspecified one: a new one in the proto is known here without a change.
+/// Every API except the unspecified one; includes new values of the proto without a change here.
 fn apis() -> impl Iterator<Item = Api> {
     (1..).map_while(|number| Api::try_from(number).ok())
 }
 
 fn parse_api(word: &str) -> Result<Api, String> {
     let known = || apis().map(api_word).collect::<Vec<_>>().join(", ");
-    apis().find(|api| api_word(*api) == word).ok_or_else(|| format!("there is {}", known()))
+    apis().find(|api| api_word(*api) == word).ok_or_else(|| format!("must be one of {}", known()))
 }
 
-/// Below this `top` would be the load that it shows.
+/// Minimum interval: below it, `top` itself would be a noticeable load.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if time < INTERVAL_MIN { Err("at least 100ms".to_owned()) } else { Ok(time) }
+    if time < INTERVAL_MIN { Err("must be at least 100ms".to_owned()) } else { Ok(time) }
 }
 
 #[cfg(test)]
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kick_of_everyone_is_refused_in_every_disguise() {
+    fn kick_of_everyone_is_refused() {
         for line in ["", "--dry-run", "--reason bye", "--room= --name=", "--min-lag 0"] {
             let error = kick(line).expect_err(line).to_string();
             assert!(error.contains("everyone"), "{line}: {error}");
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kick_is_by_ids_or_by_filter_and_not_both() {
+    fn kick_takes_ids_or_a_filter() {
         assert_eq!(kick("a b").unwrap().ids, ["a", "b"]);
         assert_eq!(kick("a b").unwrap().filter, None);
         assert_eq!(kick("--api hello").unwrap().filter.unwrap().api(), Api::Hello);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ban_says_for_how_long_and_by_what() {
+    fn ban_needs_a_duration_and_a_target() {
         let ban = kick("a --ban 10m --ban-address --ban-name").unwrap().ban.unwrap();
         assert_eq!((ban.duration.unwrap().seconds, ban.by_address, ban.by_name), (600, true, true));
         for half in ["a --ban 10m", "a --ban-address", "a --ban-name", "a --ban soon --ban-name"] {
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unban_names_an_address_or_a_name() {
+    fn unban_takes_an_address_or_a_name() {
         let unban = |line: &str| match parse(&format!("unban {line}"))?.command {
             AdminCommand::Unban(args) => Ok(args.request().target),
             _ => panic!("unban"),
@@ -343,14 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn the_address_and_json_may_stand_before_or_after_the_command() {
+    fn global_flags_may_precede_or_follow_the_command() {
         let args = parse("--json info --addr 10.0.0.1:1").unwrap();
         assert!(args.json && args.addr == "10.0.0.1:1");
         assert_eq!(parse("info").unwrap().addr, "127.0.0.1:50052");
     }
 
     #[test]
-    fn a_filter_that_is_none_is_refused() {
+    fn invalid_filters_are_refused() {
         for line in [
             "list --api smtp",
             "list --order size",

@@ -6,38 +6,37 @@ use clap::Args;
 /// `chatroom chat`.
 #[derive(Args, Debug)]
 pub struct ChatArgs {
-    /// Server to chat on
+    /// Server to connect to
     #[arg(long, env = "CHATROOM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
     pub addr: String,
-    /// Display name: at most 64 characters, all to be seen, no white space around them
+    /// Display name: at most 64 visible characters, no surrounding white space
     #[arg(long, env = "CHATROOM_NAME", value_name = "NAME")]
     pub name: Option<String>,
-    /// Room to be in [default: lobby]
+    /// Room to join [default: lobby]
     #[arg(long, env = "CHATROOM_ROOM", value_name = "ROOM")]
     pub room: Option<String>,
-    /// Keep listening when the input has ended
+    /// Keep receiving after the end of the input
     #[arg(long)]
     pub follow: bool,
-    /// What sort of thing is said, for the filters of others [default: chat]
+    /// Kind of the published messages, for filters [default: chat]
     #[arg(long, value_name = "KIND")]
     pub kind: Option<String>,
-    /// Hear only what is of these kinds [default: all]
+    /// Receive only messages of these kinds [default: all]
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Where to begin to hear: tail, earliest, last:N, or after a position, like 1f0c5a9b3e7d2846:17
+    /// Where to start receiving: tail, earliest, last:N, or after a position like 1f0c5a9b3e7d2846:17
     ///
-    /// last:N counts all kinds of messages, before --only picks some. Positions are in the output of --json, and in the
-    /// status that ends a call. A chat that has nothing to say, not even --follow, ends at once.
+    /// last:N counts messages of all kinds, before --only filters them. Positions are in the output of --json and in the
+    /// status that ends a call. With an empty input and without --follow, the command ends immediately.
     #[arg(long, value_name = "START", default_value = "tail", value_parser = start)]
     pub from: Start,
-    /// Tell who comes and goes
+    /// Print when members join and leave
     #[arg(long)]
     pub presence: bool,
-    /// Print everything that the server sends, one JSON object per line, for scripts
+    /// Print everything the server sends as one JSON object per line, for scripts
     ///
-    /// Each has one field: welcome, event, ack, gap, presence, goodbye or disconnected. An ack has the number of the
-    /// input's line that it is for; the first has 1. Positions are epoch:offset, times RFC 3339, bytes base64, integers
-    /// plain numbers.
+    /// Each object has one field: welcome, event, ack, gap, presence, goodbye or disconnected. An ack has the number of
+    /// its input line, from 1. Positions are epoch:offset, times RFC 3339, bytes base64, integers plain numbers.
     #[arg(long)]
     pub json: bool,
 }
@@ -62,7 +61,7 @@ mod tests {
     use crate::client::Position;
 
     #[test]
-    fn a_start_is_a_word_a_number_or_a_position() {
+    fn start_parses_keywords_counts_and_positions() {
         assert_eq!(start("tail"), Ok(Start::Tail));
         assert_eq!(start("earliest"), Ok(Start::Earliest));
         assert_eq!(start("last:7"), Ok(Start::Last(7)));

@@ -1,6 +1,6 @@
-//! The program's environment variables: one for each flag that names it.
+//! The program's environment variables, declared by the flags.
 //!
-//! A variable that is set and empty counts as not set: that is what a template leaves where it has no value.
+//! An empty variable counts as unset, because templates leave empty variables where they have no value.
 
 use super::Cli;
 use clap::builder::Resettable;
@@ -11,7 +11,7 @@ use std::ffi::{OsStr, OsString};
 const PREFIX: &str = "CHATROOM_";
 
 impl Cli {
-    /// The command line of this process; an error, or what `--help` and `--version` ask for, ends it.
+    /// Parses this process's command line; exits on an error, `--help` or `--version`.
     pub fn of_process() -> Self {
         let matches = without_empty_variables(Self::command()).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
@@ -26,8 +26,8 @@ fn without_empty_variables(command: Command) -> Command {
     command.mut_args(unset).mut_subcommands(without_empty_variables)
 }
 
-/// Variables of this process that look like ours and belong to no flag: misspelt, or of another version. Without those
-/// that Kubernetes makes of the names of services.
+/// Variables with the program's prefix that belong to no flag: misspelt, or of another version. Excludes those that
+/// Kubernetes derives from service names.
 pub fn unknown_variables() -> Vec<String> {
     unknown(std::env::vars_os().map(|(name, _)| name))
 }
@@ -48,8 +48,8 @@ fn collect_known(command: &Command, known: &mut HashSet<OsString>) {
     command.get_subcommands().for_each(|command| collect_known(command, known));
 }
 
-/// A service called "chatroom" or "chatroom-x" is `CHATROOM_SERVICE_HOST`, `CHATROOM_X_PORT_50051_TCP_ADDR` and so on in
-/// every container of its namespace.
+/// Whether Kubernetes sets the variable: a service named "chatroom" or "chatroom-x" produces `CHATROOM_SERVICE_HOST`,
+/// `CHATROOM_X_PORT_50051_TCP_ADDR` and so on in every container of its namespace.
 fn is_of_service(name: &str) -> bool {
     name.contains("_SERVICE_") || name.contains("_PORT")
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_belongs_to_no_flag_is_unknown() {
+    fn variables_without_a_flag_are_unknown() {
         let names = [
             "PATH",
             "CHATROOM_LISTEN",
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn no_flag_has_a_variable_that_is_taken_for_a_services() {
+    fn no_flag_variable_looks_like_a_kubernetes_service() {
         let mut known = HashSet::new();
         collect_known(&Cli::command(), &mut known);
         assert!(known.len() > 30);

@@ -20,31 +20,31 @@ pub use serve::{LogFormatArg, ServeArgs};
 
 use clap::{Parser, Subcommand};
 
-/// A gRPC broadcast server: what one client says, everyone in the room receives, in one order.
+/// A gRPC broadcast server: every member of a room receives every message, in one order.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the program can do.
+/// The program's commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the server.
     Serve(Box<ServeArgs>),
-    /// Chat from the terminal, or from a pipe.
+    /// Chat from a terminal or a pipe.
     ///
-    /// Says each line of the input, and prints what is said in the room. On a terminal a line begins with who says it, like
-    /// "ann: hi"; what the server itself says has no name before it. Output that is piped is the texts alone, escaped so that
-    /// each is one line.
+    /// Publishes each line of the input and prints the room's messages. On a terminal, each line starts with the sender's
+    /// name, like "ann: hi"; announcements of the server have no name. Piped output contains only the texts, each escaped
+    /// to fit on one line.
     Chat(ChatArgs),
-    /// Ask a server whether it serves: for container health checks.
+    /// Check whether a server is serving, for container health checks.
     Health(HealthArgs),
-    /// See and steer a running server.
+    /// Inspect and control a running server.
     Admin(Box<AdminArgs>),
-    /// Load a server, and tell how fast it is and whether all was delivered, in one order.
+    /// Load a server, measure its speed, and check delivery and order.
     #[cfg(feature = "bench")]
     Bench(Box<BenchArgs>),
 }
@@ -55,7 +55,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 }

@@ -1,4 +1,4 @@
-//! The flags of `chatroom serve`, onto [`Settings`].
+//! The flags of `chatroom serve`, mapped to [`Settings`].
 
 use crate::config::{Config, InvalidSetting, Settings, SlowPolicy, SlowRule, SlowRules};
 use crate::telemetry::LogFormat;
@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogFormatArg {
-    /// For people; in colour on a terminal.
+    /// Readable text; in colour on a terminal.
     Text,
     /// One JSON object per line.
     Json,
@@ -26,12 +26,12 @@ impl From<LogFormatArg> for LogFormat {
     }
 }
 
-/// What to do about slow members.
+/// Policy for slow members.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SlowPolicyArg {
-    /// End their call, with the position up to which they got everything.
+    /// End the call, with the position up to which the member received everything.
     Disconnect,
-    /// Go on at the oldest that is retained, and tell them what they missed.
+    /// Continue at the oldest retained message, and report the gap.
     Skip,
 }
 
@@ -49,13 +49,13 @@ fn slow_rule(text: &str) -> Result<SlowRule, String> {
     let name = rooms.strip_suffix('*').unwrap_or(rooms);
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if rooms.is_empty() || !name.bytes().all(plain) {
-        return Err("names rooms by 1 to 128 of A-Z a-z 0-9 . _ -, and a * at the end for all that begin so"
+        return Err("a room name has 1 to 128 of A-Z a-z 0-9 . _ -; a * at the end matches all names with that prefix"
             .to_owned());
     }
     let policy = SlowPolicyArg::from_str(policy, false).map_err(|_| {
         let known = SlowPolicyArg::value_variants().iter().filter_map(ValueEnum::to_possible_value);
         let known = known.map(|policy| policy.get_name().to_owned()).collect::<Vec<_>>().join(", ");
-        format!("there is no policy {policy:?}, but {known}")
+        format!("unknown policy {policy:?}, must be one of {known}")
     })?;
     Ok(SlowRule { rooms: rooms.to_owned(), policy: policy.into() })
 }
@@ -83,14 +83,14 @@ pub struct ServeArgs {
     /// Worker threads [default: one per core]
     #[arg(long, env = "CHATROOM_WORKERS", value_name = "N", default_value_t = defaults().workers, hide_default_value = true)]
     workers: usize,
-    /// Refuse calls of chatroom.v1 that name a room in their messages only: for servers behind a balancer that routes by
+    /// Refuse chatroom.v1 calls that name a room only in their messages: for servers behind a balancer that routes by
     /// the metadata chatroom-room, as deploy/haproxy.cfg does
     #[arg(long, env = "CHATROOM_REQUIRE_ROOM_HEADER", value_parser = BoolishValueParser::new())]
     require_room_header: bool,
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, env = "CHATROOM_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormatArg,
-    /// Which log lines to write, like "warn,chatroom=debug"
+    /// Log filter, like "warn,chatroom=debug"
     #[arg(long, env = "CHATROOM_LOG_FILTER", value_name = "FILTER", default_value = "info")]
     pub log_filter: String,
     #[command(flatten)]
@@ -99,7 +99,7 @@ pub struct ServeArgs {
     drain: DrainArgs,
 }
 
-/// Limits of `chatroom serve`; the reasons for the defaults are in the documentation of `Settings`.
+/// Limits of `chatroom serve`; `Settings` documents the reasons for the defaults.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
@@ -112,46 +112,46 @@ struct LimitArgs {
     /// Connections in one room [default: no limit]
     #[arg(long, env = "CHATROOM_MAX_CONNECTIONS_PER_ROOM", value_name = "N")]
     max_connections_per_room: Option<usize>,
-    /// Connections from one address, of IPv6 from one /64 network; behind a proxy it is the proxy's [default: no limit]
+    /// Connections from one IPv4 address or IPv6 /64 network; behind a proxy, the proxy's address [default: no limit]
     #[arg(long, env = "CHATROOM_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     max_connections_per_address: Option<usize>,
     /// TCP connections [default: 10000, less if the open-file limit is low]
     #[arg(long, env = "CHATROOM_MAX_TRANSPORTS", value_name = "N")]
     max_transports: Option<usize>,
-    /// Calls at a time on one TCP connection
+    /// Concurrent calls on one TCP connection
     #[arg(long, env = "CHATROOM_MAX_STREAMS", value_name = "N", default_value_t = defaults().max_streams)]
     max_streams: u32,
-    /// Rooms at a time beside the lobby; for one more, an empty room is evicted
+    /// Concurrent rooms besides the lobby; one more evicts an empty room
     #[arg(long, env = "CHATROOM_MAX_ROOMS", value_name = "N", default_value_t = defaults().max_rooms)]
     max_rooms: usize,
-    /// Rooms at a time that one client has created, by TCP connection and by address (behind a proxy: the proxy's)
+    /// Concurrent rooms created by one client, by TCP connection and by address (behind a proxy: the proxy's)
     #[arg(long, env = "CHATROOM_MAX_ROOMS_PER_CLIENT", value_name = "N", default_value_t = defaults().max_rooms_per_client)]
     max_rooms_per_client: usize,
-    /// How long a room outlives its last member or last publish, with its history and its idempotency keys
+    /// How long a room outlives its last member or publish, with its history and idempotency keys
     #[arg(long, env = "CHATROOM_ROOM_IDLE", value_name = "TIME", default_value_t = seconds(defaults().room_idle))]
     room_idle: humantime::Duration,
-    /// What a room's log keeps: bytes
+    /// Retention of a room's log in bytes
     #[arg(long, env = "CHATROOM_RETENTION_BYTES", value_name = "BYTES", default_value_t = ByteSize(defaults().retention_bytes))]
     retention_bytes: ByteSize,
-    /// What a room's log keeps: messages
+    /// Retention of a room's log in messages
     #[arg(long, env = "CHATROOM_RETENTION_MESSAGES", value_name = "N", default_value_t = defaults().retention_messages)]
     retention_messages: u64,
-    /// What a room's log keeps: age
+    /// Retention of a room's log by age
     #[arg(long, env = "CHATROOM_RETENTION_AGE", value_name = "TIME", default_value_t = seconds(defaults().retention_age))]
     retention_age: humantime::Duration,
-    /// What all rooms' logs hold together: bytes; the idlest rooms are trimmed first [default: 1 GiB, or a quarter of the container's memory if that is less]
+    /// Retention of all rooms' logs together in bytes; the idlest rooms are trimmed first [default: 1 GiB, or a quarter of the container's memory if that is less]
     #[arg(long, env = "CHATROOM_RETENTION_TOTAL_BYTES", value_name = "BYTES")]
     retention_total_bytes: Option<ByteSize>,
-    /// How far behind a member may be before it is disconnected
+    /// Bytes that a member may lag behind before the slow policy applies
     #[arg(long, env = "CHATROOM_LAG_LIMIT_BYTES", value_name = "BYTES", default_value_t = ByteSize(defaults().lag_limit_bytes))]
     lag_limit_bytes: ByteSize,
-    /// How long a message may wait for a member before that is disconnected
+    /// How long a message may wait for a member before the slow policy applies
     #[arg(long, env = "CHATROOM_LAG_LIMIT_AGE", value_name = "TIME", default_value_t = seconds(defaults().lag_limit_age))]
     lag_limit_age: humantime::Duration,
-    /// What to do about members that are further behind: disconnect, or skip (chatroom.v1 only)
+    /// Policy for slow members: disconnect, or skip (chatroom.v1 only)
     #[arg(long, env = "CHATROOM_SLOW_POLICY", value_name = "POLICY", default_value = "disconnect")]
     slow_policy: SlowPolicyArg,
-    /// The same for some rooms: a name, or a beginning and "*", like "game-*=skip"; the first that fits counts
+    /// Slow policy of some rooms: a name, or a prefix and "*", like "game-*=skip"; the first match applies
     #[arg(long, env = "CHATROOM_SLOW_POLICY_FOR", value_name = "ROOMS=POLICY", value_delimiter = ',', value_parser = slow_rule)]
     slow_policy_for: Vec<SlowRule>,
     /// Messages in a room's inbox
@@ -160,58 +160,59 @@ struct LimitArgs {
     /// Bytes in a room's inbox
     #[arg(long, env = "CHATROOM_INBOX_BYTES", value_name = "BYTES", default_value_t = ByteSize(defaults().inbox_bytes as u64))]
     inbox_bytes: ByteSize,
-    /// Messages of one connection in its room's inbox [default: 256, or all that the inbox takes if that is less]
+    /// Messages of one connection in its room's inbox [default: 256, or the inbox's limit if that is less]
     #[arg(long, env = "CHATROOM_INBOX_SHARE", value_name = "N")]
     inbox_share: Option<usize>,
-    /// Time for a TCP connection to begin speaking HTTP/2
+    /// Time for a TCP connection to send the HTTP/2 preface
     #[arg(long, env = "CHATROOM_PREFACE_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().preface_deadline))]
     preface_deadline: humantime::Duration,
     /// Time for a TCP connection to open its first call
     #[arg(long, env = "CHATROOM_FIRST_STREAM_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().first_stream_deadline))]
     first_stream_deadline: humantime::Duration,
-    /// Time for a unary request, and for each message of a streaming one, to be complete
+    /// Time for a unary request, or one message of a streaming request, to be complete
     #[arg(long, env = "CHATROOM_REQUEST_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().request_deadline))]
     request_deadline: humantime::Duration,
-    /// How long a client may take nothing of an answer that waits for it
+    /// How long a client may accept nothing of a waiting response
     #[arg(long, env = "CHATROOM_RESPONSE_STALL_LIMIT", value_name = "TIME", default_value_t = seconds(defaults().response_stall_limit))]
     response_stall_limit: humantime::Duration,
-    /// How long a TCP connection may have no open call
+    /// How long a TCP connection may stay without an open call
     #[arg(long, env = "CHATROOM_TRANSPORT_IDLE_LIMIT", value_name = "TIME", default_value_t = seconds(defaults().transport_idle_limit))]
     transport_idle_limit: humantime::Duration,
-    /// How long a TCP connection may take no byte of those that wait for it
+    /// How long a TCP connection may accept none of the bytes that wait for it
     #[arg(long, env = "CHATROOM_WRITE_STALL_LIMIT", value_name = "TIME", default_value_t = seconds(defaults().write_stall_limit))]
     write_stall_limit: humantime::Duration,
     /// HTTP/2 ping interval
     #[arg(long, env = "CHATROOM_KEEPALIVE_INTERVAL", value_name = "TIME", default_value_t = seconds(defaults().keepalive_interval))]
     keepalive_interval: humantime::Duration,
-    /// Time for the answer to a ping
+    /// Time for the acknowledgement of a ping
     #[arg(long, env = "CHATROOM_KEEPALIVE_TIMEOUT", value_name = "TIME", default_value_t = seconds(defaults().keepalive_timeout))]
     keepalive_timeout: humantime::Duration,
 }
 
-/// How `chatroom serve` goes.
+/// Stages of the drain.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Drain (on SIGTERM, SIGINT or StartDrain; on SIGHUP if stdin is a terminal)")]
 struct DrainArgs {
-    /// How long to go on while health says "not serving": more than a balancer needs to see it
+    /// How long to keep serving while health reports NOT_SERVING: longer than a balancer needs to notice
     #[arg(long = "drain-notice", env = "CHATROOM_DRAIN_NOTICE", value_name = "TIME", default_value_t = seconds(defaults().drain_notice))]
     notice: humantime::Duration,
-    /// Then, over which time to spread the ends of the connections
+    /// Time over which the connections are then ended
     #[arg(long = "drain-spread", env = "CHATROOM_DRAIN_SPREAD", value_name = "TIME", default_value_t = seconds(defaults().drain_spread))]
     spread: humantime::Duration,
-    /// How long a drain may take in all, before what is left is closed
+    /// Total time of a drain, after which remaining connections are closed
     #[arg(long = "drain-deadline", env = "CHATROOM_DRAIN_DEADLINE", value_name = "TIME", default_value_t = seconds(defaults().drain_deadline))]
     deadline: humantime::Duration,
 }
 
 impl ServeArgs {
-    /// The validated configuration; `open_files` is the process's limit of descriptors, `memory` that of its memory in
-    /// bytes, if it has one.
+    /// The validated configuration. `open_files` is the process's descriptor limit, `memory` its memory limit in bytes, if
+    /// any.
     ///
     /// # Errors
-    /// The first setting out of range, by its flag's name.
+    /// The first invalid setting, by its flag's name.
     pub fn config(&self, open_files: u64, memory: Option<u64>) -> Result<Config, InvalidSetting> {
-        let (limits, drain) = (&self.limits, &self.drain);
+        let limits = &self.limits;
+        let drain = &self.drain;
         let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         Settings {
             listen: self.listen,
@@ -258,13 +259,13 @@ impl ServeArgs {
     }
 }
 
-/// The default, or less where the open-file limit is low: a tenth and 64 descriptors stay for everything else.
+/// The default, or less if the open-file limit is low: a tenth and 64 descriptors remain for everything else.
 fn transports_max(open_files: u64) -> usize {
     let within_limit = (open_files / 10 * 9).saturating_sub(64).max(1);
     usize::try_from(within_limit).map_or(defaults().max_transports, |n| n.min(defaults().max_transports))
 }
 
-/// The default, or a quarter of the memory that there is: the rest is for connections and what is on its way to them.
+/// The default, or a quarter of the memory if that is less: the rest is for connections and their buffers.
 fn retention_total(memory: Option<u64>) -> u64 {
     let of_memory = memory.map_or(u64::MAX, |memory| (memory / 4).max(ByteSize::mib(1).as_u64()));
     defaults().retention_total_bytes.min(of_memory)
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_take_a_quarter_of_a_small_container() {
+    fn retention_is_a_quarter_of_a_small_container() {
         let mib = |n| ByteSize::mib(n).as_u64();
         assert_eq!(retention_total(None), mib(1024));
         assert_eq!(retention_total(Some(mib(8192))), mib(1024));
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_default_to_the_settings_defaults() {
+    fn flag_defaults_match_settings_defaults() {
         let args = parse(&[]).expect("no flag is required");
         let config = args.config(1 << 20, None).expect("the defaults are valid");
         assert_eq!(format!("{:?}", *config), format!("{:?}", Settings::default()));
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_no_more_than_the_inbox_unless_it_is_said() {
+    fn default_inbox_share_is_capped_by_the_inbox() {
         let share = |flags: &[&str]| {
             let config = parse(flags).expect("flags").config(1 << 20, None);
             config.map(|config| config.inbox_share).map_err(|error| error.to_string())
@@ -325,9 +326,9 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_is_none_is_told_those_that_are() {
+    fn unknown_policy_error_lists_the_known_ones() {
         let error = parse(&["--slow-policy-for", "x=foo"]).expect_err("no policy").to_string();
-        assert!(error.contains("no policy \"foo\", but disconnect, skip"), "{error}");
+        assert!(error.contains("unknown policy \"foo\", must be one of disconnect, skip"), "{error}");
         assert!(parse(&["--slow-policy-for", "x=skip,game-*=disconnect"]).is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! `chatroom chat`: a terminal client of `chatroom.v1`.
 //!
-//! Says each line of its input and prints what it hears. It comes back by itself after a broken connection, and then
-//! neither says nor prints anything twice.
+//! Publishes each line of its input and prints the messages it receives. Reconnects by itself after a broken connection,
+//! without publishing or printing anything twice.
 
 mod acks;
 mod input;
@@ -19,21 +19,21 @@ use tokio::sync::mpsc;
 use tokio::task::unconstrained;
 use tonic::Code;
 
-/// Chats until the input has ended and its last line came back, or for ever with `--follow`.
+/// Runs until the input has ended and its last line was received, or for ever with `--follow`.
 ///
 /// # Errors
-/// When the server cannot be reached at first, refuses, when the input cannot be read, or when the output is closed.
+/// If the first connection fails, the server refuses, the input cannot be read, or the output is closed.
 pub fn run(args: &ChatArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(chat(args, input::lines()));
-    // The thread that reads the input may still wait for a line: nothing waits for it.
+    // The thread that reads the input may still block on a line: do not wait for it.
     runtime.shutdown_background();
     done
 }
 
 async fn chat(args: &ChatArgs, lines: mpsc::Receiver<io::Result<Line>>) -> anyhow::Result<()> {
-    let explain = |error| explain(&args.addr, error);
-    let client = Client::connect(&args.addr).await.map_err(explain)?;
+    let to_error = |error| to_error(&args.addr, error);
+    let client = Client::connect(&args.addr).await.map_err(to_error)?;
     let join = Join {
         room: args.room.clone().unwrap_or_default(),
         display_name: args.name.clone().unwrap_or_default(),
@@ -42,51 +42,53 @@ async fn chat(args: &ChatArgs, lines: mpsc::Receiver<io::Result<Line>>) -> anyho
         presence: args.presence,
         ..Join::default()
     };
-    let (publisher, mut receiver) = client.join(join).await.map_err(explain)?.split();
-    let out = Out { json: args.json, on_terminal: io::stdout().is_terminal() };
-    if out.json {
+    let (publisher, mut receiver) = client.join(join).await.map_err(to_error)?.split();
+    let output = Output { json: args.json, on_terminal: io::stdout().is_terminal() };
+    if output.json {
         write_json(&json::welcome(receiver.welcome()))?;
     }
     let (receipts, mut acks) = Acks::new();
-    let mut speaking = Box::pin(speak(args, publisher, lines, receipts));
-    let (mut spoken, mut acked) = (None, Ok(()));
-    // All at once: who only waits to speak does not hear, and so is not heard. What is there to hear comes before an
-    // acknowledgement that is there, unless `Acks` knows better; whatever tokio's budget.
-    let heard = loop {
+    let mut publishing = Box::pin(publish_lines(args, publisher, lines, receipts));
+    let mut published = None;
+    let mut acked = Ok(());
+    // Publishing must not block receiving, since acknowledgements arrive with the events. Received items are printed
+    // before acknowledgements that are ready, unless `Acks` orders them first; `unconstrained` keeps tokio's budget
+    // from changing that order.
+    let received = loop {
         tokio::select! {
             biased;
-            done = &mut speaking, if spoken.is_none() => spoken = Some(done),
+            done = &mut publishing, if published.is_none() => published = Some(done),
             incoming = unconstrained(receiver.receive()) => match incoming {
                 Ok(Some(incoming)) => {
                     while let Some(acked) = acks.before(&incoming) {
-                        out.acked(&acked)?;
+                        output.print_ack(&acked)?;
                     }
-                    out.heard(&incoming)?;
+                    output.print_incoming(&incoming)?;
                 }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             },
             Some(next) = acks.next() => match next {
-                Ok(next) => out.acked(&next)?,
-                // So the session has ended; what else there is to hear may say more.
+                Ok(next) => output.print_ack(&next)?,
+                // The session has ended; items still queued may contain the reason.
                 Err(error) => acked = Err(error),
             },
         }
     };
-    // Whatever it still waits for has been decided.
-    drop(speaking);
+    // The session has ended, so a pending publish cannot succeed.
+    drop(publishing);
     while let Some(next) = acks.next().await {
         match next {
-            Ok(next) => out.acked(&next)?,
+            Ok(next) => output.print_ack(&next)?,
             Err(error) => acked = Err(error),
         }
     }
-    heard.and(acked).map_err(explain)?;
-    spoken.unwrap_or(Ok(()))
+    received.and(acked).map_err(to_error)?;
+    published.unwrap_or(Ok(()))
 }
 
-/// Says the lines; then drops the publisher, which ends the session when it has heard itself.
-async fn speak(
+/// Publishes the lines, then drops the publisher, which ends the session after its own last message.
+async fn publish_lines(
     args: &ChatArgs,
     publisher: Publisher,
     mut lines: mpsc::Receiver<io::Result<Line>>,
@@ -95,10 +97,10 @@ async fn speak(
     let kind = args.kind.clone().unwrap_or_default();
     while let Some(line) = lines.recv().await {
         let Line { number, text } = line.context("cannot read the input")?;
-        // Before it is said, so that its receipt is there before its acknowledgement is.
-        let room = receipts.reserve().await?;
+        // Reserve before publishing, so that the receipt is queued before its acknowledgement arrives.
+        let permit = receipts.reserve().await?;
         let receipt = publisher.submit(kind.as_str(), text).await;
-        room.send((number, receipt.map_err(|error| explain(&args.addr, error))?));
+        permit.send((number, receipt.map_err(|error| to_error(&args.addr, error))?));
     }
     if args.follow {
         std::future::pending::<()>().await;
@@ -106,27 +108,27 @@ async fn speak(
     Ok(())
 }
 
-/// The error in one line; a server's words cannot steer the terminal.
-fn explain(address: &str, error: Error) -> anyhow::Error {
+/// The error in one line, with the server's message sanitized.
+fn to_error(address: &str, error: Error) -> anyhow::Error {
     match error {
         Error::Connect { source, .. } => anyhow!("cannot connect to {address}: {}", innermost(&*source)),
         Error::Refused(status) if status.code() == Code::Unimplemented => {
             anyhow!("{address} does not speak chatroom.v1")
         }
         Error::Refused(status) => anyhow!("the server ended the call: {}", describe(&status)),
-        Error::Lost(status) => anyhow!("{address} does not chat: {}", describe(&status)),
+        Error::Lost(status) => anyhow!("cannot join at {address}: {}", describe(&status)),
         other => other.into(),
     }
 }
 
-/// Where what is heard goes.
-struct Out {
+/// Prints received items in the chosen format.
+struct Output {
     json: bool,
     on_terminal: bool,
 }
 
-impl Out {
-    fn heard(&self, incoming: &Incoming) -> anyhow::Result<()> {
+impl Output {
+    fn print_incoming(&self, incoming: &Incoming) -> anyhow::Result<()> {
         if self.json {
             return write_json(&json::of(incoming));
         }
@@ -139,13 +141,13 @@ impl Out {
         Ok(())
     }
 
-    fn acked(&self, acked: &Acked) -> anyhow::Result<()> {
+    fn print_ack(&self, acked: &Acked) -> anyhow::Result<()> {
         if self.json { write_json(&json::ack(acked)) } else { Ok(()) }
     }
 }
 
 fn write_json(object: &serde_json::Value) -> anyhow::Result<()> {
-    write(&json::harmless(&object.to_string()))
+    write(&json::escape_unsafe(&object.to_string()))
 }
 
 fn write(line: &str) -> anyhow::Result<()> {

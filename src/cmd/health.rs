@@ -1,7 +1,7 @@
-//! `chatroom health`: one question, one line, one exit code.
+//! `chatroom health`: one health check, one line, one exit code.
 //!
-//! For containers whose image has nothing else to ask with. It promises an end within its timeout, whatever it finds at
-//! the address, and success only for SERVING.
+//! For containers whose image has no other health client. Ends within its timeout, whatever listens at the address, and
+//! succeeds only for SERVING.
 
 use crate::cli::HealthArgs;
 use anyhow::{Context as _, bail};
@@ -12,17 +12,17 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-/// Asks once, and prints the answer.
+/// Checks once and prints the status.
 ///
 /// # Errors
-/// When the answer is anything but SERVING, or none comes in time.
+/// If the status is not SERVING, or there is no response in time.
 pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let HealthArgs { addr, service, timeout } = args;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = runtime.block_on(async { tokio::time::timeout(**timeout, ask(addr, service)).await });
-    // A name look-up may still hang in a thread of its own: nothing waits for it.
+    let response = runtime.block_on(async { tokio::time::timeout(**timeout, check(addr, service)).await });
+    // A name look-up may still block a thread: do not wait for it.
     runtime.shutdown_background();
-    let status = asked.with_context(|| format!("no answer from {addr} within {timeout}"))??;
+    let status = response.with_context(|| format!("no response from {addr} within {timeout}"))??;
     let what = if service.is_empty() { "the server" } else { service };
     match status {
         ServingStatus::Serving => println!("{addr}: {what} is SERVING"),
@@ -31,23 +31,23 @@ pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn ask(addr: &str, service: &str) -> anyhow::Result<ServingStatus> {
+async fn check(addr: &str, service: &str) -> anyhow::Result<ServingStatus> {
     let url = if addr.contains("://") { addr.to_owned() } else { format!("http://{addr}") };
     let endpoint = Endpoint::from_shared(url)
         .with_context(|| format!("{addr} is not an address like 127.0.0.1:50051"))?;
     let channel = endpoint
         .connect()
         .await
-        .map_err(|error| root(&error))
+        .map_err(|error| innermost_error(&error))
         .with_context(|| format!("cannot reach {addr}"))?;
     let request = HealthCheckRequest { service: service.to_owned() };
-    let answer = HealthClient::new(channel).check(request).await;
-    let answer = answer.map_err(|status| refusal(addr, service, &status))?;
-    Ok(answer.into_inner().status())
+    let response = HealthClient::new(channel).check(request).await;
+    let response = response.map_err(|status| status_error(addr, service, &status))?;
+    Ok(response.into_inner().status())
 }
 
-/// The cause at the bottom: tonic's own words above it are "transport error".
-fn root(error: &tonic::transport::Error) -> anyhow::Error {
+/// The innermost cause: tonic's own message is only "transport error".
+fn innermost_error(error: &tonic::transport::Error) -> anyhow::Error {
     let mut cause: &dyn Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -55,11 +55,11 @@ fn root(error: &tonic::transport::Error) -> anyhow::Error {
     anyhow::anyhow!("{cause}")
 }
 
-fn refusal(addr: &str, service: &str, status: &Status) -> anyhow::Error {
+fn status_error(addr: &str, service: &str, status: &Status) -> anyhow::Error {
     match status.code() {
         Code::NotFound => anyhow::anyhow!("{addr} has no service {service}"),
-        Code::Unimplemented => anyhow::anyhow!("{addr} does not speak grpc.health.v1"),
-        // Its words come from whoever answers there: no line breaks from them, nor terminal codes.
-        code => anyhow::anyhow!("{addr} answered {code:?}: {}", status.message().escape_debug()),
+        Code::Unimplemented => anyhow::anyhow!("{addr} does not implement grpc.health.v1"),
+        // The message comes from an unknown server: escape line breaks and terminal codes.
+        code => anyhow::anyhow!("{addr} responded {code:?}: {}", status.message().escape_debug()),
     }
 }

@@ -1,23 +1,24 @@
-//! How much memory the process may use: the limit of its control group, of either version.
+//! The process's memory limit: that of its control group, version 1 or 2.
 
 use std::fs;
 use std::path::Path;
 
-/// Version 1 writes this, rounded down to pages, where there is no limit; nothing real is near it.
+/// Version 1 reports at least this without a limit (`i64::MAX` rounded down to pages); no real limit is close.
 const NO_LIMIT: u64 = 1 << 62;
 
-/// The lowest memory limit of the process's control group and of those above it, in bytes; `None` without one.
+/// The lowest memory limit in bytes of the process's control group and its ancestors; `None` without a limit.
 pub(super) fn cgroup_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     lowest_limit(&groups, Path::new("/sys/fs/cgroup"))
 }
 
-/// `groups` is in the form of `/proc/self/cgroup` (cgroups(7)): `number:controllers:path`, where version 2 has no
-/// controllers. A container often sees its own group as the root, whatever the path says: the root counts too.
+/// `groups` has the format of `/proc/self/cgroup` (cgroups(7)): `number:controllers:path`, with empty controllers for
+/// version 2. A container often sees its own group as the root, whatever the path, so the root counts too.
 fn lowest_limit(groups: &str, root: &Path) -> Option<u64> {
     let limits = groups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next()?, fields.next()?);
+        let controllers = fields.next()?;
+        let path = fields.next()?;
         let (folder, file) = match controllers {
             "" => (root.to_owned(), "memory.max"),
             of if of.split(',').any(|of| of == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_takes_the_lowest_on_the_path() {
+    fn version_2_uses_the_lowest_limit_on_the_path() {
         let files = [("a/memory.max", "1000\n"), ("a/b/memory.max", "max\n"), ("a/b/c/memory.max", "2000\n")];
         let groups = Groups::of("v2", &files);
         assert_eq!(lowest_limit("0::/a/b/c\n", &groups.0), Some(1000));
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn container_has_its_limit_at_the_root() {
+    fn container_limit_is_at_the_root() {
         let groups =
             Groups::of("root", &[("memory.max", "4096\n"), ("memory/memory.limit_in_bytes", "512\n")]);
         assert_eq!(lowest_limit("0::/not/visible/here\n", &groups.0), Some(4096));
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_without_a_limit_has_a_huge_one() {
+    fn version_1_without_a_limit_is_unlimited() {
         let groups = Groups::of("v1", &[("memory/a/memory.limit_in_bytes", "9223372036854771712\n")]);
         assert_eq!(lowest_limit("5:memory:/a\n", &groups.0), None);
     }

@@ -12,25 +12,25 @@ use std::thread;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Where clients cause no log lines: starts and stops, and what operators do, which is an audit.
+/// Log targets without a rate limit, since clients cannot trigger them: starts, stops, and the operators' audit lines.
 const UNLIMITED: &[&str] = &["chatroom::server", "chatroom::admin", "chatroom::cmd"];
 
-/// How long the last traces may take: the rest of the drain's deadline, within these.
+/// Bounds of the time for exporting the last traces, which is the rest of the drain's deadline.
 const FLUSH_MIN: Duration = Duration::from_millis(400);
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
-/// After the drain's deadline, how long closing by force and exporting the last traces may take.
+/// Time after the drain's deadline for closing connections by force and exporting the last traces.
 const BACKSTOP: Duration = Duration::from_secs(4);
 
-/// Time for one more log line to be written.
+/// Time for the last log line to be written.
 const LAST_LINE: Duration = Duration::from_millis(50);
 
-/// Runs the server until a signal or an operator has it drain; a second signal ends it at once. SIGTERM and SIGINT drain;
-/// SIGHUP does if stdin is a terminal at the start, which then hung up, and is ignored otherwise. A SIGINT from a terminal
-/// skips the drain's notice if there is no connection.
+/// Runs the server until a signal or an operator drains it; a second signal ends it immediately. SIGTERM and SIGINT drain.
+/// SIGHUP drains if stdin was a terminal at the start, and is ignored otherwise. A SIGINT from a terminal skips the drain's
+/// notice if there is no connection.
 ///
 /// # Errors
-/// What keeps the server from starting or going on, in one line that names the setting or address.
+/// A setting, address or failure that prevents the server from starting or continuing, in one line.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let open_files = transport::open_file_limit();
     let config = args.config(open_files, memory::cgroup_limit())?;
@@ -40,15 +40,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         deadline: config.drain_deadline,
     });
     supervise(drain.clone())?;
-    // The control plane's thread is this one: it accepts, tends and answers operators.
+    // This thread runs the control plane: it accepts connections, does the housekeeping and serves operators.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (telemetry, last_lines) = telemetry::init(args.log_format.into(), &args.log_filter, UNLIMITED)?;
-        introduce(&config);
+        log_start(&config);
         warn_of_unknown_variables();
         telemetry.warn_of_missing_traces();
         let server = Server::bind(config, telemetry.logs())?;
-        announce(&server)?;
+        print_listeners(&server)?;
         let flush = async {
             let left = drain.left().unwrap_or(FLUSH_MAX);
             telemetry.flush(left.clamp(FLUSH_MIN, FLUSH_MAX)).await;
@@ -59,8 +59,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     })
 }
 
-/// The first log line: what runs, and how it was set.
-fn introduce(config: &Config) {
+/// Writes the first log line: version, revision and changed settings.
+fn log_start(config: &Config) {
     let changed = config.changed().into_iter().map(|(name, value)| format!("{name}={value}"));
     let changed = changed.collect::<Vec<_>>().join(" ");
     tracing::info!(
@@ -71,7 +71,7 @@ fn introduce(config: &Config) {
     );
 }
 
-/// A misspelt variable would otherwise be a default that nobody wanted.
+/// Warns of unknown variables: a misspelt one would silently leave its default.
 fn warn_of_unknown_variables() {
     let unknown = cli::unknown_variables();
     if !unknown.is_empty() {
@@ -79,8 +79,8 @@ fn warn_of_unknown_variables() {
     }
 }
 
-/// Takes signals and bounds the drain on a thread of its own, so that not even a control plane that hangs could keep the
-/// process from ending.
+/// Handles signals and bounds the drain on a separate thread, so that even a hanging control plane cannot keep the process
+/// alive.
 fn supervise(drain: Drain) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
@@ -92,12 +92,12 @@ fn supervise(drain: Drain) -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that the process takes.
+/// The signals that the process handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
-    /// Whether stdin was a terminal at the start: then a person sends SIGINT, and SIGHUP means that they are gone.
+    hangup: Signal,
+    /// Whether stdin was a terminal at the start: then SIGINT comes from a person, and SIGHUP means that the terminal closed.
     on_terminal: bool,
 }
 
@@ -105,11 +105,11 @@ impl Signals {
     fn new() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        let hang_up = signal(SignalKind::hangup())?;
-        Ok(Self { terminate, interrupt, hang_up, on_terminal: io::stdin().is_terminal() })
+        let hangup = signal(SignalKind::hangup())?;
+        Ok(Self { terminate, interrupt, hangup, on_terminal: io::stdin().is_terminal() })
     }
 
-    /// The next signal that ends the server, as the cause of a drain.
+    /// The next signal that drains the server.
     async fn next(&mut self) -> Cause {
         loop {
             tokio::select! {
@@ -117,7 +117,7 @@ impl Signals {
                 _ = self.interrupt.recv() => {
                     return if self.on_terminal { Cause::Interrupt } else { Cause::Signal };
                 }
-                _ = self.hang_up.recv() => {
+                _ = self.hangup.recv() => {
                     if self.on_terminal {
                         return Cause::Signal;
                     }
@@ -128,37 +128,37 @@ impl Signals {
     }
 }
 
-/// The first signal starts the drain, or takes over one that an operator has started; the second ends it at once.
+/// Starts the drain on the first signal, or takes over one started by an operator; ends the process on the second.
 async fn on_signals(mut signals: Signals, drain: Drain) {
     let cause = signals.next().await;
     drain.start(cause);
     tracing::info!("draining on a signal; a second one ends it at once");
     signals.next().await;
     tracing::warn!("second signal: ending at once");
-    give_up().await;
+    exit_now().await;
 }
 
-/// Ends the process some time after the drain's deadline, if it has not ended by itself.
+/// Ends the process some time after the drain's deadline if it is still running.
 async fn backstop(drain: Drain) {
     loop {
         drain.reaches(Phase::Notice).await;
         tokio::time::sleep(drain.left().unwrap_or_default() + BACKSTOP).await;
-        // Unless it was cancelled, and perhaps started anew.
+        // The drain may have been cancelled, and started again, meanwhile.
         if drain.left() == Some(Duration::ZERO) {
             tracing::error!("the drain is over and the process is not: ending it");
-            give_up().await;
+            exit_now().await;
         }
     }
 }
 
-/// Ends the process, once the log's thread has had a moment.
-async fn give_up() {
+/// Ends the process after a moment for the log's thread.
+async fn exit_now() {
     tokio::time::sleep(LAST_LINE).await;
     std::process::exit(1);
 }
 
-/// One line per listener on stdout, for people and for scripts that asked for port 0.
-fn announce(server: &Server) -> anyhow::Result<()> {
+/// Prints one line per listener to stdout, for people and for scripts that use port 0.
+fn print_listeners(server: &Server) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for (name, address) in server.addresses() {
         writeln!(out, "listening on {address} ({name})").context("cannot write to stdout")?;

@@ -4,7 +4,7 @@ mod ending;
 mod exposition;
 mod reflection;
 
-use crate::admin::{About, Admin};
+use crate::admin::{Admin, ServerDescription};
 use crate::chat::{self, ChatOptions, Message, Router};
 use crate::config::Config;
 use crate::drain::{Drain, Phase, Stages};
@@ -114,7 +114,7 @@ impl Server {
         let start = |shard| start_worker(&config, &hub, &plane, shard, critical.take());
         let workers = shards.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
         let stopping = CancellationToken::new();
-        let about = About {
+        let about = ServerDescription {
             started: SystemTime::now(),
             listeners: addresses,
             settings: config.by_name(),

@@ -1,6 +1,6 @@
-//! The operator's side of `chatroom.admin.v1`: one method for each question, its answer or one line of why not.
+//! A client of `chatroom.admin.v1`: one method per RPC, with one-line errors.
 //!
-//! Promises that no question waits for ever, and that a list is walked to its end. Knows nothing of flags and tables.
+//! Every call has a timeout, and lists read all pages. Does not know about flags or tables.
 
 use crate::cli::DrainCommand;
 use crate::cmd::terminal::{describe, innermost};
@@ -20,22 +20,22 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For one answer: the server reads snapshots, and waits for nobody.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// So that a watch notices when the server's machine is gone.
+/// Timeout of a unary call: the server reads snapshots, which takes little time.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval of pings, so that a watch detects a dead server.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// The most a page may have, so that a walk has few.
+/// The server's maximum, so that a list takes few pages.
 const PAGE_SIZE: u64 = 1000;
 
 /// A connection to an admin listener.
-pub(super) struct Admin {
+pub(super) struct AdminClient {
     service: AdminServiceClient<Channel>,
     address: String,
 }
 
-impl Admin {
+impl AdminClient {
     /// # Errors
-    /// What is wrong with the address, or why nobody answers there.
+    /// An invalid address, or a failed connect.
     pub(super) async fn connect(address: &str) -> anyhow::Result<Self> {
         let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
         let endpoint = Endpoint::from_shared(url)
@@ -57,7 +57,7 @@ impl Admin {
         &self.address
     }
 
-    /// All pages as one, or as much of them as `limit` allows.
+    /// All pages as one, up to `limit` items.
     pub(super) async fn list_connections(
         &mut self,
         filter: &ConnectionFilter,
@@ -72,7 +72,7 @@ impl Admin {
                 filter: Some(filter.clone()),
                 order: order.into(),
             };
-            let page = answer(&self.address, self.service.list_connections(request)).await?;
+            let page = unary(&self.address, self.service.list_connections(request)).await?;
             all.connections.extend(page.connections);
             all.total_size = page.total_size;
             all.next_page_token = page.next_page_token;
@@ -82,7 +82,7 @@ impl Admin {
         }
     }
 
-    /// All pages as one, or as much of them as `limit` allows.
+    /// All pages as one, up to `limit` items.
     pub(super) async fn list_rooms(&mut self, limit: Option<u64>) -> anyhow::Result<ListRoomsResponse> {
         let mut all = ListRoomsResponse::default();
         loop {
@@ -90,7 +90,7 @@ impl Admin {
                 page_size: page_size(limit, all.rooms.len()),
                 page_token: std::mem::take(&mut all.next_page_token),
             };
-            let page = answer(&self.address, self.service.list_rooms(request)).await?;
+            let page = unary(&self.address, self.service.list_rooms(request)).await?;
             all.rooms.extend(page.rooms);
             all.total_size = page.total_size;
             all.next_page_token = page.next_page_token;
@@ -100,7 +100,7 @@ impl Admin {
         }
     }
 
-    /// All pages as one, or as much of them as `limit` allows.
+    /// All pages as one, up to `limit` items.
     pub(super) async fn list_bans(&mut self, limit: Option<u64>) -> anyhow::Result<ListBansResponse> {
         let mut all = ListBansResponse::default();
         loop {
@@ -108,7 +108,7 @@ impl Admin {
                 page_size: page_size(limit, all.bans.len()),
                 page_token: std::mem::take(&mut all.next_page_token),
             };
-            let page = answer(&self.address, self.service.list_bans(request)).await?;
+            let page = unary(&self.address, self.service.list_bans(request)).await?;
             all.bans.extend(page.bans);
             all.total_size = page.total_size;
             all.next_page_token = page.next_page_token;
@@ -122,20 +122,21 @@ impl Admin {
         &mut self,
         request: RemoveBanRequest,
     ) -> anyhow::Result<RemoveBanResponse> {
-        answer(&self.address, self.service.remove_ban(request)).await
+        unary(&self.address, self.service.remove_ban(request)).await
     }
 
     pub(super) async fn get_connection(&mut self, id: String) -> anyhow::Result<GetConnectionResponse> {
-        answer(&self.address, self.service.get_connection(GetConnectionRequest { id })).await
+        unary(&self.address, self.service.get_connection(GetConnectionRequest { id })).await
     }
 
-    /// Does this with the server's drain, and tells how it is then.
+    /// Runs one drain command; returns the resulting state.
     pub(super) async fn drain(&mut self, what: DrainCommand) -> anyhow::Result<Drain> {
-        let (at, service) = (&self.address, &mut self.service);
+        let at = &self.address;
+        let service = &mut self.service;
         let drain = match what {
-            DrainCommand::Start => answer(at, service.start_drain(StartDrainRequest {})).await?.drain,
-            DrainCommand::Status => answer(at, service.get_drain(GetDrainRequest {})).await?.drain,
-            DrainCommand::Cancel => answer(at, service.cancel_drain(CancelDrainRequest {})).await?.drain,
+            DrainCommand::Start => unary(at, service.start_drain(StartDrainRequest {})).await?.drain,
+            DrainCommand::Status => unary(at, service.get_drain(GetDrainRequest {})).await?.drain,
+            DrainCommand::Cancel => unary(at, service.cancel_drain(CancelDrainRequest {})).await?.drain,
         };
         Ok(drain.unwrap_or_default())
     }
@@ -144,66 +145,66 @@ impl Admin {
         &mut self,
         request: KickConnectionsRequest,
     ) -> anyhow::Result<KickConnectionsResponse> {
-        answer(&self.address, self.service.kick_connections(request)).await
+        unary(&self.address, self.service.kick_connections(request)).await
     }
 
     pub(super) async fn watch(
         &mut self,
         room: String,
     ) -> anyhow::Result<Streaming<WatchConnectionsResponse>> {
-        answer(&self.address, self.service.watch_connections(WatchConnectionsRequest { room })).await
+        unary(&self.address, self.service.watch_connections(WatchConnectionsRequest { room })).await
     }
 
     pub(super) async fn announce(&mut self, request: AnnounceRequest) -> anyhow::Result<AnnounceResponse> {
-        answer(&self.address, self.service.announce(request)).await
+        unary(&self.address, self.service.announce(request)).await
     }
 
     pub(super) async fn server_info(&mut self) -> anyhow::Result<GetServerInfoResponse> {
-        answer(&self.address, self.service.get_server_info(GetServerInfoRequest {})).await
+        unary(&self.address, self.service.get_server_info(GetServerInfoRequest {})).await
     }
 
     pub(super) async fn set_log_filter(
         &mut self,
         request: SetLogFilterRequest,
     ) -> anyhow::Result<SetLogFilterResponse> {
-        answer(&self.address, self.service.set_log_filter(request)).await
+        unary(&self.address, self.service.set_log_filter(request)).await
     }
 }
 
-fn page_size(limit: Option<u64>, have: usize) -> i32 {
-    let wanted = limit.map_or(PAGE_SIZE, |limit| limit.saturating_sub(have as u64).min(PAGE_SIZE));
+fn page_size(limit: Option<u64>, loaded: usize) -> i32 {
+    let wanted = limit.map_or(PAGE_SIZE, |limit| limit.saturating_sub(loaded as u64).min(PAGE_SIZE));
     i32::try_from(wanted).unwrap_or(i32::MAX)
 }
 
-fn reached(limit: Option<u64>, have: usize) -> bool {
-    limit.is_some_and(|limit| have as u64 >= limit)
+fn reached(limit: Option<u64>, loaded: usize) -> bool {
+    limit.is_some_and(|limit| loaded as u64 >= limit)
 }
 
-async fn answer<T>(
+async fn unary<T>(
     address: &str,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> anyhow::Result<T> {
-    match timeout(PATIENCE, call).await {
+    match timeout(RESPONSE_TIMEOUT, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(refusal(address, &status)),
-        Err(_) => Err(anyhow!("no answer from {address} within {} s", PATIENCE.as_secs())),
+        Ok(Err(status)) => Err(status_error(address, &status)),
+        Err(_) => Err(anyhow!("no response from {address} within {} s", RESPONSE_TIMEOUT.as_secs())),
     }
 }
 
-/// Why there is no answer, in one line with the server's code and words.
-pub(super) fn refusal(address: &str, status: &Status) -> anyhow::Error {
-    let words = describe(status);
-    // A status with a cause was made on this side, from what happened to the connection.
+/// The error in one line, with the status's code and message.
+pub(super) fn status_error(address: &str, status: &Status) -> anyhow::Error {
+    let text = describe(status);
+    // A status with a source was made by the client's own transport, from an error of the connection.
     if let Some(cause) = std::error::Error::source(status) {
-        return anyhow!("lost {address}: {words}: {}", innermost(cause));
+        return anyhow!("lost {address}: {text}: {}", innermost(cause));
     }
     match status.code() {
         Code::Unimplemented => {
             anyhow!(
-                "{address} is no admin listener: {words} (set --addr to the server's --admin-listen address)"
+                "{address} is not an admin listener: {text} (set --addr to the server's --admin-listen address)"
             )
         }
-        _ => anyhow!("{words}"),
+        _ => anyhow!("{text}"),
     }
 }
 
@@ -212,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_never_larger_than_what_is_still_wanted() {
+    fn page_size_is_capped_by_the_rest_of_the_limit() {
         assert_eq!(page_size(None, 5000), 1000);
         assert_eq!(page_size(Some(1500), 0), 1000);
         assert_eq!(page_size(Some(1500), 1000), 500);
@@ -220,10 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_has_the_servers_code_and_words() {
-        let words = refusal("h:1", &Status::not_found("no connection has this id")).to_string();
+    fn status_error_has_code_and_message() {
+        let words = status_error("h:1", &Status::not_found("no connection has this id")).to_string();
         assert_eq!(words, "NotFound: no connection has this id");
-        let words = refusal("h:1", &Status::unimplemented("")).to_string();
-        assert!(words.contains("h:1 is no admin listener") && words.contains("--addr"), "{words}");
+        let words = status_error("h:1", &Status::unimplemented("")).to_string();
+        assert!(words.contains("h:1 is not an admin listener") && words.contains("--addr"), "{words}");
     }
 }

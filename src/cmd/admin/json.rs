@@ -1,7 +1,7 @@
 //! Messages as proto3 JSON.
 //!
-//! Promises what the proto's descriptors say, and nothing typed by hand: a new field appears here by itself. Differs
-//! from grpcurl in two things, both for scripts: defaults are written out, and 64-bit integers are plain numbers.
+//! Serializes by the proto's descriptors, so that new fields appear without a change here. Differs from grpcurl in two
+//! ways, both for scripts: defaults are included, and 64-bit integers are plain numbers.
 
 use crate::wire::{self, admin};
 use anyhow::Context as _;
@@ -9,7 +9,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Value;
 use std::sync::OnceLock;
 
-/// A message that has a name in the descriptors.
+/// A message with its name in the descriptors.
 pub(super) trait Named: prost::Message {
     const NAME: &'static str;
 }
@@ -28,10 +28,10 @@ named! {
     Drain ListBansResponse RemoveBanResponse
 }
 
-/// The message in JSON.
+/// The message as JSON.
 ///
 /// # Errors
-/// A time that proto3 JSON has no words for, such as one after the year 9999.
+/// A time that proto3 JSON cannot represent, such as one after the year 9999.
 pub(super) fn of<M: Named>(message: &M) -> anyhow::Result<Value> {
     static POOL: OnceLock<DescriptorPool> = OnceLock::new();
     let pool = POOL.get_or_init(|| {
@@ -45,7 +45,7 @@ pub(super) fn of<M: Named>(message: &M) -> anyhow::Result<Value> {
     dynamic.serialize_with_options(serde_json::value::Serializer, &options).with_context(cannot)
 }
 
-/// Each message in JSON.
+/// The messages as JSON.
 ///
 /// # Errors
 /// As [`of`].
@@ -60,7 +60,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_message_is_proto3_json_with_defaults_and_plain_numbers() {
+    fn message_is_proto3_json_with_defaults_and_plain_numbers() {
         let connection = admin::Connection {
             id: "7".into(),
             name: "\u{1b}[2J\"".into(),
@@ -83,26 +83,26 @@ mod tests {
     }
 
     #[test]
-    fn every_named_message_is_in_the_descriptors() {
-        fn written<M: Named + Default>() {
+    fn descriptors_contain_every_named_message() {
+        fn assert_serializes<M: Named + Default>() {
             assert!(of(&M::default()).unwrap().is_object(), "{}", M::NAME);
         }
-        written::<admin::Connection>();
-        written::<admin::Room>();
-        written::<admin::ListConnectionsResponse>();
-        written::<admin::GetConnectionResponse>();
-        written::<admin::KickConnectionsResponse>();
-        written::<admin::ListRoomsResponse>();
-        written::<admin::WatchConnectionsResponse>();
-        written::<admin::AnnounceResponse>();
-        written::<admin::GetServerInfoResponse>();
-        written::<admin::SetLogFilterResponse>();
-        written::<admin::ListBansResponse>();
-        written::<admin::RemoveBanResponse>();
+        assert_serializes::<admin::Connection>();
+        assert_serializes::<admin::Room>();
+        assert_serializes::<admin::ListConnectionsResponse>();
+        assert_serializes::<admin::GetConnectionResponse>();
+        assert_serializes::<admin::KickConnectionsResponse>();
+        assert_serializes::<admin::ListRoomsResponse>();
+        assert_serializes::<admin::WatchConnectionsResponse>();
+        assert_serializes::<admin::AnnounceResponse>();
+        assert_serializes::<admin::GetServerInfoResponse>();
+        assert_serializes::<admin::SetLogFilterResponse>();
+        assert_serializes::<admin::ListBansResponse>();
+        assert_serializes::<admin::RemoveBanResponse>();
     }
 
     #[test]
-    fn an_event_is_under_its_own_name() {
+    fn oneof_field_has_its_own_name() {
         let event = Some(Event::Missed(admin::Missed { count: 3 }));
         let value = of(&admin::WatchConnectionsResponse { event, time: None }).unwrap();
         assert_eq!(value, json!({ "missed": { "count": 3 } }));

@@ -1,7 +1,7 @@
-//! `chatroom admin`: the operator's commands, on `chatroom.admin.v1`.
+//! `chatroom admin`: the operator's commands over `chatroom.admin.v1`.
 //!
-//! A convenience: it does nothing that grpcurl could not. Tables for people, JSON for scripts; whatever a client chose
-//! (its name, its room) is shown so that it cannot steer the terminal.
+//! A convenience on top of what grpcurl can do: tables for people, JSON for scripts. Client-chosen text (names, rooms) is
+//! sanitized, so that it cannot control the terminal.
 
 mod bans;
 mod client;
@@ -14,107 +14,110 @@ mod watch;
 use crate::cli::{AdminArgs, AdminCommand, wire_duration};
 use crate::wire::admin::{AnnounceRequest, SetLogFilterRequest};
 use anyhow::Context as _;
-use client::Admin;
+use client::AdminClient;
 use std::io::{self, Write as _};
 use std::time::SystemTime;
 
-/// Does one thing, and prints what came of it.
+/// Runs one command and prints its result.
 ///
 /// # Errors
-/// What was wrong with the request, or with the way to the server, in one line.
+/// An invalid request, or a failed connection or call, in one line.
 pub fn run(args: &AdminArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(act(args));
-    // A name look-up may still hang in a thread of its own: nothing waits for it.
+    let done = runtime.block_on(dispatch(args));
+    // A name look-up may still block a thread: do not wait for it.
     runtime.shutdown_background();
     match done {
-        // Whoever read has read enough: `chatroom admin list | head`.
+        // The reader has closed the pipe, as in `chatroom admin list | head`.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         done => done,
     }
 }
 
-/// The process of the server with this admin listener, as that server sees it.
+/// The process id of the server with this admin listener, as that server reports it.
 ///
 /// # Errors
-/// Why nobody answers there, or that the server is too old to tell.
+/// If the call fails, or the server is too old to report it.
 #[cfg(feature = "bench")]
 pub(super) fn server_pid(addr: &str) -> anyhow::Result<i32> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let info = runtime.block_on(async { Admin::connect(addr).await?.server_info().await });
+    let info = runtime.block_on(async { AdminClient::connect(addr).await?.server_info().await });
     runtime.shutdown_background();
     let pid = i32::try_from(info?.pid).ok().filter(|pid| *pid > 0);
-    pid.with_context(|| format!("the server at {addr} does not tell its process"))
+    pid.with_context(|| format!("the server at {addr} does not report its process id"))
 }
 
-async fn act(args: &AdminArgs) -> anyhow::Result<()> {
+async fn dispatch(args: &AdminArgs) -> anyhow::Result<()> {
     if let AdminCommand::Kick(kick) = &args.command {
-        // Before anything is connected: a kick of everyone is wrong whether or not there is a server.
+        // Validate before connecting: a kick of everyone is an error with or without a server.
         kick.request()?;
     }
-    let mut admin = Admin::connect(&args.addr).await?;
+    let mut admin = AdminClient::connect(&args.addr).await?;
     match &args.command {
         AdminCommand::List(list) => {
-            let answer = admin.list_connections(&list.filter(), list.order(), list.limit).await?;
-            tell(args, &answer, |now| view::list(&answer, now))
+            let response = admin.list_connections(&list.filter(), list.order(), list.limit).await?;
+            print_response(args, &response, |now| view::list(&response, now))
         }
         AdminCommand::Get { id } => {
-            let answer = admin.get_connection(id.clone()).await?;
-            let connection = answer.connection.clone().unwrap_or_default();
-            tell(args, &answer, |now| view::connection(&connection, now).to_string())
+            let response = admin.get_connection(id.clone()).await?;
+            let connection = response.connection.clone().unwrap_or_default();
+            print_response(args, &response, |now| view::connection(&connection, now).to_string())
         }
         AdminCommand::Kick(kick) => {
             let request = kick.request()?;
-            let answer = admin.kick(request.clone()).await?;
-            tell(args, &answer, |now| view::kicked(&request, &answer, now))
+            let response = admin.kick(request.clone()).await?;
+            print_response(args, &response, |now| view::kicked(&request, &response, now))
         }
         AdminCommand::Bans { limit } => {
-            let answer = admin.list_bans(*limit).await?;
-            tell(args, &answer, |now| bans::list(&answer, now))
+            let response = admin.list_bans(*limit).await?;
+            print_response(args, &response, |now| bans::list(&response, now))
         }
         AdminCommand::Unban(unban) => {
-            let answer = admin.remove_ban(unban.request()).await?;
-            tell(args, &answer, |now| bans::removed(&answer, now))
+            let response = admin.remove_ban(unban.request()).await?;
+            print_response(args, &response, |now| bans::removed(&response, now))
         }
         AdminCommand::Rooms { limit } => {
-            let answer = admin.list_rooms(*limit).await?;
-            tell(args, &answer, |now| view::room_list(&answer, now))
+            let response = admin.list_rooms(*limit).await?;
+            print_response(args, &response, |now| view::room_list(&response, now))
         }
         AdminCommand::Watch { room } => {
             watch::run(&mut admin, room.clone().unwrap_or_default(), args.json).await
         }
         AdminCommand::Announce { text, room } => {
             let room = room.clone().unwrap_or_default();
-            let answer = admin.announce(AnnounceRequest { room, text: text.clone() }).await?;
-            tell(args, &answer, |_| format!("said in {}\n", view::plural(answer.rooms.into(), "room")))
+            let response = admin.announce(AnnounceRequest { room, text: text.clone() }).await?;
+            print_response(args, &response, |_| {
+                format!("announced in {}\n", view::plural(response.rooms.into(), "room"))
+            })
         }
         AdminCommand::Drain(what) => {
-            let answer = admin.drain(*what).await?;
-            tell(args, &answer, |now| view::drain(&answer, now).to_string())
+            let response = admin.drain(*what).await?;
+            print_response(args, &response, |now| view::drain(&response, now).to_string())
         }
         AdminCommand::Info => {
-            let answer = admin.server_info().await?;
-            tell(args, &answer, |now| view::info(&answer, now))
+            let response = admin.server_info().await?;
+            print_response(args, &response, |now| view::info(&response, now))
         }
         AdminCommand::Top(top) => top::run(&mut admin, top, args.json).await,
         AdminCommand::LogFilter { filter, expiry } => {
             let expiry = expiry.map(|time| wire_duration("--expiry", time)).transpose()?;
-            let answer = admin.set_log_filter(SetLogFilterRequest { filter: filter.clone(), expiry }).await?;
-            tell(args, &answer, |now| view::log_filter(&answer, now).to_string())
+            let response =
+                admin.set_log_filter(SetLogFilterRequest { filter: filter.clone(), expiry }).await?;
+            print_response(args, &response, |now| view::log_filter(&response, now).to_string())
         }
     }
 }
 
-/// Prints an answer as it was asked for.
-fn tell<M: json::Named>(
+/// Prints a response as JSON or as text.
+fn print_response<M: json::Named>(
     args: &AdminArgs,
-    answer: &M,
-    for_people: impl FnOnce(SystemTime) -> String,
+    response: &M,
+    to_text: impl FnOnce(SystemTime) -> String,
 ) -> anyhow::Result<()> {
     if args.json {
-        print(&format!("{:#}\n", json::of(answer)?))
+        print(&format!("{:#}\n", json::of(response)?))
     } else {
-        print(&for_people(SystemTime::now()))
+        print(&to_text(SystemTime::now()))
     }
 }
 

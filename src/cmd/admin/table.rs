@@ -1,26 +1,26 @@
-//! Aligned columns, and quantities as people read them.
+//! Aligned tables, and formatting of quantities.
 //!
-//! Promises that every cell is harmless to a terminal, whoever chose its text. Knows nothing of messages.
+//! Sanitizes every cell. Does not know about messages.
 
-use crate::cmd::terminal::Harmless;
+use crate::cmd::terminal::Sanitized;
 use bytesize::ByteSize;
 use std::fmt;
 use std::time::Duration;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-const BETWEEN_COLUMNS: &str = "  ";
-/// Stands for nothing, so that each row has as many words as there are columns.
-const NOTHING: &str = "-";
+const COLUMN_GAP: &str = "  ";
+/// Placeholder for an empty cell, so that each row has one word per column.
+const EMPTY: &str = "-";
 
-/// A column's heading, and on which side its cells stand.
+/// A column's heading and alignment.
 pub(super) enum Column {
-    /// For words.
+    /// For text.
     Left(&'static str),
     /// For quantities.
     Right(&'static str),
 }
 
-/// Rows under headings.
+/// A table with headings.
 pub(super) struct Table {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
@@ -31,7 +31,7 @@ impl Table {
         Self { columns, rows: Vec::new() }
     }
 
-    /// Adds a row; it has one cell for each column.
+    /// Adds a row with one cell per column.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().map(|text| cell(&text)).collect());
     }
@@ -53,7 +53,7 @@ impl Table {
             }
         };
         let aligned: Vec<_> = self.columns.iter().zip(widths).zip(cells).map(aligned).collect();
-        aligned.join(BETWEEN_COLUMNS).trim_end().to_owned()
+        aligned.join(COLUMN_GAP).trim_end().to_owned()
     }
 }
 
@@ -78,34 +78,34 @@ impl fmt::Display for Table {
     }
 }
 
-/// Names and their values, one pair a line; nothing where there is no value.
-pub(super) struct Facts(pub(super) Vec<(String, String)>);
+/// Names and values, one pair per line.
+pub(super) struct FieldList(pub(super) Vec<(String, String)>);
 
-impl fmt::Display for Facts {
+impl fmt::Display for FieldList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.0.iter().map(|(name, _)| cell(name)).collect();
         let width = names.iter().map(|name| name.width()).max().unwrap_or(0);
         for (name, (_, value)) in names.iter().zip(&self.0) {
-            writeln!(f, "{}{BETWEEN_COLUMNS}{}", padded(name, width), cell(value))?;
+            writeln!(f, "{}{COLUMN_GAP}{}", padded(name, width), cell(value))?;
         }
         Ok(())
     }
 }
 
-/// Text as a table may hold it: harmless, without tabs, never empty.
+/// Text for a cell: sanitized, without tabs, never empty.
 pub(super) fn cell(text: &str) -> String {
     match text {
-        "" => NOTHING.to_owned(),
-        text => Harmless(text).to_string().replace('\t', "\\t"),
+        "" => EMPTY.to_owned(),
+        text => Sanitized(text).to_string().replace('\t', "\\t"),
     }
 }
 
-/// The text, filled with spaces to this many columns of a terminal.
+/// Pads the text with spaces to this display width.
 pub(super) fn padded(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
 }
 
-/// As much of a line as fits in so many columns of a terminal.
+/// The part of a line that fits into this display width.
 pub(super) fn cropped(line: &str, width: usize) -> &str {
     let mut used = 0;
     for (at, c) in line.char_indices() {
@@ -122,8 +122,8 @@ pub(super) fn bytes(count: u64) -> String {
     ByteSize(count).to_string()
 }
 
-/// "950", "12.3k", "4.5M": three digits that matter.
-pub(super) fn quantity(number: f64) -> String {
+/// "950", "12.3k", "4.5M": three significant digits.
+pub(super) fn format_count(number: f64) -> String {
     let mut scaled = number;
     for unit in ["", "k", "M", "G"] {
         let digits = usize::from(scaled < 99.95 && (!unit.is_empty() || scaled.fract() != 0.0));
@@ -135,8 +135,8 @@ pub(super) fn quantity(number: f64) -> String {
     format!("{scaled:.1}T")
 }
 
-/// "0s", "<1ms", "250ms", "9s", "3m12s", "3h02m", "5d03h": the two units that matter.
-pub(super) fn span(time: Duration) -> String {
+/// "0s", "<1ms", "250ms", "9s", "3m12s", "3h02m", "5d03h": the two most significant units.
+pub(super) fn format_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match (seconds, time.as_millis()) {
         (0, 0) if time.is_zero() => "0s".to_owned(),
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_by_what_a_terminal_shows() {
+    fn columns_are_aligned_by_display_width() {
         let mut table = Table::new(vec![Column::Left("NAME"), Column::Right("LAG"), Column::Left("PEER")]);
         table.row(["日本".into(), "7".into(), "a".into()]);
         table.row(["ann".into(), "1234".into(), String::new()]);
@@ -162,32 +162,32 @@ mod tests {
     }
 
     #[test]
-    fn no_cell_steers_the_terminal_or_breaks_its_row() {
+    fn cells_are_sanitized() {
         let mut table = Table::new(vec![Column::Left("NAME"), Column::Left("ROOM")]);
         table.row(["\u{1b}[2J\n".into(), "a\tb".into()]);
         assert_eq!(table.to_string(), "NAME         ROOM\n\\u{1b}[2J\\n  a\\tb\n");
-        let facts = Facts(vec![("name".into(), "\u{1b}c".into()), ("a".into(), String::new())]);
-        assert_eq!(facts.to_string(), "name  \\u{1b}c\na     -\n");
+        let fields = FieldList(vec![("name".into(), "\u{1b}c".into()), ("a".into(), String::new())]);
+        assert_eq!(fields.to_string(), "name  \\u{1b}c\na     -\n");
     }
 
     #[test]
-    fn quantities_are_humane() {
-        let spoken: Vec<_> =
-            [0.0, 7.0, 7.25, 99.96, 950.0, 999.6, 12_345.0, 999_600.0, 4.5e6, 2e15].map(quantity).into();
-        assert_eq!(spoken, ["0", "7", "7.2", "100", "950", "1.0k", "12.3k", "1.0M", "4.5M", "2000.0T"]);
+    fn counts_have_three_significant_digits() {
+        let formatted: Vec<_> =
+            [0.0, 7.0, 7.25, 99.96, 950.0, 999.6, 12_345.0, 999_600.0, 4.5e6, 2e15].map(format_count).into();
+        assert_eq!(formatted, ["0", "7", "7.2", "100", "950", "1.0k", "12.3k", "1.0M", "4.5M", "2000.0T"]);
         assert_eq!(bytes(1536), "1.5 KiB");
     }
 
     #[test]
-    fn times_have_the_two_units_that_matter() {
-        let spoken =
-            [0, 250, 9_500, 192_000, 10_920_000, 442_800_000].map(|ms| span(Duration::from_millis(ms)));
-        assert_eq!(spoken, ["0s", "250ms", "9s", "3m12s", "3h02m", "5d03h"]);
-        assert_eq!(span(Duration::from_micros(3)), "<1ms");
+    fn durations_have_two_units() {
+        let formatted = [0, 250, 9_500, 192_000, 10_920_000, 442_800_000]
+            .map(|ms| format_duration(Duration::from_millis(ms)));
+        assert_eq!(formatted, ["0s", "250ms", "9s", "3m12s", "3h02m", "5d03h"]);
+        assert_eq!(format_duration(Duration::from_micros(3)), "<1ms");
     }
 
     #[test]
-    fn a_line_is_cropped_to_the_terminal() {
+    fn cropped_lines_fit_the_terminal() {
         assert_eq!(cropped("日本語", 5), "日本");
         assert_eq!(cropped("ab", 5), "ab");
     }

@@ -1,10 +1,10 @@
-//! `chatroom admin top`: the server at a glance, again and again.
+//! `chatroom admin top`: a periodically refreshed overview of the server.
 //!
-//! The server counts, this subtracts: rates are differences of two answers over the server's own clock, so that a slow
-//! way to it changes none. Costs the server a handful of snapshots each interval.
+//! Rates are differences of the server's counters divided by the server's own clock, so that network delays do not affect
+//! them. Costs the server a handful of snapshots per interval.
 
-use super::client::Admin;
-use super::table::{Column, Table, bytes, cell, cropped, quantity, span};
+use super::client::AdminClient;
+use super::table::{Column, Table, bytes, cell, cropped, format_count, format_duration};
 use super::view::{self, duration};
 use super::{json, print};
 use crate::cli::TopArgs;
@@ -16,20 +16,20 @@ use std::io::IsTerminal as _;
 use std::time::SystemTime;
 use tokio::time::{Instant, sleep_until};
 
-/// Of each list, where the terminal does not set a limit.
+/// Rows of each list, unless the terminal is smaller.
 const ROWS: usize = 10;
-/// Lines of a frame that are there without any row: the head, and for each of three lists a gap, a title, headings.
+/// Lines of a frame without rows: the head, and for each of three lists a blank line, a title and headings.
 const FIXED_LINES: usize = 6 + 3 * 3;
 const HOME: &str = "\x1b[H";
 const CLEAR: &str = "\x1b[2J";
 const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
 
-/// Shows frames until it has shown enough or is interrupted.
+/// Shows frames until `--count` is reached or Ctrl-C is pressed.
 ///
 /// # Errors
-/// When the server stops answering.
-pub(super) async fn run(admin: &mut Admin, args: &TopArgs, as_json: bool) -> anyhow::Result<()> {
+/// If a call to the server fails.
+pub(super) async fn run(admin: &mut AdminClient, args: &TopArgs, as_json: bool) -> anyhow::Result<()> {
     let screen = Screen::of_stdout(as_json);
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
@@ -37,17 +37,17 @@ pub(super) async fn run(admin: &mut Admin, args: &TopArgs, as_json: bool) -> any
     }
 }
 
-async fn show(admin: &mut Admin, args: &TopArgs, screen: &Screen) -> anyhow::Result<()> {
+async fn show(admin: &mut AdminClient, args: &TopArgs, screen: &Screen) -> anyhow::Result<()> {
     let mut before = admin.server_info().await?;
     let mut next = Instant::now();
     if let Screen::Terminal = screen {
-        // Someone waits for it: the first frame has no rates yet.
+        // Draw a first frame immediately; it has no rates yet.
         print(CLEAR)?;
         draw(&Sample::take(admin, ROWS).await?, None, screen)?;
     }
     let mut shown = 0;
     while args.count.is_none_or(|count| shown < count) {
-        // From now on, not from when it was due: a server that was late is not asked twice at once.
+        // Relative to now, not to the due time: a late response must not cause two requests at once.
         next = (next + args.interval).max(Instant::now());
         sleep_until(next).await;
         let sample = Sample::take(admin, ROWS).await?;
@@ -74,11 +74,11 @@ fn draw(sample: &Sample, rates: Option<&Rates>, screen: &Screen) -> anyhow::Resu
 
 /// Where frames go.
 enum Screen {
-    /// Drawn over and over, cropped to it.
+    /// Frames are redrawn in place, cropped to the screen.
     Terminal,
-    /// One after the other.
+    /// Frames follow each other.
     Pipe,
-    /// A line each.
+    /// One line per frame.
     Json,
 }
 
@@ -92,14 +92,14 @@ impl Screen {
     }
 }
 
-/// The frame over the one before. Clears what was behind each line, not the screen first: that would flicker.
+/// Draws a frame over the previous one. Clears the rest of each line; clearing the screen first would flicker.
 fn redrawn(frame: &str, width: usize, height: usize) -> String {
     let lines = frame.lines().take(height.saturating_sub(1));
     let lines = lines.map(|line| format!("{}{CLEAR_LINE}\n", cropped(line, width)));
     format!("{HOME}{}{CLEAR_BELOW}", lines.collect::<String>())
 }
 
-/// What the server is doing, per second.
+/// The server's activity per second.
 struct Rates {
     published: f64,
     delivered: f64,
@@ -110,7 +110,7 @@ struct Rates {
 }
 
 impl Rates {
-    /// None if the server was started anew in between, or no time has passed.
+    /// `None` if the server restarted in between, or no time has passed.
     fn between(before: &GetServerInfoResponse, now: &GetServerInfoResponse) -> Option<Self> {
         let passed = duration(now.uptime).checked_sub(duration(before.uptime))?;
         if before.started != now.started || passed.is_zero() {
@@ -140,19 +140,19 @@ impl Rates {
     }
 }
 
-/// What the server answered at one time.
+/// The server's responses at one time.
 struct Sample {
     info: GetServerInfoResponse,
-    /// The busiest first.
+    /// Busiest first.
     rooms: Vec<Room>,
-    /// The furthest behind first; only those that are behind.
+    /// Furthest behind first; only members that lag.
     slowest: Vec<Connection>,
-    /// The one that was sent the most first.
+    /// Most bytes sent first.
     biggest: Vec<Connection>,
 }
 
 impl Sample {
-    async fn take(admin: &mut Admin, rows: usize) -> anyhow::Result<Self> {
+    async fn take(admin: &mut AdminClient, rows: usize) -> anyhow::Result<Self> {
         let limit = Some(rows as u64);
         let behind = ConnectionFilter { min_lag_messages: 1, ..Default::default() };
         let all = ConnectionFilter::default();
@@ -177,14 +177,15 @@ impl Sample {
     fn frame(&self, rates: Option<&Rates>, rows: usize, now: SystemTime) -> String {
         let info = &self.info;
         let per_second = |sign, rate: Option<f64>| {
-            rate.map_or_else(String::new, |rate| format!(" {sign}{}/s", quantity(rate)))
+            rate.map_or_else(String::new, |rate| format!(" {sign}{}/s", format_count(rate)))
         };
-        let came = per_second('+', rates.map(|rates| rates.opened));
-        let went = per_second('-', rates.map(|rates| rates.closed));
-        let mut frame = format!("chatroom {}  up {}\n", cell(&info.version), span(duration(info.uptime)));
+        let opened = per_second('+', rates.map(|rates| rates.opened));
+        let closed = per_second('-', rates.map(|rates| rates.closed));
+        let mut frame =
+            format!("chatroom {}  up {}\n", cell(&info.version), format_duration(duration(info.uptime)));
         let _ = writeln!(
             frame,
-            "connections {}{came}{went}  transports {}  rooms {}  workers {}\n\n{}",
+            "connections {}{opened}{closed}  transports {}  rooms {}  workers {}\n\n{}",
             info.connections,
             info.transports,
             info.rooms,
@@ -201,13 +202,13 @@ impl Sample {
     }
 }
 
-/// Sorts by rate, then by members; the rest stays in order of name.
+/// Sorts by rate, then by members, then by name.
 fn busiest(rooms: &mut Vec<Room>, rows: usize) {
     rooms.sort_by(|a, b| b.message_rate.total_cmp(&a.message_rate).then(b.members.cmp(&a.members)));
     rooms.truncate(rows);
 }
 
-/// What changes first, and the id last: a narrow terminal crops what `list` shows as well.
+/// Changing columns first and the id last: a narrow terminal crops what `list` shows too.
 fn members(all: &[Connection], now: SystemTime) -> Table {
     let quantities = ["LAG", "LAG-BYTES", "LAG-TIME", "OUT", "IN", "AGE"].map(Right);
     let words = ["NAME", "ROOM", "PEER", "ID"].map(Left);
@@ -216,7 +217,7 @@ fn members(all: &[Connection], now: SystemTime) -> Table {
         table.row([
             member.lag_messages.to_string(),
             bytes(member.lag_bytes),
-            span(duration(member.lag_time)),
+            format_duration(duration(member.lag_time)),
             bytes(member.bytes_out),
             bytes(member.bytes_in),
             view::ago(member.since, now),
@@ -236,9 +237,9 @@ fn flow(info: &GetServerInfoResponse, rates: Option<&Rates>) -> Table {
         let (per_second, bytes_per_second) = rate.unzip();
         table.row([
             name.to_owned(),
-            per_second.map_or_else(String::new, quantity),
+            per_second.map_or_else(String::new, format_count),
             bytes_per_second.map_or_else(String::new, whole_bytes),
-            quantity(messages as f64),
+            format_count(messages as f64),
             bytes(size),
         ]);
     };
@@ -278,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_by_the_servers_clock() {
+    fn rates_use_the_servers_clock() {
         let rates = rates(&info(1000, 100), &info(3000, 500));
         assert_eq!((rates.published, rates.delivered, rates.closed), (200.0, 600.0, 2.0));
     }
 
     #[test]
-    fn a_server_that_was_started_anew_has_no_rates() {
+    fn restarted_server_has_no_rates() {
         let other = GetServerInfoResponse { started: None, ..info(3000, 500) };
         assert!(Rates::between(&info(1000, 100), &other).is_none());
         assert!(Rates::between(&info(3000, 100), &info(1000, 0)).is_none());
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_has_rates_busiest_rooms_slowest_and_biggest() {
+    fn frame_has_rates_rooms_and_members() {
         let sample = sample();
         let rates = rates(&info(1000, 100), &sample.info);
         let frame = sample.frame(Some(&rates), 2, SystemTime::UNIX_EPOCH);
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_frame_has_no_rates() {
+    fn first_frame_has_no_rates() {
         let frame = sample().frame(None, 2, SystemTime::UNIX_EPOCH);
         assert!(
             frame.lines().any(|line| line.split_whitespace().take(3).eq(["published", "-", "-"])),
@@ -333,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_in_json_is_one_line_of_messages_and_rates() {
+    fn json_frame_is_one_line() {
         let sample = sample();
         let value = sample.json(Some(&rates(&info(1000, 100), &sample.info))).unwrap();
         assert_eq!(value["rates"]["messagesPublished"], 200.0);
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_drawn_over_the_one_before_and_no_larger_than_the_terminal() {
+    fn redrawn_frame_is_cropped_to_the_terminal() {
         let drawn = redrawn("one line\ntwo\nthree\nfour\n", 4, 3);
         assert_eq!(drawn, "\x1b[Hone \x1b[K\ntwo\x1b[K\n\x1b[J");
     }

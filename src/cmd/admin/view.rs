@@ -1,8 +1,8 @@
-//! The server's answers as tables for people.
+//! The server's responses as tables.
 //!
-//! Keeps the server's order. Knows no connection and no clock: the caller says what time it is.
+//! Keeps the server's order. Reads no clock: the caller passes the time in.
 
-use super::table::{Column, Facts, Table, bytes, quantity, span};
+use super::table::{Column, FieldList, Table, bytes, format_count, format_duration};
 use crate::cli::api_word;
 use crate::wire::admin::{
     Connection, Drain, GetServerInfoResponse, KickConnectionsRequest, KickConnectionsResponse,
@@ -14,40 +14,45 @@ use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
-/// A page, or all pages, of connections.
-pub(super) fn list(answer: &ListConnectionsResponse, now: SystemTime) -> String {
-    let count = counted(answer.connections.len() as u64, answer.total_size, "connection");
-    with_table(&answer.connections, |all| connections(all, now), &count)
+/// A list of connections.
+pub(super) fn list(response: &ListConnectionsResponse, now: SystemTime) -> String {
+    let count = counted(response.connections.len() as u64, response.total_size, "connection");
+    with_table(&response.connections, |all| connections(all, now), &count)
 }
 
-/// A page, or all pages, of rooms.
-pub(super) fn room_list(answer: &ListRoomsResponse, now: SystemTime) -> String {
-    let count = counted(answer.rooms.len() as u64, answer.total_size, "room");
-    with_table(&answer.rooms, |all| rooms(all, now), &count)
+/// A list of rooms.
+pub(super) fn room_list(response: &ListRoomsResponse, now: SystemTime) -> String {
+    let count = counted(response.rooms.len() as u64, response.total_size, "room");
+    with_table(&response.rooms, |all| rooms(all, now), &count)
 }
 
-/// Who was kicked, or would have been.
+/// The result of a kick or its dry run.
 pub(super) fn kicked(
     request: &KickConnectionsRequest,
-    answer: &KickConnectionsResponse,
+    response: &KickConnectionsResponse,
     now: SystemTime,
 ) -> String {
     let done = if request.dry_run { "dry run: would kick" } else { "kicked" };
-    let mut words = format!("{done} {}", plural(answer.kicked_count, "connection"));
-    if answer.bans > 0 {
+    let mut words = format!("{done} {}", plural(response.kicked_count, "connection"));
+    if response.bans > 0 {
         let time = request.ban.and_then(|ban| ban.duration);
-        let _ = write!(words, ", {} for {}", plural(answer.bans.into(), "ban"), span(duration(time)));
+        let _ = write!(
+            words,
+            ", {} for {}",
+            plural(response.bans.into(), "ban"),
+            format_duration(duration(time))
+        );
     }
-    if (answer.kicked.len() as u64) < answer.kicked_count {
-        let _ = write!(words, "; shown: the first {}", answer.kicked.len());
+    if (response.kicked.len() as u64) < response.kicked_count {
+        let _ = write!(words, "; shown: the first {}", response.kicked.len());
     }
-    for id in &answer.not_found {
+    for id in &response.not_found {
         let _ = write!(words, "\nnot connected: {}", super::table::cell(id));
     }
-    with_table(&answer.kicked, |all| connections(all, now), &words)
+    with_table(&response.kicked, |all| connections(all, now), &words)
 }
 
-/// Connections, a row each.
+/// A table of connections.
 pub(super) fn connections(all: &[Connection], now: SystemTime) -> Table {
     let some_are_ending = all.iter().any(|connection| !connection.ending.is_empty());
     let mut columns = vec![Left("ID"), Left("ROOM"), Left("NAME"), Left("PEER"), Left("API")];
@@ -65,7 +70,7 @@ pub(super) fn connections(all: &[Connection], now: SystemTime) -> Table {
             ago(connection.last_activity, now),
             connection.lag_messages.to_string(),
             bytes(connection.lag_bytes),
-            span(duration(connection.lag_time)),
+            format_duration(duration(connection.lag_time)),
             bytes(connection.bytes_in),
             bytes(connection.bytes_out),
         ];
@@ -74,17 +79,17 @@ pub(super) fn connections(all: &[Connection], now: SystemTime) -> Table {
     table
 }
 
-/// Everything about one connection.
-pub(super) fn connection(connection: &Connection, now: SystemTime) -> Facts {
+/// All fields of one connection.
+pub(super) fn connection(connection: &Connection, now: SystemTime) -> FieldList {
     let lag = format!(
         "{}, {}, {}",
         plural(connection.lag_messages, "message"),
         bytes(connection.lag_bytes),
-        span(duration(connection.lag_time))
+        format_duration(duration(connection.lag_time))
     );
     let flow = |messages, size| format!("{}, {}", plural(messages, "message"), bytes(size));
-    let when = |time| moment(time, now);
-    Facts(named([
+    let when = |time| format_time(time, now);
+    FieldList(named([
         ("id", connection.id.clone()),
         ("room", connection.room.clone()),
         ("name", connection.name.clone()),
@@ -101,7 +106,7 @@ pub(super) fn connection(connection: &Connection, now: SystemTime) -> Facts {
     ]))
 }
 
-/// Rooms, a row each.
+/// A table of rooms.
 pub(super) fn rooms(all: &[Room], now: SystemTime) -> Table {
     let columns =
         ["MEMBERS", "MSGS/S", "MESSAGES", "BYTES", "KEPT", "KEPT-BYTES", "LAG-MAX", "AGE"].map(Right);
@@ -110,7 +115,7 @@ pub(super) fn rooms(all: &[Room], now: SystemTime) -> Table {
         table.row([
             room.name.clone(),
             room.members.to_string(),
-            quantity(room.message_rate),
+            format_count(room.message_rate),
             room.messages.to_string(),
             bytes(room.bytes),
             room.retained_messages.to_string(),
@@ -123,19 +128,20 @@ pub(super) fn rooms(all: &[Room], now: SystemTime) -> Table {
     table
 }
 
-/// What the server is.
+/// The server's description and counters.
 pub(super) fn info(info: &GetServerInfoResponse, now: SystemTime) -> String {
-    let mut facts = named([
+    let mut fields = named([
         ("version", info.version.clone()),
         ("revision", info.revision.clone()),
         ("pid", info.pid.to_string()),
-        ("started", moment(info.started, now)),
-        ("uptime", span(duration(info.uptime))),
+        ("started", format_time(info.started, now)),
+        ("uptime", format_duration(duration(info.uptime))),
     ]);
     let listeners = info.listeners.iter();
-    facts.extend(listeners.map(|listener| (format!("listener {}", listener.name), listener.address.clone())));
+    fields
+        .extend(listeners.map(|listener| (format!("listener {}", listener.name), listener.address.clone())));
     let flow = |messages, size| format!("{}, {}", plural(messages, "message"), bytes(size));
-    facts.extend(named([
+    fields.extend(named([
         ("workers", info.workers.to_string()),
         ("connections", info.connections.to_string()),
         ("transports", info.transports.to_string()),
@@ -146,30 +152,30 @@ pub(super) fn info(info: &GetServerInfoResponse, now: SystemTime) -> String {
         ("closed", info.connections_closed.values().sum::<u64>().to_string()),
     ]));
     let closed = sorted(&info.connections_closed).filter(|(_, count)| **count > 0);
-    facts.extend(closed.map(|(reason, count)| (format!("closed {reason}"), count.to_string())));
+    fields.extend(closed.map(|(reason, count)| (format!("closed {reason}"), count.to_string())));
     let limits = sorted(&info.limits).map(|(name, value)| (format!("limit {name}"), value.clone()));
-    facts.extend(limits);
-    Facts(facts).to_string()
+    fields.extend(limits);
+    FieldList(fields).to_string()
 }
 
-/// How far the server's drain is.
-pub(super) fn drain(drain: &Drain, now: SystemTime) -> Facts {
+/// The state of the server's drain.
+pub(super) fn drain(drain: &Drain, now: SystemTime) -> FieldList {
     let phase = drain.phase().as_str_name().trim_start_matches("DRAIN_PHASE_").to_lowercase();
-    Facts(named([
+    FieldList(named([
         ("phase", phase),
         ("connections", drain.connections.to_string()),
         ("transports", drain.transports.to_string()),
-        ("started", moment(drain.started, now)),
-        ("deadline", drain.deadline.map(|time| moment_to_come(time, now)).unwrap_or_default()),
+        ("started", format_time(drain.started, now)),
+        ("deadline", drain.deadline.map(|time| format_deadline(time, now)).unwrap_or_default()),
     ]))
 }
 
-/// Which log lines are written now.
-pub(super) fn log_filter(answer: &SetLogFilterResponse, now: SystemTime) -> Facts {
-    let until = answer.expires.map(|time| moment_to_come(time, now));
-    Facts(named([
-        ("filter", answer.filter.clone()),
-        ("before", answer.previous_filter.clone()),
+/// The active log filter.
+pub(super) fn log_filter(response: &SetLogFilterResponse, now: SystemTime) -> FieldList {
+    let until = response.expires.map(|time| format_deadline(time, now));
+    FieldList(named([
+        ("filter", response.filter.clone()),
+        ("before", response.previous_filter.clone()),
         ("until", until.unwrap_or_else(|| "changed again".to_owned())),
     ]))
 }
@@ -180,7 +186,7 @@ pub(super) fn plural(count: u64, noun: &str) -> String {
     format!("{count} {noun}{ending}")
 }
 
-/// How long a time that the server gave has lasted; nothing if it gave none.
+/// Converts a duration; zero if there is none.
 pub(super) fn duration(time: Option<prost_types::Duration>) -> Duration {
     time.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default()
 }
@@ -189,25 +195,26 @@ fn time_of(time: Option<Timestamp>) -> Option<SystemTime> {
     time.and_then(|time| SystemTime::try_from(time).ok())
 }
 
-/// How long ago, by this machine's clock; zero if the server's is ahead.
+/// Time since `time` by this machine's clock; zero if the server's clock is ahead.
 pub(super) fn ago(time: Option<Timestamp>, now: SystemTime) -> String {
-    time_of(time).map_or_else(String::new, |time| span(now.duration_since(time).unwrap_or_default()))
+    time_of(time)
+        .map_or_else(String::new, |time| format_duration(now.duration_since(time).unwrap_or_default()))
 }
 
-fn moment(time: Option<Timestamp>, now: SystemTime) -> String {
+fn format_time(time: Option<Timestamp>, now: SystemTime) -> String {
     time.map_or_else(String::new, |at| format!("{} ({} ago)", to_the_second(at), ago(time, now)))
 }
 
-/// How long until then; zero if it has passed.
+/// Time until `time`; zero if it has passed.
 pub(super) fn time_to(time: Timestamp, now: SystemTime) -> Duration {
     time_of(Some(time)).and_then(|time| time.duration_since(now).ok()).unwrap_or_default()
 }
 
-fn moment_to_come(time: Timestamp, now: SystemTime) -> String {
-    format!("{} (in {})", to_the_second(time), span(time_to(time, now)))
+fn format_deadline(time: Timestamp, now: SystemTime) -> String {
+    format!("{} (in {})", to_the_second(time), format_duration(time_to(time, now)))
 }
 
-/// The time as a log line has it, without the fraction.
+/// The time in the format of log lines, without the fraction.
 pub(super) fn to_the_second(time: Timestamp) -> String {
     Timestamp { nanos: 0, ..time }.to_string()
 }
@@ -217,14 +224,14 @@ pub(super) fn counted(shown: u64, total: u64, noun: &str) -> String {
     if shown < total { format!("{shown} of {}", plural(total, noun)) } else { plural(shown, noun) }
 }
 
-/// The table, if it has rows, above the words.
-pub(super) fn with_table<T, D: fmt::Display>(rows: &[T], table: impl Fn(&[T]) -> D, words: &str) -> String {
+/// The table, if it has rows, above the summary.
+pub(super) fn with_table<T, D: fmt::Display>(rows: &[T], table: impl Fn(&[T]) -> D, summary: &str) -> String {
     let table = if rows.is_empty() { String::new() } else { table(rows).to_string() };
-    format!("{table}{words}\n")
+    format!("{table}{summary}\n")
 }
 
-fn named<const N: usize>(facts: [(&str, String); N]) -> Vec<(String, String)> {
-    facts.map(|(name, value)| (name.to_owned(), value)).into()
+fn named<const N: usize>(fields: [(&str, String); N]) -> Vec<(String, String)> {
+    fields.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 fn sorted<V>(map: &HashMap<String, V>) -> impl Iterator<Item = (&String, &V)> {
@@ -267,10 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_a_row_for_each_and_a_count() {
-        let answer =
+    fn list_has_rows_and_a_count() {
+        let response =
             ListConnectionsResponse { connections: vec![ann()], total_size: 3, ..Default::default() };
-        let shown = list(&answer, now());
+        let shown = list(&response, now());
         let expected = "\
 ID    ROOM  NAME           PEER            API      AGE  IDLE  LAG  LAG-BYTES  LAG-TIME   IN      OUT
 0f8b  blue  ann\\u{1b}[31m  10.0.0.7:40112  hello  3m12s    0s    7    2.0 KiB     250ms  0 B  3.0 MiB
@@ -280,13 +287,13 @@ ID    ROOM  NAME           PEER            API      AGE  IDLE  LAG  LAG-BYTES  L
     }
 
     #[test]
-    fn a_list_of_nobody_is_a_count() {
+    fn empty_list_is_only_a_count() {
         assert_eq!(list(&ListConnectionsResponse::default(), now()), "0 connections\n");
         assert_eq!(room_list(&ListRoomsResponse::default(), now()), "0 rooms\n");
     }
 
     #[test]
-    fn who_is_ending_says_why() {
+    fn ending_connections_show_the_reason() {
         let ending = Connection { ending: "slow".into(), ..ann() };
         let shown = connections(&[ann(), ending], now()).to_string();
         let last_words: Vec<_> = shown.lines().filter_map(|line| line.split_whitespace().last()).collect();
@@ -294,17 +301,17 @@ ID    ROOM  NAME           PEER            API      AGE  IDLE  LAG  LAG-BYTES  L
     }
 
     #[test]
-    fn a_kick_tells_whom_and_what_it_did_beside() {
+    fn kick_shows_connections_bans_and_unknown_ids() {
         let ban =
             Ban { duration: Some(prost_types::Duration { seconds: 600, nanos: 0 }), ..Default::default() };
         let mut request = KickConnectionsRequest { ban: Some(ban), ..Default::default() };
-        let mut answer = KickConnectionsResponse {
+        let mut response = KickConnectionsResponse {
             kicked: vec![ann()],
             kicked_count: 2,
             not_found: vec!["x\n".into()],
             bans: 1,
         };
-        let shown = kicked(&request, &answer, now());
+        let shown = kicked(&request, &response, now());
         assert!(shown.contains("0f8b  blue"), "{shown}");
         assert!(
             shown.ends_with(
@@ -312,12 +319,12 @@ ID    ROOM  NAME           PEER            API      AGE  IDLE  LAG  LAG-BYTES  L
             ),
             "{shown}"
         );
-        (request.dry_run, answer) = (true, KickConnectionsResponse::default());
-        assert_eq!(kicked(&request, &answer, now()), "dry run: would kick 0 connections\n");
+        (request.dry_run, response) = (true, KickConnectionsResponse::default());
+        assert_eq!(kicked(&request, &response, now()), "dry run: would kick 0 connections\n");
     }
 
     #[test]
-    fn one_connection_is_all_that_is_known_of_it() {
+    fn connection_shows_all_fields() {
         let shown = connection(&ann(), now()).to_string();
         assert!(shown.contains("since          2023-11-14T22:10:08Z (3m12s ago)\n"), "{shown}");
         assert!(shown.contains("lag            7 messages, 2.0 KiB, 250ms\n"), "{shown}");
@@ -325,7 +332,7 @@ ID    ROOM  NAME           PEER            API      AGE  IDLE  LAG  LAG-BYTES  L
     }
 
     #[test]
-    fn rooms_have_their_rates() {
+    fn room_rows_have_rates() {
         let room = Room {
             name: "blue".into(),
             members: 2,
@@ -333,21 +340,21 @@ ID    ROOM  NAME           PEER            API      AGE  IDLE  LAG  LAG-BYTES  L
             since: Some(seconds_ago(3)),
             ..Default::default()
         };
-        let answer = ListRoomsResponse { rooms: vec![room], total_size: 1, ..Default::default() };
-        let shown = room_list(&answer, now());
+        let response = ListRoomsResponse { rooms: vec![room], total_size: 1, ..Default::default() };
+        let shown = room_list(&response, now());
         assert!(shown.contains("1.2k") && shown.ends_with("\n1 room\n"), "{shown}");
     }
 
     #[test]
-    fn the_servers_facts_are_sorted_by_name() {
-        let answer = GetServerInfoResponse {
+    fn info_fields_are_sorted_by_name() {
+        let response = GetServerInfoResponse {
             version: "0.1.0".into(),
             listeners: vec![Listener { name: "admin".into(), address: "127.0.0.1:1".into() }],
             limits: [("max-rooms", "9"), ("max-connections", "8")].map(|(k, v)| (k.into(), v.into())).into(),
             connections_closed: [("kicked".to_owned(), 2), ("half_closed".to_owned(), 1)].into(),
             ..Default::default()
         };
-        let shown = info(&answer, now());
+        let shown = info(&response, now());
         let at = |text: &str| shown.find(text).unwrap_or_else(|| panic!("no {text} in {shown}"));
         assert!(
             at("listener admin") < at("closed half_closed") && at("closed half_closed") < at("closed kicked")
@@ -357,29 +364,29 @@ ID    ROOM  NAME           PEER            API      AGE  IDLE  LAG  LAG-BYTES  L
     }
 
     #[test]
-    fn a_drain_says_how_far_it_is_and_until_when() {
-        let mut answer = Drain {
+    fn drain_shows_phase_and_deadline() {
+        let mut response = Drain {
             phase: crate::wire::admin::DrainPhase::Notice.into(),
             connections: 7,
             started: Some(seconds_ago(3)),
             deadline: Some(seconds_ago(-22)),
             ..Default::default()
         };
-        let shown = drain(&answer, now()).to_string();
+        let shown = drain(&response, now()).to_string();
         assert!(shown.starts_with("phase        notice\nconnections  7\n"), "{shown}");
         assert!(shown.contains("(3s ago)") && shown.ends_with("(in 22s)\n"), "{shown}");
-        answer = Drain { phase: crate::wire::admin::DrainPhase::Serving.into(), ..Default::default() };
-        assert!(drain(&answer, now()).to_string().ends_with("deadline     -\n"));
+        response = Drain { phase: crate::wire::admin::DrainPhase::Serving.into(), ..Default::default() };
+        assert!(drain(&response, now()).to_string().ends_with("deadline     -\n"));
     }
 
     #[test]
-    fn a_log_filter_says_until_when() {
-        let answer = SetLogFilterResponse {
+    fn log_filter_shows_its_expiry() {
+        let response = SetLogFilterResponse {
             previous_filter: "info".into(),
             filter: "debug".into(),
             expires: Some(seconds_ago(-600)),
         };
-        let shown = log_filter(&answer, now()).to_string();
+        let shown = log_filter(&response, now()).to_string();
         assert_eq!(shown, "filter  debug\nbefore  info\nuntil   2023-11-14T22:23:20Z (in 10m00s)\n");
     }
 }

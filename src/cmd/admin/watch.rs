@@ -1,7 +1,7 @@
-//! `chatroom admin watch`: a line for each thing that happens, as it happens.
+//! `chatroom admin watch`: one line per connection event.
 
-use super::client::{Admin, refusal};
-use super::table::{bytes, cell, padded, span};
+use super::client::{AdminClient, status_error};
+use super::table::{bytes, cell, format_duration, padded};
 use super::{json, print, view};
 use crate::wire::admin::watch_connections_response::Event;
 use crate::wire::admin::{Connection, WatchConnectionsResponse};
@@ -9,21 +9,21 @@ use crate::wire::admin::{Connection, WatchConnectionsResponse};
 /// Prints events until the server ends the stream.
 ///
 /// # Errors
-/// Always, in the end: a watch that ends has stopped seeing.
-pub(super) async fn run(admin: &mut Admin, room: String, as_json: bool) -> anyhow::Result<()> {
+/// Always: a watch has no successful end.
+pub(super) async fn run(admin: &mut AdminClient, room: String, as_json: bool) -> anyhow::Result<()> {
     let mut events = admin.watch(room).await?;
-    // On stderr, so that a script that reads events knows from when on it sees them all.
+    // To stderr, so that a script knows from when on it receives all events.
     eprintln!("chatroom: watching {}", admin.address());
     loop {
-        let heard = events.message().await;
-        let event = heard.map_err(|status| refusal(admin.address(), &status))?;
+        let received = events.message().await;
+        let event = received.map_err(|status| status_error(admin.address(), &status))?;
         let Some(event) = event else { anyhow::bail!("{} ended the watch", admin.address()) };
         let line = if as_json { json::of(&event)?.to_string() } else { line(&event) };
         print(&format!("{line}\n"))?;
     }
 }
 
-/// Time, event, id, room, name, peer, and what there is to say about it.
+/// Time, event, id, room, name, peer, and details.
 fn line(event: &WatchConnectionsResponse) -> String {
     let time = event.time.map_or_else(|| cell(""), view::to_the_second);
     let (word, connection, detail) = match &event.event {
@@ -38,11 +38,11 @@ fn line(event: &WatchConnectionsResponse) -> String {
             let events = view::plural(missed.count, "event");
             return format!("{time}  missed   {events}: this watch was too slow");
         }
-        None => return format!("{time}  unknown  a newer server's event"),
+        None => return format!("{time}  unknown  an event of a newer server"),
     };
     let nobody = Connection::default();
     let Connection { id, room, name, peer, .. } = connection.unwrap_or(&nobody);
-    // Widths that fit most: what is longer shifts its own line only.
+    // Widths that fit most values; a longer value shifts only its own line.
     let columns = [(id, 36), (room, 12), (name, 12), (peer, 21)];
     let who: Vec<_> = columns.into_iter().map(|(text, width)| padded(&cell(text), width)).collect();
     let detail = if detail.is_empty() { detail } else { cell(&detail) };
@@ -50,7 +50,7 @@ fn line(event: &WatchConnectionsResponse) -> String {
 }
 
 fn lag(connection: &Connection) -> String {
-    let time = span(view::duration(connection.lag_time));
+    let time = format_duration(view::duration(connection.lag_time));
     let messages = view::plural(connection.lag_messages, "message");
     format!("{messages}, {}, {time} behind", bytes(connection.lag_bytes))
 }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::wire::admin::{Joined, Kicked, Lagging, Left, Missed};
 
-    fn told(event: Event) -> String {
+    fn line_of(event: Event) -> String {
         let time = Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5 });
         line(&WatchConnectionsResponse { event: Some(event), time })
     }
@@ -78,21 +78,21 @@ mod tests {
     }
 
     #[test]
-    fn each_event_is_a_line_with_who_and_why() {
+    fn event_line_has_connection_and_reason() {
         let who = "0f8b2f4e-0000-4000-8000-000000000000  blue          ann\\u{9b}     10.0.0.7:1";
-        let joined = told(Event::Joined(Joined { connection: Some(ann()) }));
+        let joined = line_of(Event::Joined(Joined { connection: Some(ann()) }));
         assert_eq!(joined, format!("2023-11-14T22:13:20Z  joined   {who}"));
-        let left = told(Event::Left(Left { connection: Some(ann()), reason: "slow".into() }));
+        let left = line_of(Event::Left(Left { connection: Some(ann()), reason: "slow".into() }));
         assert_eq!(left, format!("2023-11-14T22:13:20Z  left     {who}             slow"));
-        let lagging = told(Event::Lagging(Lagging { connection: Some(ann()) }));
+        let lagging = line_of(Event::Lagging(Lagging { connection: Some(ann()) }));
         assert!(lagging.ends_with("  1 message, 100 B, 0s behind"), "{lagging}");
-        let kicked = told(Event::Kicked(Kicked { connection: Some(ann()), reason: "a\nb".into() }));
+        let kicked = line_of(Event::Kicked(Kicked { connection: Some(ann()), reason: "a\nb".into() }));
         assert!(kicked.ends_with("  a\\nb"), "{kicked}");
     }
 
     #[test]
-    fn what_was_missed_is_said() {
-        let missed = told(Event::Missed(Missed { count: 2 }));
+    fn missed_events_are_reported() {
+        let missed = line_of(Event::Missed(Missed { count: 2 }));
         assert_eq!(missed, "2023-11-14T22:13:20Z  missed   2 events: this watch was too slow");
     }
 }

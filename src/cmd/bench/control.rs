@@ -1,67 +1,76 @@
-//! What the event loops and the one who leads them tell each other: the phase, and how far each loop is.
+//! State shared by the event loops and the coordinator: the phase, and each loop's progress.
 //!
-//! Promises that neither waits for the other: all of it is read and written without a lock.
+//! Lock-free: neither side waits for the other.
 
 use super::plan::Plan;
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// What is going on.
+/// The phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Phase {
-    /// Connections come.
+    /// Connections join.
     Join,
-    /// All are there, nothing is said.
+    /// All have joined, nothing is published.
     Idle,
-    /// Messages are said, and not counted.
+    /// Messages are published but not counted.
     Warmup,
-    /// Messages are said and counted.
+    /// Messages are published and counted.
     Measure,
-    /// Nothing new is due; all is to be heard that was said.
+    /// No new message is due; outstanding messages are received.
     Drain,
-    /// Those that did not read do, to see what became of them.
-    Look,
-    /// It is over.
-    Over,
+    /// Stallers read, to see how the server ended them.
+    InspectStallers,
+    /// The run has ended.
+    Done,
 }
 
-const PHASES: [Phase; 7] =
-    [Phase::Join, Phase::Idle, Phase::Warmup, Phase::Measure, Phase::Drain, Phase::Look, Phase::Over];
+const PHASES: [Phase; 7] = [
+    Phase::Join,
+    Phase::Idle,
+    Phase::Warmup,
+    Phase::Measure,
+    Phase::Drain,
+    Phase::InspectStallers,
+    Phase::Done,
+];
 
-/// Shared by all.
+/// The shared state.
 pub(super) struct Control {
     epoch: Instant,
     phase: AtomicU8,
-    /// When publishing began; nanoseconds since the epoch, like all times of a run.
+    /// When publishing began, in nanoseconds since `epoch`, like all times of a run.
     pub(super) publish_from: AtomicU64,
-    /// What is measured: from when, and until when.
+    /// Start of the measurement.
     pub(super) from: AtomicU64,
+    /// End of the measurement.
     pub(super) to: AtomicU64,
-    /// By publisher: how many messages everyone is to hear of it. Told when the loop has nothing left to say.
-    pub(super) said: Vec<AtomicU32>,
-    /// Loops that have nothing left to say.
+    /// By publisher: how many of its messages every member must receive. Set when its loop has finished publishing.
+    pub(super) published: Vec<AtomicU32>,
+    /// Loops that have finished publishing.
     pub(super) finished: AtomicUsize,
-    pub(super) progress: Vec<CachePadded<Progress>>,
+    pub(super) progress: Vec<CachePadded<LoopProgress>>,
 }
 
-/// One loop's account.
+/// One loop's progress.
 #[derive(Default)]
-pub(super) struct Progress {
-    /// Transports that are connected, or failed to.
+pub(super) struct LoopProgress {
+    /// Transports that connected or failed.
     pub(super) opened: AtomicUsize,
-    /// Calls that joined, and calls that did not and never will.
+    /// Calls that joined.
     pub(super) joined: AtomicUsize,
+    /// Calls that ended without having joined.
     pub(super) refused: AtomicUsize,
-    /// Members that are in.
+    /// Members that are joined now.
     pub(super) live: AtomicUsize,
-    /// Stallers that are in.
+    /// Stallers that are joined now.
     pub(super) stalling: AtomicUsize,
-    /// Deliveries, whatever the phase.
-    pub(super) heard: AtomicU64,
+    /// Deliveries in all phases.
+    pub(super) received: AtomicU64,
     pub(super) last_join: AtomicU64,
-    /// Whether all its members have heard all that was said.
+    /// Whether all its members have received everything published.
     pub(super) drained: AtomicBool,
 }
 
@@ -73,7 +82,7 @@ impl Control {
             publish_from: AtomicU64::new(u64::MAX),
             from: AtomicU64::new(u64::MAX),
             to: AtomicU64::new(u64::MAX),
-            said: (0..plan.publishers).map(|_| AtomicU32::new(0)).collect(),
+            published: (0..plan.publishers).map(|_| AtomicU32::new(0)).collect(),
             finished: AtomicUsize::new(0),
             progress: (0..plan.threads).map(|_| CachePadded::default()).collect(),
         }
@@ -90,7 +99,7 @@ impl Control {
         PHASES[usize::from(self.phase.load(Ordering::Acquire)) % PHASES.len()]
     }
 
-    /// Begins a phase, and says when.
+    /// Enters a phase; returns the time.
     pub(super) fn enter(&self, phase: Phase) -> u64 {
         let now = self.now();
         match phase {
@@ -103,18 +112,18 @@ impl Control {
         now
     }
 
-    /// A count, of all loops.
-    pub(super) fn sum(&self, count: impl Fn(&Progress) -> &AtomicUsize) -> usize {
+    /// The sum of one counter over all loops.
+    pub(super) fn sum(&self, count: impl Fn(&LoopProgress) -> &AtomicUsize) -> usize {
         self.progress.iter().map(|progress| count(progress).load(Ordering::Relaxed)).sum()
     }
 
-    /// Calls about which it is known whether they joined.
+    /// Calls that joined or failed.
     pub(super) fn settled(&self) -> usize {
         self.sum(|progress| &progress.joined) + self.sum(|progress| &progress.refused)
     }
 
-    /// Deliveries so far.
-    pub(super) fn heard(&self) -> u64 {
-        self.progress.iter().map(|progress| progress.heard.load(Ordering::Relaxed)).sum()
+    /// Deliveries of all loops.
+    pub(super) fn received(&self) -> u64 {
+        self.progress.iter().map(|progress| progress.received.load(Ordering::Relaxed)).sum()
     }
 }

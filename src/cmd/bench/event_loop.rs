@@ -1,44 +1,45 @@
-//! An event loop: one thread, one poll, its share of the transports.
+//! An event loop: one thread and one poll for its share of the transports.
 //!
-//! Promises little work per delivery: one read for as many messages as are there, one look at the clock
-//! for each read, one write for all that a publisher may say.
+//! Keeps the work per delivery small: one read for all waiting messages, one clock reading per read, one write for all
+//! messages that a publisher may send.
 
+use super::call_handler::CallError;
 use super::control::{Control, Phase};
+use super::counters::{Counters, Span};
 use super::payload::{PROBE, Stamp, Text};
 use super::plan::{Plan, Role};
-use super::protocol::{self, Fault};
-use super::publishing::Publishing;
-use super::tally::{Span, Tally};
+use super::protocol;
+use super::scheduler::Scheduler;
 use super::timer::Timer;
-use super::transport::{Amount, Call, News, Standing, Transport};
+use super::transport::{Amount, Call, CallState, LoopStats, Transport};
 use crate::cli::ProtocolArg;
 use mio::{Events, Poll, Token};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Transports of a loop that are connecting at a time: below any server's listen backlog.
+/// Concurrent connects of a loop: below the listen backlog of any server.
 const PENDING: usize = 64;
 
-/// Read at once: what a server sends to one connection while the others have their turn.
+/// Size of a read: what a server may send to one connection while the others are served.
 const BUFFER: usize = 256 * 1024;
 
 const EVENTS: usize = 1024;
 
-/// How long a loop may sleep at most, and how often it looks after what has no event.
+/// Longest sleep of a loop, and period of its timed work.
 const TICK: Duration = Duration::from_millis(20);
 const TICK_NS: u64 = 20_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-/// How long nobody has joined before it is asked who has, by a message; and how often.
+/// Time without a join before a probe message finds out who has joined, and the period of probes.
 const SILENCE: u64 = 500_000_000;
 const PROBE_PERIOD: u64 = 200_000_000;
 
-/// How long a call that came late may be without an answer when all is over.
-const ANSWER: u64 = 5_000_000_000;
+/// Time that a replaced call may wait for its join at the end of a run.
+const RESPONSE_TIMEOUT: u64 = 5_000_000_000;
 
-/// What a loop leaves behind.
+/// The results of a loop.
 pub(super) struct Outcome {
-    pub(super) tally: Tally,
+    pub(super) counters: Counters,
     pub(super) calls: Vec<Call>,
 }
 
@@ -50,20 +51,21 @@ pub(super) struct EventLoop<'a> {
     poll: Poll,
     timer: Timer,
     transports: Vec<Transport>,
-    publishing: Publishing,
+    scheduler: Scheduler,
     probe: Text,
     buffer: Box<[u8]>,
-    tally: Tally,
-    news: News,
-    /// Transports that are neither up nor given up.
+    counters: Counters,
+    stats: LoopStats,
+    /// Transports that have neither connected nor failed.
     pending: usize,
-    /// Those whose socket may have more to read.
+    /// Transports whose socket may have more to read.
     unread: Vec<usize>,
     touched: Vec<usize>,
     ticked: u64,
     probed: u64,
-    /// Where the next to leave is looked for, and how many have left.
+    /// Where to look for the next connection to replace.
     leaver: (usize, usize),
+    /// Replaced connections.
     left: u64,
 }
 
@@ -78,11 +80,11 @@ impl<'a> EventLoop<'a> {
             poll,
             timer,
             transports: Vec::new(),
-            publishing: Publishing::new(plan),
+            scheduler: Scheduler::new(plan),
             probe: protocol::text(plan),
             buffer: vec![0; BUFFER].into(),
-            tally: Tally::new(plan)?,
-            news: News::default(),
+            counters: Counters::new(plan)?,
+            stats: LoopStats::default(),
             pending: 0,
             unread: Vec::new(),
             touched: Vec::new(),
@@ -93,13 +95,13 @@ impl<'a> EventLoop<'a> {
         })
     }
 
-    /// Runs until it is over.
+    /// Runs until the last phase.
     pub(super) fn run(mut self) -> anyhow::Result<Outcome> {
         let mut events = Events::with_capacity(EVENTS);
         let mut before = Phase::Join;
         loop {
             let phase = self.control.phase();
-            if phase == Phase::Over {
+            if phase == Phase::Done {
                 return Ok(self.end());
             }
             if phase != before {
@@ -107,20 +109,20 @@ impl<'a> EventLoop<'a> {
                 before = phase;
             }
             self.open(phase);
-            self.say(phase);
+            self.publish(phase);
             let now = self.control.now();
             if now >= self.ticked + TICK_NS {
                 self.tick(now, phase);
             }
             self.report();
             let wait = if self.unread.is_empty() { TICK } else { Duration::ZERO };
-            self.timer.set(self.publishing.next().map(|due| due.saturating_sub(self.control.now())))?;
+            self.timer.set(self.scheduler.next().map(|due| due.saturating_sub(self.control.now())))?;
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
             for at in std::mem::take(&mut self.unread) {
-                self.read(at, Amount::ToTheEnd);
+                self.read(at, Amount::ToEof);
             }
             for event in &events {
                 let at = event.token().0;
@@ -132,7 +134,7 @@ impl<'a> EventLoop<'a> {
                 }
                 if !self.transports[at].stalls {
                     if event.is_read_closed() || event.is_error() {
-                        self.read(at, Amount::ToTheEnd);
+                        self.read(at, Amount::ToEof);
                     } else if event.is_readable() {
                         self.read(at, Amount::Ready);
                     }
@@ -141,12 +143,12 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Transports of this loop.
+    /// Number of transports of this loop.
     fn share(&self) -> usize {
         (self.number..self.plan.sockets() as usize).step_by(usize::from(self.plan.threads)).count()
     }
 
-    /// Connects as many more as may be under way.
+    /// Starts as many connects as `PENDING` and the ramp allow.
     fn open(&mut self, phase: Phase) {
         let share = self.share();
         while phase == Phase::Join && self.transports.len() < share && self.pending < PENDING {
@@ -158,18 +160,18 @@ impl<'a> EventLoop<'a> {
             let at = self.transports.len();
             let number = self.number + at * usize::from(self.plan.threads);
             self.transports.push(Transport::new(self.plan, number as u32, now));
-            self.publishing.add(&mut self.transports, at);
+            self.scheduler.add(&mut self.transports, at);
             self.pending += 1;
             let opened = self.transports[at].open(self.plan, self.poll.registry(), at);
             self.settle(at, &opened);
         }
     }
 
-    /// After anything was done with a transport: it may be up now, or lost.
-    fn settle(&mut self, at: usize, done: &Result<(), Fault>) {
+    /// Updates the state of a transport after an operation: it may have connected or failed.
+    fn settle(&mut self, at: usize, done: &Result<(), CallError>) {
         let transport = &mut self.transports[at];
-        if let Err(fault) = done {
-            transport.give_up(fault, &mut self.tally, &mut self.news);
+        if let Err(error) = done {
+            transport.give_up(error, &mut self.counters, &mut self.stats);
         }
         if !transport.settled && (done.is_err() || transport.is_up()) {
             transport.settled = true;
@@ -183,8 +185,9 @@ impl<'a> EventLoop<'a> {
     }
 
     fn read(&mut self, at: usize, amount: Amount) {
-        let (plan, control) = (self.plan, self.control);
-        let counts = (&mut self.tally, &mut self.news);
+        let plan = self.plan;
+        let control = self.control;
+        let counts = (&mut self.counters, &mut self.stats);
         let transport = &mut self.transports[at];
         let read = transport.read(&mut self.buffer, amount, || Span::at(control), plan, counts);
         let done = match read {
@@ -194,21 +197,23 @@ impl<'a> EventLoop<'a> {
                 }
                 transport.flush()
             }
-            Err(fault) => Err(fault),
+            Err(error) => Err(error),
         };
         let staller = &transport.calls[0];
-        if staller.role == Role::Staller && staller.standing == Standing::In && control.phase() < Phase::Look
+        if staller.role == Role::Staller
+            && staller.state == CallState::Joined
+            && control.phase() < Phase::InspectStallers
         {
             transport.stalls = true;
         }
-        self.publishing.hot.append(&mut self.news.hot);
+        self.scheduler.ready.append(&mut self.stats.ready);
         self.settle(at, &done);
     }
 
-    fn say(&mut self, phase: Phase) {
-        let said = self.publishing.say(self.control, phase, &mut self.transports, &mut self.touched);
+    fn publish(&mut self, phase: Phase) {
+        let published = self.scheduler.publish(self.control, phase, &mut self.transports, &mut self.touched);
         if phase == Phase::Measure {
-            self.tally.messages += said;
+            self.counters.messages += published;
         }
         self.flush_touched();
     }
@@ -220,32 +225,32 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// A phase begins.
+    /// Handles the start of a phase.
     fn turn(&mut self, before: Phase, phase: Phase) {
         if before == Phase::Join {
-            let nobody = Fault::new("no answer");
+            let no_response = CallError::new("no response");
             for at in 0..self.transports.len() {
                 let transport = &mut self.transports[at];
-                for call in transport.calls.iter_mut().filter(|call| call.standing == Standing::Waiting) {
-                    call.end(nobody.clone(), &mut self.tally, &mut self.news);
+                for call in transport.calls.iter_mut().filter(|call| call.state == CallState::Waiting) {
+                    call.end(no_response.clone(), &mut self.counters, &mut self.stats);
                 }
             }
         }
-        if phase == Phase::Look {
+        if phase == Phase::InspectStallers {
             for at in 0..self.transports.len() {
                 if std::mem::take(&mut self.transports[at].stalls) {
-                    self.read(at, Amount::ToTheEnd);
+                    self.read(at, Amount::ToEof);
                 }
             }
         }
     }
 
-    /// What comes with time, not with an event.
+    /// Timed work.
     fn tick(&mut self, now: u64, phase: Phase) {
         let elapsed = now - self.ticked;
         self.ticked = now;
         if phase == Phase::Join {
-            self.ask_who_is_in(now);
+            self.probe_joins(now);
         }
         if let Some(rate) = self.plan.read_rate {
             let budget = (rate.saturating_mul(elapsed.min(SECOND)) / SECOND) as usize + 1;
@@ -267,8 +272,8 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Not every server answers a call before there is something to hear: then a message shows who is in.
-    fn ask_who_is_in(&mut self, now: u64) {
+    /// Some servers respond to a call only with the first message: a probe message then shows which calls have joined.
+    fn probe_joins(&mut self, now: u64) {
         let silence = if self.plan.protocol == ProtocolArg::Framed { 0 } else { SILENCE };
         let last = self
             .control
@@ -284,12 +289,12 @@ impl<'a> EventLoop<'a> {
             return;
         }
         self.probed = now;
-        // The first call of each room speaks for it.
+        // The first call of each room publishes the probe.
         for at in 0..self.transports.len() {
             let transport = &mut self.transports[at];
             for number in 0..transport.calls.len() {
                 let call = &transport.calls[number];
-                if call.number < self.plan.rooms && call.standing != Standing::Ended && transport.is_open() {
+                if call.number < self.plan.rooms && call.state != CallState::Ended && transport.is_open() {
                     let text = self.probe.stamped(call.tag(), Stamp { slot: PROBE, number: 0 }, now);
                     transport.protocol.publish(number, text);
                     self.touched.push(at);
@@ -299,7 +304,7 @@ impl<'a> EventLoop<'a> {
         self.flush_touched();
     }
 
-    /// Lets go whoever's turn it is, and has another come.
+    /// Replaces the connections that are due to leave.
     fn churn(&mut self, now: u64) {
         let from = self.control.from.load(Ordering::Relaxed);
         let rate = self.plan.churn / f64::from(self.plan.threads);
@@ -311,7 +316,7 @@ impl<'a> EventLoop<'a> {
             self.left += 1;
             let Some((at, number)) = self.next_leaver() else { return };
             let transport = &mut self.transports[at];
-            transport.calls[number].renew(self.plan, now, &mut self.tally, &mut self.news);
+            transport.calls[number].renew(self.plan, now, &mut self.counters, &mut self.stats);
             let done = if transport.calls.len() > 1 {
                 transport.protocol.renew(number);
                 transport.flush()
@@ -322,7 +327,7 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// The next member that is in and does not publish.
+    /// The next joined member that does not publish.
     fn next_leaver(&mut self) -> Option<(usize, usize)> {
         let calls: usize = self.transports.iter().map(|transport| transport.calls.len()).sum();
         for _ in 0..=calls + self.transports.len() {
@@ -331,7 +336,7 @@ impl<'a> EventLoop<'a> {
                 Some(call) => {
                     self.leaver = (at, number + 1);
                     let may = call.role == Role::Member && call.publisher.is_none();
-                    if may && call.standing == Standing::In {
+                    if may && call.state == CallState::Joined {
                         return Some((at, number));
                     }
                 }
@@ -341,25 +346,25 @@ impl<'a> EventLoop<'a> {
         None
     }
 
-    /// Whether a call has heard everything that was said in its room.
+    /// Whether a call has received everything published in its room.
     fn has_all(&self, call: &Call) -> bool {
-        if call.role == Role::Staller || call.standing != Standing::In {
+        if call.role == Role::Staller || call.state != CallState::Joined {
             return true;
         }
         let room = self.plan.room_of(call.number);
         (0..self.plan.publishers_in(room)).all(|slot| {
-            let said = &self.control.said[self.plan.publisher(room, slot)];
-            call.receiver.behind(slot, said.load(Ordering::Relaxed)) == 0
+            let published = &self.control.published[self.plan.publisher(room, slot)];
+            call.receiver.behind(slot, published.load(Ordering::Relaxed)) == 0
         })
     }
 
     fn report(&self) {
         let progress = &self.control.progress[self.number];
-        let News { joined, refused, live, stalling, heard, last_join, .. } = self.news;
+        let LoopStats { joined, refused, live, stalling, received, last_join, .. } = self.stats;
         progress.stalling.store(stalling, Ordering::Relaxed);
         progress.opened.store(self.transports.len() - self.pending, Ordering::Relaxed);
         progress.live.store(live, Ordering::Relaxed);
-        progress.heard.store(heard, Ordering::Relaxed);
+        progress.received.store(received, Ordering::Relaxed);
         progress.last_join.store(last_join, Ordering::Relaxed);
         progress.refused.store(refused, Ordering::Relaxed);
         progress.joined.store(joined, Ordering::Relaxed);
@@ -367,14 +372,15 @@ impl<'a> EventLoop<'a> {
 
     fn end(mut self) -> Outcome {
         let now = self.control.now();
-        self.tally.latencies.close(self.tally.deliveries);
-        self.tally.unsaid = self.publishing.unsaid(self.control, &self.transports);
+        self.counters.latencies.close(self.counters.deliveries);
+        self.counters.unpublished = self.scheduler.unpublished(self.control, &self.transports);
         let mut calls: Vec<_> = self.transports.into_iter().flat_map(|transport| transport.calls).collect();
-        for call in
-            calls.iter_mut().filter(|call| call.standing == Standing::Waiting && now > call.since + ANSWER)
+        for call in calls
+            .iter_mut()
+            .filter(|call| call.state == CallState::Waiting && now > call.since + RESPONSE_TIMEOUT)
         {
-            call.end(Fault::new("no answer"), &mut self.tally, &mut self.news);
+            call.end(CallError::new("no response"), &mut self.counters, &mut self.stats);
         }
-        Outcome { tally: self.tally, calls }
+        Outcome { counters: self.counters, calls }
     }
 }

@@ -1,13 +1,13 @@
-//! The floor: a length of four bytes, big-endian, and a text; both ways, and nothing else.
+//! The raw-socket baseline: a four-byte big-endian length and a text, in both directions.
 
-use super::protocol::{Fault, Hear};
+use super::call_handler::{CallError, CallHandler};
 
 const LENGTH: usize = 4;
 
-/// No text of a run is longer.
+/// Longest text of a run.
 const TEXT_MAX: usize = 16 << 20;
 
-/// One transport, which is one call.
+/// A transport with its one call.
 pub(super) struct Framed {
     partial: Vec<u8>,
     pub(super) out: Vec<u8>,
@@ -24,7 +24,11 @@ impl Framed {
     }
 
     #[inline]
-    pub(super) fn feed<H: Hear>(&mut self, mut bytes: &[u8], hear: &mut H) -> Result<(), Fault> {
+    pub(super) fn feed<H: CallHandler>(
+        &mut self,
+        mut bytes: &[u8],
+        handler: &mut H,
+    ) -> Result<(), CallError> {
         while !self.partial.is_empty() {
             let wanted = LENGTH + length(&self.partial)?.unwrap_or(0);
             let taken = bytes.len().min(wanted - self.partial.len());
@@ -34,13 +38,13 @@ impl Framed {
                 return Ok(());
             }
             if length(&self.partial)? == Some(wanted - LENGTH) {
-                hear.text(0, &self.partial[LENGTH..]);
+                handler.text(0, &self.partial[LENGTH..]);
                 self.partial.clear();
             }
         }
         while let Some(length) = length(bytes)? {
             let Some(text) = bytes.get(LENGTH..LENGTH + length) else { break };
-            hear.text(0, text);
+            handler.text(0, text);
             bytes = &bytes[LENGTH + length..];
         }
         self.partial.extend_from_slice(bytes);
@@ -49,11 +53,11 @@ impl Framed {
 }
 
 #[inline]
-fn length(bytes: &[u8]) -> Result<Option<usize>, Fault> {
+fn length(bytes: &[u8]) -> Result<Option<usize>, CallError> {
     let Some(&length) = bytes.first_chunk::<LENGTH>() else { return Ok(None) };
     let length = u32::from_be_bytes(length) as usize;
     if length > TEXT_MAX {
-        return Err(Fault::new("no framed text"));
+        return Err(CallError::new("not a framed text"));
     }
     Ok(Some(length))
 }
@@ -71,10 +75,11 @@ mod tests {
         }
         let wire = framed.out;
         for cut in 0..=wire.len() {
-            let (mut framed, mut heard) = (Framed::new(), Texts::default());
-            framed.feed(&wire[..cut], &mut heard).unwrap();
-            framed.feed(&wire[cut..], &mut heard).unwrap();
-            assert_eq!(heard.0, ["one", "", "three"], "cut at {cut}");
+            let mut framed = Framed::new();
+            let mut received = Texts::default();
+            framed.feed(&wire[..cut], &mut received).unwrap();
+            framed.feed(&wire[cut..], &mut received).unwrap();
+            assert_eq!(received.0, ["one", "", "three"], "cut at {cut}");
         }
         assert!(Framed::new().feed(b"HTTP", &mut Texts::default()).is_err());
     }

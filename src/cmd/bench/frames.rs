@@ -1,9 +1,9 @@
-//! HTTP/2 frames out of a stream of bytes, and into one.
+//! Reads and writes HTTP/2 frames.
 //!
-//! Promises to hand on the payload of DATA frames as it arrives, in place, whole or in parts, without its padding; other
-//! frames it hands on whole. It knows nothing of streams, windows or headers.
+//! Passes the payload of DATA frames on as it arrives, in place, whole or in parts, without padding, and other frames
+//! whole. Does not know about streams, windows or headers.
 
-use super::protocol::Fault;
+use super::call_handler::CallError;
 
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
@@ -20,25 +20,25 @@ pub(super) const END_HEADERS: u8 = 0x4;
 pub(super) const PADDED: u8 = 0x8;
 pub(super) const PRIORITY: u8 = 0x20;
 
-/// What a server may send at most in one frame: so much that it is no limit.
+/// Largest frame that a server may send: so large that it does not limit the server.
 pub(super) const FRAME_MAX: usize = 1 << 20;
 
 /// Length, type, flags, stream.
 const HEAD: usize = 9;
 
-/// Who takes what was read.
-pub(super) trait Frames {
+/// Receives the frames.
+pub(super) trait FrameHandler {
     /// A part of the payload of a DATA frame.
-    fn data(&mut self, stream: u32, bytes: &[u8]) -> Result<(), Fault>;
+    fn data(&mut self, stream: u32, bytes: &[u8]) -> Result<(), CallError>;
 
-    /// A DATA frame is over; `length` is what it takes from the windows.
+    /// The end of a DATA frame; `length` counts against the windows.
     fn data_over(&mut self, stream: u32, length: usize, last: bool);
 
     /// Any other frame.
-    fn frame(&mut self, frame: &Frame<'_>) -> Result<(), Fault>;
+    fn frame(&mut self, frame: &Frame<'_>) -> Result<(), CallError>;
 }
 
-/// A frame that is not DATA.
+/// A frame other than DATA.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     pub(super) kind: u8,
@@ -53,8 +53,8 @@ impl<'a> Frame<'a> {
     }
 
     /// The payload of HEADERS without padding and priority.
-    pub(super) fn block(&self) -> Result<&'a [u8], Fault> {
-        let broken = || Fault::new("a HEADERS frame shorter than its padding");
+    pub(super) fn block(&self) -> Result<&'a [u8], CallError> {
+        let broken = || CallError::new("a HEADERS frame shorter than its padding");
         let mut block = self.payload;
         if self.has(PADDED) {
             let (&padding, rest) = block.split_first().ok_or_else(broken)?;
@@ -68,15 +68,16 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Where in the stream of frames the bytes are.
+/// The state of reading.
 pub(super) struct FrameReader {
     at: At,
     head: [u8; HEAD],
     held: usize,
-    /// Of a DATA frame: what is still to come, and how much of it pads.
+    /// Remaining bytes of a DATA frame.
     left: usize,
+    /// Padding of a DATA frame.
     padding: usize,
-    /// Of any other: what has come.
+    /// Bytes so far of another frame.
     body: Vec<u8>,
 }
 
@@ -94,9 +95,13 @@ impl FrameReader {
         Self { at: At::Head, head: [0; HEAD], held: 0, left: 0, padding: 0, body: Vec::new() }
     }
 
-    /// Reads on. Whatever is incomplete is remembered, DATA excepted: that goes on as it comes.
+    /// Reads more bytes. Keeps incomplete frames, except DATA, which it passes on in parts.
     #[inline]
-    pub(super) fn feed<F: Frames>(&mut self, mut bytes: &[u8], frames: &mut F) -> Result<(), Fault> {
+    pub(super) fn feed<F: FrameHandler>(
+        &mut self,
+        mut bytes: &[u8],
+        frames: &mut F,
+    ) -> Result<(), CallError> {
         loop {
             match self.at {
                 At::Head => {
@@ -115,7 +120,7 @@ impl FrameReader {
                     bytes = rest;
                     self.padding = usize::from(padding);
                     let left = self.left.checked_sub(1 + self.padding);
-                    self.left = left.ok_or(Fault::new("a DATA frame shorter than its padding"))?;
+                    self.left = left.ok_or(CallError::new("a DATA frame shorter than its padding"))?;
                     self.at = At::Data;
                 }
                 At::Data => {
@@ -162,12 +167,12 @@ impl FrameReader {
         }
     }
 
-    /// What the head that has just been read begins.
-    fn begin(&mut self) -> Result<(), Fault> {
+    /// Starts the frame of a complete head.
+    fn begin(&mut self) -> Result<(), CallError> {
         self.left = self.length();
         self.padding = 0;
         if self.left > FRAME_MAX {
-            return Err(Fault::new("no HTTP/2 frame"));
+            return Err(CallError::new("not an HTTP/2 frame"));
         }
         self.at = match self.head[3] {
             DATA if self.head[4] & PADDED != 0 => At::PadLength,
@@ -192,7 +197,7 @@ impl FrameReader {
     }
 }
 
-/// Writes a frame; the payload is in parts, so that nobody has to put it together before.
+/// Writes a frame; the payload is in parts, so that callers need not concatenate it.
 pub(super) fn write(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[&[u8]]) {
     let length: usize = payload.iter().map(|part| part.len()).sum();
     out.extend_from_slice(&(length as u32).to_be_bytes()[1..]);
@@ -214,8 +219,8 @@ mod tests {
         frames: Vec<(u8, u8, u32, Vec<u8>)>,
     }
 
-    impl Frames for Seen {
-        fn data(&mut self, stream: u32, bytes: &[u8]) -> Result<(), Fault> {
+    impl FrameHandler for Seen {
+        fn data(&mut self, stream: u32, bytes: &[u8]) -> Result<(), CallError> {
             assert_eq!(stream, 5);
             self.data.extend_from_slice(bytes);
             Ok(())
@@ -225,7 +230,7 @@ mod tests {
             self.over.push((stream, length, last));
         }
 
-        fn frame(&mut self, frame: &Frame<'_>) -> Result<(), Fault> {
+        fn frame(&mut self, frame: &Frame<'_>) -> Result<(), CallError> {
             self.frames.push((frame.kind, frame.flags, frame.stream, frame.payload.to_vec()));
             Ok(())
         }
@@ -257,7 +262,8 @@ mod tests {
     fn frames_split_at_any_byte_read_the_same() {
         let (wire, expected) = wire();
         for cut in 0..=wire.len() {
-            let (mut reader, mut seen) = (FrameReader::new(), Seen::default());
+            let mut reader = FrameReader::new();
+            let mut seen = Seen::default();
             reader.feed(&wire[..cut], &mut seen).unwrap();
             reader.feed(&wire[cut..], &mut seen).unwrap();
             assert_eq!(seen, expected, "cut at {cut}");
@@ -265,9 +271,10 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_come_byte_by_byte_read_the_same() {
+    fn frames_read_byte_by_byte_are_the_same() {
         let (wire, expected) = wire();
-        let (mut reader, mut seen) = (FrameReader::new(), Seen::default());
+        let mut reader = FrameReader::new();
+        let mut seen = Seen::default();
         for byte in wire {
             reader.feed(&[byte], &mut seen).unwrap();
         }
@@ -275,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
+    fn invalid_frames_are_refused() {
         let feed = |wire: &[u8]| FrameReader::new().feed(wire, &mut Seen::default());
         assert!(feed(b"HTTP/1.1 400 Bad Request\r\n").is_err());
         let mut wire = Vec::new();
@@ -284,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_block_is_freed_of_padding_and_priority() {
+    fn header_block_excludes_padding_and_priority() {
         let frame = |flags, payload| Frame { kind: HEADERS, flags, stream: 1, payload };
         assert_eq!(frame(0, b"abc").block().unwrap(), b"abc");
         assert_eq!(frame(PADDED, b"\x02abc..").block().unwrap(), b"abc");

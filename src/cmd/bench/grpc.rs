@@ -1,47 +1,52 @@
-//! gRPC's messages out of a call's bytes, and the one text in a message that counts.
+//! Splits a call's bytes into gRPC messages, and finds the text in a message.
 //!
-//! Promises to copy nothing but what is split between two pieces of input, and to build no message: a text is found by
-//! the numbers of the fields it is in, whatever fields a server adds beside it.
+//! Copies only messages that are split between two pieces of input, and decodes none: it finds a text by its path of field
+//! numbers, whatever fields a server adds beside it.
 
-use super::protocol::Fault;
+use super::call_handler::CallError;
 use crate::cli::ProtocolArg;
 
 /// Compressed flag and length.
 const PREFIX: usize = 5;
 
-/// No message of a run comes near: an answer that claims more is none.
+/// Far above any message of a run: a longer one is invalid.
 const MESSAGE_MAX: usize = 16 << 20;
 
-/// What distinguishes the gRPC services a run can load.
+/// A gRPC method that a run can load.
 pub(super) struct Service {
     pub(super) path: &'static str,
-    /// The fields that the text of an answer is in, from the outermost.
-    pub(super) heard: &'static [u32],
-    /// Likewise of a request.
-    pub(super) said: &'static [u32],
-    /// Whether a call begins with a message of its own, that names the room, and is answered.
-    pub(super) greets: bool,
+    /// Path of field numbers to the text of a response, outermost first.
+    pub(super) response_path: &'static [u32],
+    /// Path to the text of a request.
+    pub(super) request_path: &'static [u32],
+    /// Whether a call begins with a hello message, which names the room and gets a response.
+    pub(super) has_hello: bool,
 }
 
 /// `hello.ChatRoom`: one text, one field.
-const HELLO: Service = Service { path: "/hello.ChatRoom/Chat", heard: &[1], said: &[1], greets: false };
+const HELLO: Service =
+    Service { path: "/hello.ChatRoom/Chat", response_path: &[1], request_path: &[1], has_hello: false };
 
 /// `chatroom.v1`: `event.body.text` and `publish.body.text`.
-const V1: Service =
-    Service { path: "/chatroom.v1.ChatService/Join", heard: &[2, 5, 1], said: &[2, 3, 1], greets: true };
+const V1: Service = Service {
+    path: "/chatroom.v1.ChatService/Join",
+    response_path: &[2, 5, 1],
+    request_path: &[2, 3, 1],
+    has_hello: true,
+};
 
 impl Service {
     pub(super) fn of(protocol: ProtocolArg) -> &'static Self {
         if protocol == ProtocolArg::V1 { &V1 } else { &HELLO }
     }
 
-    /// A message with this text, framed.
-    pub(super) fn say(&self, text: &[u8], out: &mut Vec<u8>) {
-        frame(self.said, text, out);
+    /// Writes a framed message with this text.
+    pub(super) fn write_publish(&self, text: &[u8], out: &mut Vec<u8>) {
+        frame(self.request_path, text, out);
     }
 
-    /// `hello.room`, if it is named.
-    pub(super) fn greet(room: Option<&str>, out: &mut Vec<u8>) {
+    /// Writes the hello message, with the room if it has a name.
+    pub(super) fn write_hello(room: Option<&str>, out: &mut Vec<u8>) {
         match room {
             Some(room) => frame(&[1, 1], room.as_bytes(), out),
             None => frame(&[1], b"", out),
@@ -49,7 +54,7 @@ impl Service {
     }
 }
 
-/// A message that is nothing but a text, as deep as `path` says.
+/// Writes a message that contains only a text at this path.
 fn frame(path: &[u32], text: &[u8], out: &mut Vec<u8>) {
     let mut lengths = [0; 4];
     let mut length = text.len();
@@ -80,16 +85,16 @@ fn varint(mut number: usize, out: &mut Vec<u8>) {
     out.push(number as u8);
 }
 
-/// A call's bytes, cut into messages.
+/// Splits a call's bytes into messages.
 #[derive(Default)]
 pub(super) struct MessageReader {
     partial: Vec<u8>,
 }
 
 impl MessageReader {
-    /// Reads on, and hands on each message that is complete.
+    /// Reads more bytes; passes each complete message to `each`.
     #[inline]
-    pub(super) fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Fault> {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), CallError> {
         while !self.partial.is_empty() {
             let wanted = length(&self.partial)?.map_or(PREFIX, |length| PREFIX + length);
             let taken = bytes.len().min(wanted - self.partial.len());
@@ -113,18 +118,18 @@ impl MessageReader {
     }
 }
 
-/// The length of the message that begins here, once its prefix is there.
+/// The length of the message that starts here; `None` while its prefix is incomplete.
 #[inline]
-fn length(bytes: &[u8]) -> Result<Option<usize>, Fault> {
+fn length(bytes: &[u8]) -> Result<Option<usize>, CallError> {
     let Some(&[compressed, a, b, c, d]) = bytes.first_chunk::<PREFIX>() else { return Ok(None) };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if compressed != 0 || length > MESSAGE_MAX {
-        return Err(Fault::new("no gRPC message, or a compressed one"));
+        return Err(CallError::new("not a gRPC message, or a compressed one"));
     }
     Ok(Some(length))
 }
 
-/// The text in a message: the last of the fields in `path`, each within the one before.
+/// The text at this path in a message.
 #[inline]
 pub(super) fn text<'a>(message: &'a [u8], path: &[u32]) -> Option<&'a [u8]> {
     let mut inner = message;
@@ -181,7 +186,8 @@ mod tests {
     use prost::Message as _;
 
     fn messages(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
-        let (mut reader, mut found) = (MessageReader::default(), Vec::new());
+        let mut reader = MessageReader::default();
+        let mut found = Vec::new();
         for piece in pieces {
             reader.feed(piece, |message| found.push(message.to_vec())).unwrap();
         }
@@ -190,9 +196,10 @@ mod tests {
 
     #[test]
     fn messages_split_at_any_two_bytes_read_the_same() {
-        let (mut wire, mut expected) = (Vec::new(), Vec::new());
+        let mut wire = Vec::new();
+        let mut expected = Vec::new();
         for text in ["one", "", "a third that is longer"] {
-            HELLO.say(text.as_bytes(), &mut wire);
+            HELLO.write_publish(text.as_bytes(), &mut wire);
             expected.push(ChatRequest { message: text.to_owned() });
         }
         for first in 0..=wire.len() {
@@ -205,42 +212,42 @@ mod tests {
     }
 
     #[test]
-    fn empty_messages_are_messages() {
+    fn empty_messages_are_found() {
         assert_eq!(messages(&[&[0; 7], &[0; 8]]), vec![Vec::<u8>::new(); 3]);
     }
 
     #[test]
-    fn compressed_and_absurd_messages_are_refused() {
+    fn compressed_and_oversized_messages_are_refused() {
         for wire in [[1, 0, 0, 0, 1], [0, 0xff, 0, 0, 0]] {
             assert!(MessageReader::default().feed(&wire, |_| ()).is_err());
         }
     }
 
     #[test]
-    fn a_text_is_found_beside_fields_that_a_server_adds() {
+    fn text_is_found_beside_unknown_fields() {
         let other_fields = b"\x10\x96\x01\x1a\x03ann\x21abcdefgh\x2dabcd";
         let message = [&other_fields[..], b"\x0a\x02hi", other_fields].concat();
-        assert_eq!(text(&message, HELLO.heard), Some(&b"hi"[..]));
-        assert_eq!(text(other_fields, HELLO.heard), None);
+        assert_eq!(text(&message, HELLO.response_path), Some(&b"hi"[..]));
+        assert_eq!(text(other_fields, HELLO.response_path), None);
         for end in 0..message.len() {
-            let _ = text(&message[..end], HELLO.heard);
+            let _ = text(&message[..end], HELLO.response_path);
         }
     }
 
     #[test]
-    fn what_v1_says_is_what_its_proto_says() {
+    fn v1_paths_match_the_proto() {
         let mut wire = Vec::new();
-        V1.say("x".repeat(300).as_bytes(), &mut wire);
+        V1.write_publish("x".repeat(300).as_bytes(), &mut wire);
         let request = JoinRequest::decode(&wire[PREFIX..]).unwrap();
         let Some(join_request::Request::Publish(publish)) = request.request else { panic!("{request:?}") };
         assert_eq!(publish.body.unwrap().body, Some(body::Body::Text("x".repeat(300))));
         wire.clear();
-        Service::greet(Some("blue"), &mut wire);
+        Service::write_hello(Some("blue"), &mut wire);
         let request = JoinRequest::decode(&wire[PREFIX..]).unwrap();
         assert!(matches!(request.request, Some(join_request::Request::Hello(hello)) if hello.room == "blue"));
         let body = Some(Body { body: Some(body::Body::Text("hi".into())) });
         let event = Event { kind: "chat".into(), body, ..Event::default() };
         let response = JoinResponse { response: Some(join_response::Response::Event(event)) };
-        assert_eq!(text(&response.encode_to_vec(), V1.heard), Some(&b"hi"[..]));
+        assert_eq!(text(&response.encode_to_vec(), V1.response_path), Some(&b"hi"[..]));
     }
 }

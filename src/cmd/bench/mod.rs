@@ -1,67 +1,67 @@
-//! `chatroom bench`: loads a server, and tells how fast it is and whether everyone heard everything, in one order.
+//! `chatroom bench`: loads a server, measures its speed, and checks delivery and order.
 //!
-//! It works against any server that speaks the contract, and so knows nothing of this one. It promises a cost per delivery
-//! small enough for one core to saturate a server, latencies free of coordinated omission, an end in bounded time whatever the server does, and that
-//! nothing that went wrong is left out: what does not show in the figures is counted by kind.
+//! Works against any server that implements the contract, and knows nothing specific to this one. One core is enough to
+//! saturate a server. Latencies are free of coordinated omission. A run ends in bounded time, whatever the server does.
+//! Every error is reported, counted by kind.
 //!
-//! [`lead`] takes the run through its phases; each [`event_loop`] serves a share of the [`transport`]s, which speak a
-//! [`protocol`]; [`publishing`] decides what is said when, [`receiver`] checks what is heard, and [`verdict`] puts it all
-//! together for the [`report`].
+//! [`coordinator`] takes the run through its phases. Each [`event_loop`] serves a share of the [`transport`]s, which use a
+//! [`protocol`]. [`scheduler`] decides when to publish, [`receiver`] checks what a connection receives, and [`verdict`]
+//! combines the results for the [`report`].
 
+mod call_handler;
 mod control;
+mod coordinator;
+mod counters;
 mod event_loop;
 mod framed;
 mod frames;
 mod grpc;
+mod headers;
 mod http2;
-mod lead;
 mod log;
 mod nats;
 mod payload;
 mod plan;
 mod plot;
-mod process;
+mod process_monitor;
 mod protocol;
-mod publishing;
 mod receiver;
 mod report;
-mod status;
-mod tally;
+mod scheduler;
 mod timer;
 mod transport;
 mod verdict;
 
 use crate::cli::BenchArgs;
-use crate::cmd::terminal::Harmless;
+use crate::cmd::terminal::Sanitized;
 use anyhow::bail;
 use plan::Plan;
-use process::Watched;
+use process_monitor::ProcessMonitor;
 
-/// Loads the server, and prints what came of it.
+/// Loads the server and prints the results.
 ///
 /// # Errors
-/// When the run is impossible, nobody could join, or not everything was delivered once, in one order, to connections that
-/// all stayed.
+/// If the run is impossible, no connection could join, a connection broke, or a check of delivery or order failed.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let plan = Plan::of(args)?;
-    let watched = match (&args.admin, args.pid) {
-        (Some(admin), _) => Some(Watched::server_at(admin)?),
-        (None, pid) => pid.map(Watched::new).transpose()?,
+    let monitor = match (&args.admin, args.pid) {
+        (Some(admin), _) => Some(ProcessMonitor::server_at(admin)?),
+        (None, pid) => pid.map(ProcessMonitor::new).transpose()?,
     };
-    let findings = lead::run(&plan, watched)?;
-    let complaints = findings.result.complaints();
-    if findings.result.joined == 0 {
-        bail!("nobody could join at {}: {}", args.addr, Harmless(&complaints.join("; ")));
+    let run = coordinator::run(&plan, monitor)?;
+    let failures = run.verdict.failures();
+    if run.verdict.joined == 0 {
+        bail!("no connection could join at {}: {}", args.addr, Sanitized(&failures.join("; ")));
     }
-    report::print(&plan, &findings, args.json)?;
+    report::print(&plan, &run, args.json)?;
     if let Some(file) = &args.histogram {
-        log::write(file, &findings)?;
+        log::write(file, &run)?;
     }
     if let Some(file) = &args.plot {
-        plot::draw(file, &plan, &findings)?;
+        plot::draw(file, &plan, &run)?;
     }
-    if !complaints.is_empty() {
-        bail!("{}", Harmless(&complaints.join("; ")));
+    if !failures.is_empty() {
+        bail!("{}", Sanitized(&failures.join("; ")));
     }
     Ok(())
 }

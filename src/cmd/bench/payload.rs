@@ -3,16 +3,16 @@
 //! ```text
 //! 8 hex digits   the run and the room
 //! 8 hex digits   which of the room's publishers
-//! 8 hex digits   its how-manieth message, from 0
+//! 8 hex digits   the message's number, from 0
 //! 16 hex digits  when it was due, in ns since the run began
 //! ```
 //!
-//! Promises text that is plain ASCII, and a reader without a branch: it is run once for each delivery.
+//! Texts are plain ASCII. The reader has no branches, since it runs once per delivery.
 
 /// Characters of a stamp.
 pub(super) const STAMP: usize = 40;
 
-/// The publisher of messages that only find out who has joined.
+/// The publisher number of probes, which find out which calls have joined.
 pub(super) const PROBE: u32 = u32::MAX;
 
 /// The first characters of all texts of a run and room.
@@ -20,18 +20,18 @@ pub(super) type Tag = [u8; 8];
 
 /// The tag of a room's messages.
 pub(super) fn tag(run: u32, room: u32) -> Tag {
-    // An odd factor: no two rooms share a tag.
+    // An odd factor, so that no two rooms share a tag.
     hex(run.wrapping_add(room.wrapping_mul(0x9e37_79b9)))
 }
 
-/// Who said a message, and its number.
+/// A message's publisher and number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) slot: u32,
     pub(super) number: u32,
 }
 
-/// A text to be said, stamped anew for each message.
+/// A text buffer, stamped anew for each message.
 pub(super) struct Text(Vec<u8>);
 
 impl Text {
@@ -56,7 +56,7 @@ pub(super) fn read(text: &[u8], expected: Tag) -> Option<Stamp> {
     (stamp[..8] == expected).then(|| Stamp { slot: number(stamp, 8), number: number(stamp, 16) })
 }
 
-/// When a text that [`read`] has understood was due.
+/// The due time of a text that [`read`] accepted.
 #[inline]
 pub(super) fn due(text: &[u8]) -> u64 {
     let stamp: Option<&[u8; STAMP]> = text.first_chunk();
@@ -71,7 +71,7 @@ fn number(stamp: &[u8; STAMP], at: usize) -> u32 {
 }
 
 fn hex(number: u32) -> [u8; 8] {
-    std::array::from_fn(|place| b"0123456789abcdef"[(number >> (28 - 4 * place) & 15) as usize])
+    std::array::from_fn(|digit| b"0123456789abcdef"[(number >> (28 - 4 * digit) & 15) as usize])
 }
 
 /// Eight digits at once: each byte to its nibble, then pairs, fours and eights of nibbles together.
@@ -89,24 +89,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_reads_as_it_was_written() {
+    fn stamp_round_trips() {
         let tag = tag(7, 3);
         let mut text = Text::new(64);
         for number in [0, 1, 0x0123_4567, 0x89ab_cdef, u32::MAX] {
             let stamp = Stamp { slot: !number, number };
             let when = u64::from(number) << 29 | 5;
-            let said = text.stamped(tag, stamp, when);
-            assert!(said.len() == 64 && said.is_ascii());
-            assert_eq!(read(said, tag), Some(stamp));
-            assert_eq!(due(said), when);
+            let published = text.stamped(tag, stamp, when);
+            assert!(published.len() == 64 && published.is_ascii());
+            assert_eq!(read(published, tag), Some(stamp));
+            assert_eq!(due(published), when);
         }
     }
 
     #[test]
-    fn texts_of_other_rooms_and_runs_are_not_ours() {
+    fn texts_of_other_rooms_and_runs_are_rejected() {
         let mut text = Text::new(0);
-        let said = text.stamped(tag(7, 3), Stamp { slot: 0, number: 0 }, 0);
-        assert!(read(said, tag(7, 4)).is_none() && read(said, tag(8, 3)).is_none());
-        assert!(read(&said[..39], tag(7, 3)).is_none() && read(b"", tag(7, 3)).is_none());
+        let published = text.stamped(tag(7, 3), Stamp { slot: 0, number: 0 }, 0);
+        assert!(read(published, tag(7, 4)).is_none() && read(published, tag(8, 3)).is_none());
+        assert!(read(&published[..39], tag(7, 3)).is_none() && read(b"", tag(7, 3)).is_none());
     }
 }

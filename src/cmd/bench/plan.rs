@@ -1,6 +1,6 @@
-//! What a run is to do, and who does what in it.
+//! The plan of a run: its parameters, and the roles of its connections.
 //!
-//! Promises that whatever can be known to be impossible is refused before the first connect.
+//! Refuses an impossible run before the first connect.
 
 use crate::cli::{BenchArgs, ProtocolArg};
 use crate::transport;
@@ -8,16 +8,16 @@ use anyhow::{Context as _, bail, ensure};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
-/// The window of a closed loop that nobody chose.
+/// Default window of a closed loop.
 const WINDOW: u32 = 64;
 
-/// Files that are open besides sockets.
+/// Open files besides sockets.
 const OTHER_FILES: u64 = 32;
 
-/// A run, decided.
+/// A validated plan.
 pub(super) struct Plan {
     pub(super) addr: SocketAddr,
-    /// As it was written, for `:authority` and for words.
+    /// The address as given, for `:authority` and for output.
     pub(super) authority: String,
     pub(super) protocol: ProtocolArg,
     pub(super) connections: u32,
@@ -27,7 +27,7 @@ pub(super) struct Plan {
     pub(super) pace: Pace,
     pub(super) size: usize,
     pub(super) stall: u32,
-    /// Bytes per second for each that stalls; none: not one.
+    /// Bytes per second that each staller reads; `None`: it does not read.
     pub(super) read_rate: Option<u64>,
     pub(super) churn: f64,
     pub(super) sources: u8,
@@ -36,32 +36,32 @@ pub(super) struct Plan {
     pub(super) idle: Duration,
     pub(super) warmup: Duration,
     pub(super) duration: Duration,
-    /// What distinguishes this run's messages from those of any other.
+    /// Distinguishes this run's messages from those of other runs.
     pub(super) run: u32,
-    /// Whether each second's latencies are wanted, not only those of the whole run.
+    /// Whether to record latencies by second.
     pub(super) by_second: bool,
 }
 
-/// When a publisher says the next message.
+/// When a publisher sends its next message.
 #[derive(Clone, Copy)]
 pub(super) enum Pace {
-    /// Messages per second, of all together.
+    /// Messages per second of all publishers together.
     Rate(f64),
-    /// So many of its own are under way.
+    /// Messages in flight per publisher.
     Window(u32),
 }
 
-/// What a call is there for.
+/// The role of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Hears, and may publish.
+    /// Receives, and may publish.
     Member,
-    /// Reads little or nothing once it has joined.
+    /// Reads little or nothing after it has joined.
     Staller,
 }
 
 impl Plan {
-    /// The run that the flags ask for.
+    /// The plan for these flags.
     pub(super) fn of(args: &BenchArgs) -> anyhow::Result<Self> {
         let BenchArgs { crowd, load, trouble, times, .. } = args;
         let plan = Self {
@@ -95,7 +95,7 @@ impl Plan {
         ensure!(self.transports <= n, "--transports is more than --connections ({n})");
         ensure!(self.rooms <= n, "--rooms is more than --connections ({n})");
         ensure!(self.publishers <= n, "--publishers is more than --connections ({n})");
-        ensure!(!self.duration.is_zero(), "--duration must be longer than nothing");
+        ensure!(!self.duration.is_zero(), "--duration must not be zero");
         if let Pace::Rate(rate) = self.pace {
             ensure!((1e-3..=1e8).contains(&rate), "--rate must be between 0.001 and 100000000");
         }
@@ -103,7 +103,7 @@ impl Plan {
         ensure!(self.churn == 0.0 || self.publishers < n, "--churn needs connections that do not publish");
         ensure!(
             self.churn == 0.0 || self.publishers > 0,
-            "--churn needs --publishers: it is done while measuring"
+            "--churn needs --publishers: connections are replaced while measuring"
         );
         let multiplexed = matches!(self.protocol, ProtocolArg::Hello | ProtocolArg::V1);
         ensure!(
@@ -116,7 +116,8 @@ impl Plan {
         );
         let loopback = matches!(self.addr.ip(), IpAddr::V4(ip) if ip.is_loopback());
         ensure!(self.sources == 1 || loopback, "--sources is for servers on 127.0.0.1, {} is not", self.addr);
-        let (needed, limit) = (u64::from(self.sockets()) + OTHER_FILES, transport::open_file_limit());
+        let needed = u64::from(self.sockets()) + OTHER_FILES;
+        let limit = transport::open_file_limit();
         if needed > limit {
             bail!(
                 "{} TCP connections need {needed} open files, and the limit is {limit}: raise it (ulimit -Hn), or \
@@ -127,17 +128,17 @@ impl Plan {
         Ok(())
     }
 
-    /// TCP connections, those of the stallers included: they get one each.
+    /// TCP connections, including one per staller.
     pub(super) fn sockets(&self) -> u32 {
         self.transports + self.stall
     }
 
-    /// Calls, stallers included.
+    /// Calls, including stallers.
     pub(super) fn calls(&self) -> u32 {
         self.connections + self.stall
     }
 
-    /// The calls that a transport carries.
+    /// The calls on a transport.
     pub(super) fn calls_on(&self, transport: u32) -> impl Iterator<Item = u32> + use<> {
         let (first, end, step) = if transport < self.transports {
             (transport, self.connections, self.transports as usize)
@@ -160,22 +161,22 @@ impl Plan {
         call % self.rooms
     }
 
-    /// A publisher's number among those of its room.
+    /// A publisher's number within its room.
     pub(super) fn slot_of(&self, call: u32) -> u32 {
         call / self.rooms
     }
 
-    /// The publisher that has this number in that room.
+    /// The publisher with this number in a room.
     pub(super) fn publisher(&self, room: u32, slot: usize) -> usize {
         room as usize + slot * self.rooms as usize
     }
 
-    /// How many publishers a room has.
+    /// Number of publishers in a room.
     pub(super) fn publishers_in(&self, room: u32) -> usize {
         (room..self.publishers).step_by(self.rooms as usize).count()
     }
 
-    /// The room's name, if it needs one.
+    /// The room's name; `None` for the default room.
     pub(super) fn room_name(&self, room: u32) -> Option<String> {
         (self.rooms > 1).then(|| format!("bench-{room}"))
     }

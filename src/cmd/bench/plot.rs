@@ -1,8 +1,8 @@
-//! Latency and throughput over time, as a picture.
+//! A plot of latency and throughput over time.
 
-use super::lead::Findings;
+use super::coordinator::RunResult;
+use super::counters::Second;
 use super::plan::Plan;
-use super::tally::Second;
 use anyhow::{Context as _, anyhow};
 use hdrhistogram::Histogram;
 use plotters::coord::Shift;
@@ -13,31 +13,31 @@ use std::path::Path;
 
 const SIZE: (u32, u32) = (960, 640);
 
-/// What is drawn of each second's latencies.
+/// The plotted quantiles.
 const QUANTILES: [(&str, f64, RGBColor); 3] = [
     ("p50", 0.5, RGBColor(31, 119, 180)),
     ("p99", 0.99, RGBColor(255, 127, 14)),
     ("max", 1.0, RGBColor(214, 39, 40)),
 ];
 
-/// Seconds shorter than this part of one would look like a drop.
+/// Shortest part of a last second to plot: a shorter one would look like a drop.
 const WHOLE: f64 = 0.25;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
-/// One second: its length (the last may be cut short), how much was delivered, how late.
+/// One second, of which the last may be cut short.
 struct Point {
     at: f64,
     per_second: f64,
     latencies: Histogram<u64>,
 }
 
-/// Draws the picture.
-pub(super) fn draw(file: &Path, plan: &Plan, findings: &Findings) -> anyhow::Result<()> {
-    let points = points(findings)?;
+/// Draws the plot.
+pub(super) fn draw(file: &Path, plan: &Plan, run: &RunResult) -> anyhow::Result<()> {
+    let points = points(run)?;
     let cannot = || format!("cannot write --plot {}", file.display());
-    // The library's own error does not survive the drawing area's drop.
+    // Check that the file can be created: the library loses its own error when it drops the drawing area.
     std::fs::File::create(file).with_context(cannot)?;
     let drawing = || -> Drawn {
         let area = SVGBackend::new(file, SIZE).into_drawing_area();
@@ -56,9 +56,9 @@ pub(super) fn draw(file: &Path, plan: &Plan, findings: &Findings) -> anyhow::Res
     drawing().map_err(|error| anyhow!("{error}")).with_context(cannot)
 }
 
-fn points(findings: &Findings) -> anyhow::Result<Vec<Point>> {
-    let measured = findings.measured.as_secs_f64();
-    let seconds = findings.result.tally.latencies.seconds();
+fn points(run: &RunResult) -> anyhow::Result<Vec<Point>> {
+    let measured = run.measured.as_secs_f64();
+    let seconds = run.verdict.counters.latencies.seconds();
     let whole = |(at, _): &(usize, &Second)| measured - *at as f64 > WHOLE;
     let point = |(at, second): (usize, &Second)| {
         let length = (measured - at as f64).min(1.0);

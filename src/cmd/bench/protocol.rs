@@ -1,7 +1,8 @@
-//! What a protocol is to the event loop: bytes in, texts out; texts in, bytes out.
+//! The interface between the event loop and the protocols: bytes to texts, and texts to bytes.
 //!
-//! Promises that nothing is decided per message but here and below: the loop knows no protocol, a protocol no socket.
+//! The loop does not know protocols, and a protocol does not know sockets.
 
+use super::call_handler::{CallError, CallHandler};
 use super::framed::Framed;
 use super::http2::Http2;
 use super::nats::Nats;
@@ -9,35 +10,8 @@ use super::payload::{STAMP, Text};
 use super::plan::Plan;
 use crate::cli::ProtocolArg;
 
-/// Written but unsent bytes beyond which nothing more is to be published.
+/// Unsent bytes above which a call does not publish.
 const BACKLOG: usize = 256 * 1024;
-
-/// How a call, or all of a transport, came to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    /// Of what kind: what is counted.
-    pub(super) kind: String,
-    /// In the other side's words.
-    pub(super) words: String,
-}
-
-impl Fault {
-    pub(super) fn new(kind: impl Into<String>) -> Self {
-        Self { kind: kind.into(), words: String::new() }
-    }
-}
-
-/// Who listens to a transport. Calls are numbered within it.
-pub(super) trait Hear {
-    /// The server has let the call in.
-    fn joined(&mut self, call: usize);
-
-    /// A message's text.
-    fn text(&mut self, call: usize, text: &[u8]);
-
-    /// The call is over.
-    fn ended(&mut self, call: usize, fault: Fault);
-}
 
 /// One transport's protocol.
 pub(super) enum Protocol {
@@ -47,7 +21,7 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    /// A transport that is about to connect, with its calls in these rooms.
+    /// The protocol of a new transport with calls in these rooms.
     pub(super) fn new(plan: &Plan, rooms: &[u32]) -> Self {
         match plan.protocol {
             ProtocolArg::Hello | ProtocolArg::V1 => Self::Http2(Box::new(Http2::new(plan, rooms))),
@@ -56,7 +30,7 @@ impl Protocol {
         }
     }
 
-    /// Whether the server has shown that it is there.
+    /// Whether the server has responded.
     pub(super) fn is_up(&self) -> bool {
         match self {
             Self::Http2(http2) => http2.is_up(),
@@ -65,18 +39,18 @@ impl Protocol {
         }
     }
 
-    /// Takes what was read.
+    /// Handles bytes from the server.
     #[inline]
-    pub(super) fn feed<H: Hear>(&mut self, bytes: &[u8], hear: &mut H) -> Result<(), Fault> {
+    pub(super) fn feed<H: CallHandler>(&mut self, bytes: &[u8], handler: &mut H) -> Result<(), CallError> {
         match self {
-            Self::Http2(http2) => http2.feed(bytes, hear),
-            Self::Framed(framed) => framed.feed(bytes, hear),
-            Self::Nats(nats) => nats.feed(bytes, hear),
+            Self::Http2(http2) => http2.feed(bytes, handler),
+            Self::Framed(framed) => framed.feed(bytes, handler),
+            Self::Nats(nats) => nats.feed(bytes, handler),
         }
     }
 
-    /// Whether a call may publish more now: what it has said is not heaped up here.
-    pub(super) fn takes_more(&self, call: usize) -> bool {
+    /// Whether a call may publish: its backlog is below the limit.
+    pub(super) fn can_publish(&self, call: usize) -> bool {
         let backlog = match self {
             Self::Http2(http2) => http2.backlog(call),
             Self::Framed(framed) => framed.out.len(),
@@ -85,7 +59,7 @@ impl Protocol {
         backlog < BACKLOG
     }
 
-    /// Says a text; it goes out with [`Self::out`].
+    /// Queues a text; [`Self::out`] sends it.
     pub(super) fn publish(&mut self, call: usize, text: &[u8]) {
         match self {
             Self::Http2(http2) => http2.publish(call, text),
@@ -94,14 +68,14 @@ impl Protocol {
         }
     }
 
-    /// Ends a call, and begins it anew in its room; only where a transport carries several.
+    /// Ends a call and starts it again in its room; only for transports with several calls.
     pub(super) fn renew(&mut self, call: usize) {
         if let Self::Http2(http2) = self {
             http2.renew(call);
         }
     }
 
-    /// What is to be written, as far as the other side's windows let it.
+    /// The bytes to write, as far as the server's windows allow.
     pub(super) fn out(&mut self) -> &mut Vec<u8> {
         match self {
             Self::Http2(http2) => http2.out(),
@@ -110,17 +84,17 @@ impl Protocol {
         }
     }
 
-    /// What the other side has last said about an end that is to come.
-    pub(super) fn last_words(&self) -> Option<Fault> {
+    /// The error that the server announced before closing the transport, if any.
+    pub(super) fn pending_error(&self) -> Option<CallError> {
         match self {
-            Self::Http2(http2) => http2.last_words(),
+            Self::Http2(http2) => http2.pending_error(),
             Self::Framed(_) => None,
-            Self::Nats(nats) => nats.last_words(),
+            Self::Nats(nats) => nats.pending_error(),
         }
     }
 }
 
-/// A text to publish with.
+/// A text buffer for this run.
 pub(super) fn text(plan: &Plan) -> Text {
     debug_assert!(plan.size >= STAMP, "the flag's range begins there");
     Text::new(plan.size)

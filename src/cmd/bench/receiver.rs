@@ -1,41 +1,41 @@
-//! What one connection has heard, checked message by message.
+//! Checks the messages that one connection receives.
 //!
-//! Promises that a message lost, heard twice, or out of its sender's order is noticed; and a digest of the order of all
-//! senders' messages, which two connections of a room can compare even when one has heard more than the other.
-//! A delivery costs one comparison, one multiplication, and nothing on the heap.
+//! Detects lost, duplicate and reordered messages of each publisher. Keeps a digest of the order across publishers, which
+//! two connections of a room can compare even if one has received more than the other. A delivery costs one comparison,
+//! one multiplication and no allocation.
 
 use super::payload::Stamp;
 
-/// After so many messages the digest is noted, so that connections that heard different amounts can be compared.
+/// Interval of saved digests, by which connections with different amounts of messages are compared.
 const MARK: u64 = 1024;
 
-/// The next number of a publisher that has not been heard, by one who came in the middle.
-const UNHEARD: u32 = u32::MAX;
+/// The next number of a publisher before its first message, for a connection that joined during the run.
+const UNSEEN: u32 = u32::MAX;
 
-/// A connection's account of what it heard.
+/// The checks of one connection.
 pub(super) struct Receiver {
-    /// By publisher of the room.
+    /// The next expected number, by publisher of the room.
     next: Box<[u32]>,
-    heard: u64,
+    received: u64,
     digest: u64,
     marks: Vec<u64>,
-    faults: Faults,
-    /// Runs of numbers that were skipped: publisher, first, end.
+    errors: DeliveryErrors,
+    /// Skipped ranges of numbers: publisher, first, end.
     missing: Vec<(u32, u32, u32)>,
 }
 
-/// What must not be.
+/// Errors of delivery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Faults {
-    /// Numbers skipped, and not heard later.
+pub(super) struct DeliveryErrors {
+    /// Numbers that were skipped and not received later.
     pub(super) lost: u64,
-    /// Numbers heard again.
+    /// Numbers received again.
     pub(super) duplicates: u64,
-    /// Numbers heard after later ones of the same sender.
+    /// Numbers received after later ones of the same publisher.
     pub(super) overtaken: u64,
 }
 
-impl std::ops::AddAssign for Faults {
+impl std::ops::AddAssign for DeliveryErrors {
     fn add_assign(&mut self, other: Self) {
         self.lost += other.lost;
         self.duplicates += other.duplicates;
@@ -44,48 +44,49 @@ impl std::ops::AddAssign for Faults {
 }
 
 impl Receiver {
-    /// One who is there before the first message.
+    /// A connection that joined before the first message.
     pub(super) fn from_the_start(publishers: usize) -> Self {
         Self::new(vec![0; publishers])
     }
 
-    /// One who joins while messages are said: whatever it hears first of a publisher is the first.
+    /// A connection that joined during the run: any first message of a publisher is valid.
     pub(super) fn in_the_middle(publishers: usize) -> Self {
-        Self::new(vec![UNHEARD; publishers])
+        Self::new(vec![UNSEEN; publishers])
     }
 
     fn new(next: Vec<u32>) -> Self {
-        let (marks, missing) = (Vec::new(), Vec::new());
-        Self { next: next.into(), heard: 0, digest: 0, marks, faults: Faults::default(), missing }
+        let marks = Vec::new();
+        let missing = Vec::new();
+        Self { next: next.into(), received: 0, digest: 0, marks, errors: DeliveryErrors::default(), missing }
     }
 
-    /// Takes a message down; false if the room has no such publisher.
+    /// Records a message; false if the room has no such publisher.
     #[inline]
-    pub(super) fn hear(&mut self, stamp: Stamp) -> bool {
+    pub(super) fn record(&mut self, stamp: Stamp) -> bool {
         let Some(next) = self.next.get_mut(stamp.slot as usize) else { return false };
         if *next == stamp.number {
             *next += 1;
         } else {
-            self.hear_out_of_line(stamp);
+            self.record_out_of_order(stamp);
         }
-        let said = u64::from(stamp.slot) << 32 | u64::from(stamp.number);
-        // The hash of rustc: order matters in it, and collisions are by chance only.
-        self.digest = (self.digest.rotate_left(5) ^ said).wrapping_mul(0x517c_c1b7_2722_0a95);
-        self.heard += 1;
-        if self.heard.is_multiple_of(MARK) {
+        let published = u64::from(stamp.slot) << 32 | u64::from(stamp.number);
+        // rustc's FxHash step: it depends on the order, and collisions are unlikely.
+        self.digest = (self.digest.rotate_left(5) ^ published).wrapping_mul(0x517c_c1b7_2722_0a95);
+        self.received += 1;
+        if self.received.is_multiple_of(MARK) {
             self.marks.push(self.digest);
         }
         true
     }
 
     #[cold]
-    fn hear_out_of_line(&mut self, Stamp { slot, number }: Stamp) {
+    fn record_out_of_order(&mut self, Stamp { slot, number }: Stamp) {
         let next = &mut self.next[slot as usize];
-        if *next == UNHEARD {
+        if *next == UNSEEN {
             *next = number + 1;
         } else if number > *next {
             self.missing.push((slot, *next, number));
-            self.faults.lost += u64::from(number - *next);
+            self.errors.lost += u64::from(number - *next);
             *next = number + 1;
         } else if let Some(at) =
             self.missing.iter().position(|&(who, first, end)| who == slot && (first..end).contains(&number))
@@ -94,36 +95,37 @@ impl Receiver {
             self.missing.extend(
                 [(slot, first, number), (slot, number + 1, end)].into_iter().filter(|run| run.1 < run.2),
             );
-            self.faults.lost -= 1;
-            self.faults.overtaken += 1;
+            self.errors.lost -= 1;
+            self.errors.overtaken += 1;
         } else {
-            self.faults.duplicates += 1;
+            self.errors.duplicates += 1;
         }
     }
 
-    /// Publisher by publisher, how many of its messages were said until the last that was heard.
+    /// By publisher, the number of messages up to the last received one.
     pub(super) fn reached(&self) -> impl Iterator<Item = u32> {
-        self.next.iter().map(|&next| if next == UNHEARD { 0 } else { next })
+        self.next.iter().map(|&next| if next == UNSEEN { 0 } else { next })
     }
 
-    /// Of a publisher that has said so many, how many are still to come.
-    pub(super) fn behind(&self, slot: usize, said: u32) -> u32 {
+    /// How many of a publisher's `published` messages are outstanding.
+    pub(super) fn behind(&self, slot: usize, published: u32) -> u32 {
         match self.next[slot] {
-            // It may have come after the last.
-            UNHEARD => 0,
-            next => said.saturating_sub(next),
+            // The connection may have joined after the last message.
+            UNSEEN => 0,
+            next => published.saturating_sub(next),
         }
     }
 
-    pub(super) fn faults(&self) -> Faults {
-        self.faults
+    pub(super) fn errors(&self) -> DeliveryErrors {
+        self.errors
     }
 }
 
-/// How many different orders these connections of a room have heard, of what all of them have heard; none if that is nothing.
+/// How many different orders these connections of a room have received, over the messages that all have received; `None`
+/// if there are none.
 pub(super) fn orders<'a>(receivers: impl Iterator<Item = &'a Receiver> + Clone) -> Option<usize> {
-    let shortest = receivers.clone().map(|receiver| receiver.heard).min()?;
-    let longest = receivers.clone().map(|receiver| receiver.heard).max()?;
+    let shortest = receivers.clone().map(|receiver| receiver.received).min()?;
+    let longest = receivers.clone().map(|receiver| receiver.received).max()?;
     let marks = (shortest / MARK) as usize;
     let mut digests: Vec<u64> = if shortest == longest {
         receivers.map(|receiver| receiver.digest).collect()
@@ -139,66 +141,66 @@ pub(super) fn orders<'a>(receivers: impl Iterator<Item = &'a Receiver> + Clone) 
 mod tests {
     use super::*;
 
-    fn hears(receiver: &mut Receiver, said: &[(u32, u32)]) {
-        for &(slot, number) in said {
-            assert!(receiver.hear(Stamp { slot, number }));
+    fn receives(receiver: &mut Receiver, published: &[(u32, u32)]) {
+        for &(slot, number) in published {
+            assert!(receiver.record(Stamp { slot, number }));
         }
     }
 
-    fn faults(said: &[(u32, u32)]) -> Faults {
+    fn errors(published: &[(u32, u32)]) -> DeliveryErrors {
         let mut receiver = Receiver::from_the_start(2);
-        hears(&mut receiver, said);
-        receiver.faults()
+        receives(&mut receiver, published);
+        receiver.errors()
     }
 
     #[test]
-    fn loss_repetition_and_overtaking_are_told_apart() {
-        assert_eq!(faults(&[(0, 0), (1, 0), (1, 1), (0, 1)]), Faults::default());
-        assert_eq!(faults(&[(0, 0), (0, 4)]), Faults { lost: 3, ..Faults::default() });
-        assert_eq!(faults(&[(1, 1), (1, 0)]), Faults { overtaken: 1, ..Faults::default() });
-        assert_eq!(faults(&[(1, 0), (1, 0)]), Faults { duplicates: 1, ..Faults::default() });
-        let all = Faults { lost: 1, duplicates: 1, overtaken: 1 };
+    fn loss_duplicates_and_reordering_are_distinguished() {
+        assert_eq!(errors(&[(0, 0), (1, 0), (1, 1), (0, 1)]), DeliveryErrors::default());
+        assert_eq!(errors(&[(0, 0), (0, 4)]), DeliveryErrors { lost: 3, ..DeliveryErrors::default() });
+        assert_eq!(errors(&[(1, 1), (1, 0)]), DeliveryErrors { overtaken: 1, ..DeliveryErrors::default() });
+        assert_eq!(errors(&[(1, 0), (1, 0)]), DeliveryErrors { duplicates: 1, ..DeliveryErrors::default() });
+        let all = DeliveryErrors { lost: 1, duplicates: 1, overtaken: 1 };
         assert_eq!(
-            faults(&[(0, 3), (0, 1), (0, 1), (0, 4), (0, 0), (0, 2)]),
-            Faults { lost: 0, overtaken: 3, ..all }
+            errors(&[(0, 3), (0, 1), (0, 1), (0, 4), (0, 0), (0, 2)]),
+            DeliveryErrors { lost: 0, overtaken: 3, ..all }
         );
     }
 
     #[test]
-    fn who_comes_in_the_middle_misses_nothing_from_there() {
+    fn late_joiner_is_checked_from_its_first_message() {
         let mut receiver = Receiver::in_the_middle(2);
-        hears(&mut receiver, &[(0, 17), (0, 18), (0, 20)]);
-        assert_eq!(receiver.faults().lost, 1);
+        receives(&mut receiver, &[(0, 17), (0, 18), (0, 20)]);
+        assert_eq!(receiver.errors().lost, 1);
         assert_eq!((receiver.behind(0, 23), receiver.behind(1, 9)), (2, 0));
     }
 
     #[test]
-    fn a_message_of_nobody_is_refused() {
-        assert!(!Receiver::from_the_start(2).hear(Stamp { slot: 2, number: 0 }));
+    fn message_of_unknown_publisher_is_refused() {
+        assert!(!Receiver::from_the_start(2).record(Stamp { slot: 2, number: 0 }));
     }
 
-    /// Publisher 0 and 1 in turn, `count` messages; `swapped` exchanges two neighbours.
-    fn heard(count: u32, swapped: Option<u32>) -> Receiver {
-        let mut said: Vec<_> = (0..count).map(|n| (n % 2, n / 2)).collect();
+    /// `count` messages of publishers 0 and 1 in turn; `swapped` exchanges two neighbours.
+    fn received(count: u32, swapped: Option<u32>) -> Receiver {
+        let mut published: Vec<_> = (0..count).map(|n| (n % 2, n / 2)).collect();
         if let Some(at) = swapped {
-            said.swap(at as usize, at as usize + 1);
+            published.swap(at as usize, at as usize + 1);
         }
         let mut receiver = Receiver::from_the_start(2);
-        hears(&mut receiver, &said);
+        receives(&mut receiver, &published);
         receiver
     }
 
     #[test]
-    fn orders_are_compared_over_what_all_have_heard() {
-        let same = [heard(3000, None), heard(3000, None)];
+    fn orders_are_compared_over_common_messages() {
+        let same = [received(3000, None), received(3000, None)];
         assert_eq!(orders(same.iter()), Some(1));
-        let late = [heard(3000, Some(2998)), heard(3000, None), heard(3000, None)];
+        let late = [received(3000, Some(2998)), received(3000, None), received(3000, None)];
         assert_eq!(orders(late.iter()), Some(2), "the very last pair");
-        let longer = [heard(2100, Some(100)), heard(5000, None)];
-        assert_eq!(orders(longer.iter()), Some(2), "one has heard more");
-        let shorter = [heard(2100, None), heard(5000, Some(4000))];
-        assert_eq!(orders(shorter.iter()), Some(1), "they differ where only one has heard");
+        let longer = [received(2100, Some(100)), received(5000, None)];
+        assert_eq!(orders(longer.iter()), Some(2), "one has received more");
+        let shorter = [received(2100, None), received(5000, Some(4000))];
+        assert_eq!(orders(shorter.iter()), Some(1), "they differ where only one has received");
         assert_eq!(orders([].into_iter()), None);
-        assert_eq!(orders([heard(0, None), heard(5, None)].iter()), None);
+        assert_eq!(orders([received(0, None), received(5, None)].iter()), None);
     }
 }

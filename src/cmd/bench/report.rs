@@ -1,16 +1,16 @@
-//! What came of a run, for people and for scripts.
+//! The report of a run, as a table or as JSON.
 
-use super::lead::{Findings, Server};
+use super::coordinator::{RunResult, ServerCost};
+use super::counters::EndsByKind;
 use super::plan::{Pace, Plan};
-use super::tally::EndsByKind;
-use crate::cmd::terminal::Harmless;
+use crate::cmd::terminal::Sanitized;
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-/// Quantiles of latency: their key, their name in the table.
+/// Quantiles of latency: key in JSON, name in the table, value.
 const QUANTILES: [(&str, &str, f64); 5] = [
     ("p50", "p50", 0.5),
     ("p90", "p90", 0.9),
@@ -19,28 +19,28 @@ const QUANTILES: [(&str, &str, f64); 5] = [
     ("max", "max", 1.0),
 ];
 
-/// Prints the table, or the one object.
-pub(super) fn print(plan: &Plan, findings: &Findings, as_json: bool) -> anyhow::Result<()> {
-    let document = document(plan, findings)?;
+/// Prints the table or the JSON object.
+pub(super) fn print(plan: &Plan, run: &RunResult, as_json: bool) -> anyhow::Result<()> {
+    let document = document(plan, run)?;
     let text = if as_json { document.to_string() + "\n" } else { table(&document) };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to stdout")
 }
 
-/// The figures. Every key is always there; what is not known is null.
-fn document(plan: &Plan, findings: &Findings) -> anyhow::Result<Value> {
-    let Findings { result, measured, server, own_cpu, .. } = findings;
-    let tally = &result.tally;
+/// The figures. Every key is always present; unknown values are null.
+fn document(plan: &Plan, run: &RunResult) -> anyhow::Result<Value> {
+    let RunResult { verdict, measured, server, own_cpu, .. } = run;
+    let counters = &verdict.counters;
     let seconds = measured.as_secs_f64();
     let per_second = |count: u64| (seconds > 0.0).then(|| count as f64 / seconds);
-    let per_delivery = |cpu: u64| (tally.deliveries > 0).then(|| cpu as f64 / tally.deliveries as f64);
-    let connect_seconds = result.connected as f64 / 1e9;
+    let per_delivery = |cpu: u64| (counters.deliveries > 0).then(|| cpu as f64 / counters.deliveries as f64);
+    let connect_seconds = verdict.connected as f64 / 1e9;
     let (rate, window) = match plan.pace {
         Pace::Rate(rate) => (Some(rate), None),
         Pace::Window(window) => (None, Some(window)),
     };
     Ok(json!({
-        "protocol": plan.protocol.word(),
+        "protocol": plan.protocol.name(),
         "connections": plan.connections,
         "transports": plan.transports,
         "rooms": plan.rooms,
@@ -49,26 +49,26 @@ fn document(plan: &Plan, findings: &Findings) -> anyhow::Result<Value> {
         "window": window,
         "size": plan.size,
         "duration_seconds": seconds,
-        "messages": tally.messages,
-        "deliveries": tally.deliveries,
-        "messages_per_second": per_second(tally.messages),
-        "deliveries_per_second": per_second(tally.deliveries),
-        "latency_us": latency(&tally.latencies.total()?),
-        "lost": result.faults.lost,
-        "duplicates": result.faults.duplicates,
-        "overtaken": result.faults.overtaken,
-        "orders": result.orders,
+        "messages": counters.messages,
+        "deliveries": counters.deliveries,
+        "messages_per_second": per_second(counters.messages),
+        "deliveries_per_second": per_second(counters.deliveries),
+        "latency_us": latency(&counters.latencies.total()?),
+        "lost": verdict.errors.lost,
+        "duplicates": verdict.errors.duplicates,
+        "overtaken": verdict.errors.overtaken,
+        "orders": verdict.orders,
         "connect_seconds": connect_seconds,
-        "connects_per_second": (connect_seconds > 0.0).then(|| result.joined as f64 / connect_seconds),
-        "failed": counts(&tally.failed),
-        "churned": tally.left,
-        "stalled": { "connections": plan.stall, "ended": counts(&tally.stalled) },
-        "server": server.as_ref().map(|server| costs(server, result.joined, per_delivery)),
+        "connects_per_second": (connect_seconds > 0.0).then(|| verdict.joined as f64 / connect_seconds),
+        "failed": counts(&counters.failed),
+        "churned": counters.left,
+        "stalled": { "connections": plan.stall, "ended": counts(&counters.stalled) },
+        "server": server.as_ref().map(|server| costs(server, verdict.joined, per_delivery)),
         "client": { "cpu_ns_per_delivery": per_delivery(*own_cpu) },
     }))
 }
 
-fn costs(server: &Server, joined: usize, per_delivery: impl Fn(u64) -> Option<f64>) -> Value {
+fn costs(server: &ServerCost, joined: usize, per_delivery: impl Fn(u64) -> Option<f64>) -> Value {
     let grown = server.rss_joined as f64 - server.rss_before as f64;
     json!({
         "cpu_ns_per_delivery": server.cpu.and_then(per_delivery),
@@ -94,15 +94,15 @@ fn counts(ends: &EndsByKind) -> Map<String, Value> {
     ends.iter().map(|(kind, ends)| (kind.clone(), json!(ends.count))).collect()
 }
 
-/// The same figures, to be read.
+/// The figures as a table.
 fn table(all: &Value) -> String {
     let mut table = String::new();
     let mut row = |name: &str, value: String| {
-        // Writing into a string cannot fail.
-        let _ = writeln!(table, "{name:<24}{}", Harmless(&value));
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "{name:<24}{}", Sanitized(&value));
     };
     let load = match (all["window"].as_u64(), all["rate"].as_f64()) {
-        (Some(window), _) => format!("{window} messages of each publisher under way"),
+        (Some(window), _) => format!("{window} messages in flight per publisher"),
         (_, rate) => format!("{} messages/s", rate.unwrap_or(0.0)),
     };
     row(
@@ -129,7 +129,7 @@ fn table(all: &Value) -> String {
     let quantile = |&(key, name, _): &(&str, &str, f64)| format!("{name} {}", time(&latency[key]));
     row("latency", QUANTILES.iter().map(quantile).collect::<Vec<_>>().join("  "));
     row("lost, duplicates", format!("{}, {}", all["lost"], all["duplicates"]));
-    row("orders heard in a room", all["orders"].as_u64().map_or("–".to_owned(), |orders| orders.to_string()));
+    row("orders in a room", all["orders"].as_u64().map_or("–".to_owned(), |orders| orders.to_string()));
     if all["churned"] != 0 {
         row("left and replaced", all["churned"].to_string());
     }
@@ -191,13 +191,13 @@ fn time(microseconds: &Value) -> String {
     }
 }
 
-/// A whole number with its thousands apart.
+/// A whole number with thousands separators.
 fn grouped(value: Option<f64>) -> String {
     let Some(value) = value else { return "–".to_owned() };
     let digits = format!("{value:.0}");
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_readable() {
+    fn numbers_are_formatted_for_people() {
         assert_eq!(grouped(Some(1_234_567.4)), "1,234,567");
         assert_eq!(
             (grouped(Some(123.0)), grouped(Some(0.0)), grouped(None)),

@@ -1,5 +1,5 @@
-//! A timer that a poll waits for, exact to some microseconds: epoll's own timeout is in milliseconds, which would show as
-//! latency of messages that are due between two.
+//! A timer for polls, precise to microseconds: epoll's own timeout has millisecond resolution, which would add to the
+//! latency of messages due in between.
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -24,13 +24,13 @@ impl Timer {
         Ok(Self { clock, set: false })
     }
 
-    /// Wakes the poll after so many nanoseconds, or not at all.
+    /// Wakes the poll after this many nanoseconds; `None` disarms the timer.
     pub(super) fn set(&mut self, after: Option<u64>) -> io::Result<()> {
         if !self.set && after.is_none() {
             return Ok(());
         }
         self.set = after.is_some();
-        // Nothing at all would turn it off.
+        // Zero would disarm it.
         let after = Duration::from_nanos(after.map_or(0, |after| after.max(1)));
         let it_value = Timespec {
             tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),

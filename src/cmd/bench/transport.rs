@@ -1,110 +1,111 @@
-//! One TCP connection with its calls: opened, read, written, given up.
+//! One TCP connection with its calls.
 //!
-//! Promises never to block, and that each call that ends without being asked to is told of once, with its reason.
+//! Never blocks. Reports each unexpected end of a call once, with its reason.
 
+use super::call_handler::{CallError, CallHandler};
+use super::counters::{Counters, Span};
 use super::payload::{self, PROBE, Tag};
 use super::plan::{Plan, Role};
-use super::protocol::{Fault, Hear, Protocol};
+use super::protocol::Protocol;
 use super::receiver::Receiver;
-use super::tally::{Span, Tally};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
 
-/// Full reads of a socket in a row, before others have their turn.
+/// Full reads of a socket in a row before others are served.
 const READS: usize = 8;
 
 /// A transport.
 pub(super) struct Transport {
     number: u32,
-    link: Link,
+    socket: SocketState,
     pub(super) protocol: Protocol,
     pub(super) calls: Vec<Call>,
     written: usize,
-    /// Whether its stallers have joined, so that it is no longer read.
+    /// Whether its staller has joined, so that it is no longer read.
     pub(super) stalls: bool,
-    /// Whether the server has shown that it is there, or that it is not.
+    /// Whether the connect has succeeded or failed.
     pub(super) settled: bool,
-    /// Whether something was published that is not flushed.
+    /// Whether published bytes wait for a flush.
     pub(super) touched: bool,
 }
 
-/// Its socket.
-enum Link {
+/// The socket.
+enum SocketState {
     Closed,
     Connecting(TcpStream),
     Connected(TcpStream),
 }
 
-impl Link {
+impl SocketState {
     fn connected(&mut self) -> Option<&mut TcpStream> {
         if let Self::Connected(socket) = self { Some(socket) } else { None }
     }
 }
 
-/// A call, and what it has heard.
+/// A call and its checks.
 pub(super) struct Call {
     pub(super) number: u32,
     pub(super) role: Role,
-    pub(super) standing: Standing,
+    pub(super) state: CallState,
     pub(super) receiver: Receiver,
     pub(super) publisher: Option<Publisher>,
-    /// Not the first on its place: it came while the others were at it.
+    /// Whether it replaced another call during the run.
     pub(super) renewed: bool,
-    /// When it asked to join.
+    /// When it started.
     pub(super) since: u64,
     tag: Tag,
-    /// Its own, as a publisher.
+    /// Its number as a publisher.
     slot: u32,
 }
 
-/// How much is read.
+/// How much to read.
 #[derive(Clone, Copy)]
 pub(super) enum Amount {
-    /// What is there. A read that is not full was the last.
+    /// What is available; a short read is the last.
     Ready,
-    /// What is there, and the end of it: that has been announced and will not be again.
-    ToTheEnd,
-    /// So many bytes.
+    /// What is available, including the end of the stream, which is announced only once.
+    ToEof,
+    /// At most this many bytes.
     Bytes(usize),
 }
 
-/// Where a call stands.
+/// The state of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum CallState {
     Waiting,
-    In,
+    Joined,
     Ended,
 }
 
-/// What a call that publishes knows of its own messages.
+/// A publishing call's count of its own messages.
 #[derive(Default)]
 pub(super) struct Publisher {
-    /// Its place in the loop's list.
-    pub(super) place: usize,
-    pub(super) said: u32,
-    pub(super) heard: u32,
-    /// Whether the loop knows that it may say more.
-    pub(super) hot: bool,
+    /// Its index in the scheduler.
+    pub(super) entry: usize,
+    pub(super) published: u32,
+    pub(super) received: u32,
+    /// Whether the scheduler knows that it may publish more.
+    pub(super) ready: bool,
 }
 
-/// What the loop has to know after a read or an end.
+/// Counters of a loop, updated by reads and ends of calls.
 #[derive(Default)]
-pub(super) struct News {
+pub(super) struct LoopStats {
     pub(super) joined: usize,
     pub(super) refused: usize,
     pub(super) live: usize,
     pub(super) stalling: usize,
-    pub(super) heard: u64,
+    pub(super) received: u64,
     pub(super) last_join: u64,
-    /// Publishers that have heard themselves.
-    pub(super) hot: Vec<usize>,
+    /// Publishers that received a message of their own.
+    pub(super) ready: Vec<usize>,
 }
 
-impl News {
-    /// How many of this role are in.
+impl LoopStats {
+    /// The number of joined calls with this role.
     fn there(&mut self, role: Role) -> &mut usize {
         match role {
             Role::Member => &mut self.live,
@@ -120,7 +121,7 @@ impl Call {
         Self {
             number,
             role: plan.role(number),
-            standing: Standing::Waiting,
+            state: CallState::Waiting,
             receiver: Receiver::from_the_start(plan.publishers_in(room)),
             publisher: plan.publishes(number).then(Publisher::default),
             renewed: false,
@@ -138,50 +139,50 @@ impl Call {
         self.slot
     }
 
-    /// Leaves, and comes back as somebody who knows nothing.
-    pub(super) fn renew(&mut self, plan: &Plan, now: u64, tally: &mut Tally, news: &mut News) {
+    /// Replaces the call by a new one.
+    pub(super) fn renew(&mut self, plan: &Plan, now: u64, counters: &mut Counters, stats: &mut LoopStats) {
         let fresh = Receiver::in_the_middle(plan.publishers_in(plan.room_of(self.number)));
-        tally.faults += std::mem::replace(&mut self.receiver, fresh).faults();
-        tally.left += 1;
-        news.live -= 1;
-        (self.standing, self.renewed, self.since) = (Standing::Waiting, true, now);
+        counters.errors += std::mem::replace(&mut self.receiver, fresh).errors();
+        counters.left += 1;
+        stats.live -= 1;
+        (self.state, self.renewed, self.since) = (CallState::Waiting, true, now);
     }
 
-    fn join(&mut self, now: u64, news: &mut News) {
-        if self.standing != Standing::Waiting {
+    fn join(&mut self, now: u64, stats: &mut LoopStats) {
+        if self.state != CallState::Waiting {
             return;
         }
-        self.standing = Standing::In;
+        self.state = CallState::Joined;
         if !self.renewed {
-            news.joined += 1;
-            news.last_join = now;
+            stats.joined += 1;
+            stats.last_join = now;
         }
-        *news.there(self.role) += 1;
+        *stats.there(self.role) += 1;
     }
 
-    pub(super) fn end(&mut self, fault: Fault, tally: &mut Tally, news: &mut News) {
-        let had_joined = match std::mem::replace(&mut self.standing, Standing::Ended) {
-            Standing::Ended => return,
-            standing => standing == Standing::In,
+    pub(super) fn end(&mut self, error: CallError, counters: &mut Counters, stats: &mut LoopStats) {
+        let had_joined = match std::mem::replace(&mut self.state, CallState::Ended) {
+            CallState::Ended => return,
+            state => state == CallState::Joined,
         };
         if had_joined {
-            *news.there(self.role) -= 1;
+            *stats.there(self.role) -= 1;
         }
         if !had_joined && !self.renewed {
-            news.refused += 1;
+            stats.refused += 1;
         }
-        tally.ended(self.role, had_joined, fault);
+        counters.ended(self.role, had_joined, error);
     }
 }
 
 impl Transport {
-    /// A transport that is not connected yet.
+    /// A transport before its connect.
     pub(super) fn new(plan: &Plan, number: u32, now: u64) -> Self {
         let calls: Vec<_> = plan.calls_on(number).map(|call| Call::new(plan, call, now)).collect();
         let protocol = protocol(plan, &calls);
         Self {
             number,
-            link: Link::Closed,
+            socket: SocketState::Closed,
             protocol,
             calls,
             written: 0,
@@ -191,60 +192,64 @@ impl Transport {
         }
     }
 
-    /// Begins to connect.
-    pub(super) fn open(&mut self, plan: &Plan, registry: &Registry, token: usize) -> Result<(), Fault> {
-        let mut socket = connect(plan, self.number).map_err(|error| fault(&error, false))?;
+    /// Starts to connect.
+    pub(super) fn open(&mut self, plan: &Plan, registry: &Registry, token: usize) -> Result<(), CallError> {
+        let mut socket = connect(plan, self.number).map_err(|error| io_error(&error, false))?;
         let registered =
             registry.register(&mut socket, Token(token), Interest::READABLE | Interest::WRITABLE);
-        registered.map_err(|error| fault(&error, false))?;
-        self.link = Link::Connecting(socket);
+        registered.map_err(|error| io_error(&error, false))?;
+        self.socket = SocketState::Connecting(socket);
         Ok(())
     }
 
-    /// Leaves with its one call, and begins anew.
-    pub(super) fn reopen(&mut self, plan: &Plan, registry: &Registry, token: usize) -> Result<(), Fault> {
+    /// Closes the connection of a single call and starts a new one.
+    pub(super) fn reopen(&mut self, plan: &Plan, registry: &Registry, token: usize) -> Result<(), CallError> {
         self.protocol = protocol(plan, &self.calls);
         self.written = 0;
         self.open(plan, registry, token)
     }
 
     pub(super) fn is_open(&self) -> bool {
-        !matches!(self.link, Link::Closed)
+        !matches!(self.socket, SocketState::Closed)
     }
 
-    /// Whether the server has shown that it is there.
+    /// Whether the server has responded.
     pub(super) fn is_up(&self) -> bool {
-        matches!(self.link, Link::Connected(_)) && self.protocol.is_up()
+        matches!(self.socket, SocketState::Connected(_)) && self.protocol.is_up()
     }
 
-    /// The socket can be written: for the first time, or again.
-    pub(super) fn on_writable(&mut self) -> Result<(), Fault> {
-        self.link = match std::mem::replace(&mut self.link, Link::Closed) {
-            Link::Connecting(socket) => {
+    /// Handles a writable socket: the connect has completed, or there is room.
+    pub(super) fn on_writable(&mut self) -> Result<(), CallError> {
+        self.socket = match std::mem::replace(&mut self.socket, SocketState::Closed) {
+            SocketState::Connecting(socket) => {
                 if let Some(error) = socket.take_error().unwrap_or_else(Some) {
-                    return Err(fault(&error, false));
+                    return Err(io_error(&error, false));
                 }
-                // Without a peer it is not there yet.
-                if socket.peer_addr().is_ok() { Link::Connected(socket) } else { Link::Connecting(socket) }
+                // Without a peer, the connect is still in progress.
+                if socket.peer_addr().is_ok() {
+                    SocketState::Connected(socket)
+                } else {
+                    SocketState::Connecting(socket)
+                }
             }
-            link => link,
+            socket => socket,
         };
         self.flush()
     }
 
-    /// Writes what there is to write, in one piece if the socket takes it.
-    pub(super) fn flush(&mut self) -> Result<(), Fault> {
+    /// Writes everything pending, in one call if the socket accepts it.
+    pub(super) fn flush(&mut self) -> Result<(), CallError> {
         self.touched = false;
-        let Some(socket) = self.link.connected() else { return Ok(()) };
+        let Some(socket) = self.socket.connected() else { return Ok(()) };
         let out = self.protocol.out();
         while self.written < out.len() {
             match socket.write(&out[self.written..]) {
                 Ok(written) => self.written += written,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                // What the server said before it hung up is still to be read.
+                // Data that the server sent before it closed is still to be read.
                 Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe) => return Ok(()),
-                Err(error) => return Err(fault(&error, true)),
+                Err(error) => return Err(io_error(&error, true)),
             }
         }
         out.clear();
@@ -252,7 +257,7 @@ impl Transport {
         Ok(())
     }
 
-    /// Reads; true if there may be more.
+    /// Reads; returns whether there may be more.
     #[inline]
     pub(super) fn read(
         &mut self,
@@ -260,31 +265,37 @@ impl Transport {
         amount: Amount,
         span: impl Fn() -> Span,
         plan: &Plan,
-        (tally, news): (&mut Tally, &mut News),
-    ) -> Result<bool, Fault> {
+        (counters, stats): (&mut Counters, &mut LoopStats),
+    ) -> Result<bool, CallError> {
         let mut left = if let Amount::Bytes(budget) = amount { budget } else { usize::MAX };
         for _ in 0..READS {
             let wanted = left.min(buffer.len());
-            let Some(socket) = self.link.connected().filter(|_| wanted > 0) else {
+            let Some(socket) = self.socket.connected().filter(|_| wanted > 0) else {
                 return Ok(false);
             };
             let count = match socket.read(&mut buffer[..wanted]) {
-                Ok(0) => return Err(self.protocol.last_words().unwrap_or_else(|| Fault::new(CLOSED))),
+                Ok(0) => return Err(self.protocol.pending_error().unwrap_or_else(|| CallError::new(CLOSED))),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(self.protocol.last_words().unwrap_or_else(|| fault(&error, true))),
+                Err(error) => {
+                    return Err(self.protocol.pending_error().unwrap_or_else(|| io_error(&error, true)));
+                }
             };
             let span = span();
-            let (calls, size) = (&mut self.calls[..], plan.size);
+            let calls = &mut self.calls[..];
+            let size = plan.size;
             if calls[0].role == Role::Member {
-                tally.latencies.tick(span, tally.deliveries);
-                let mut ear = Ear { calls, tally, news, span, size, heard: 0 };
-                let fed = self.protocol.feed(&buffer[..count], &mut ear);
-                ear.close();
+                counters.latencies.tick(span, counters.deliveries);
+                let mut handler = MemberHandler { calls, counters, stats, span, size, received: 0 };
+                let fed = self.protocol.feed(&buffer[..count], &mut handler);
+                handler.close();
                 fed?;
             } else {
-                self.protocol.feed(&buffer[..count], &mut Deaf { call: &mut calls[0], tally, news, span })?;
+                self.protocol.feed(
+                    &buffer[..count],
+                    &mut StallerHandler { call: &mut calls[0], counters, stats, span },
+                )?;
             }
             left -= count;
             if count < wanted && matches!(amount, Amount::Ready) {
@@ -294,11 +305,11 @@ impl Transport {
         Ok(left > 0)
     }
 
-    /// It is over, for all its calls.
-    pub(super) fn give_up(&mut self, fault: &Fault, tally: &mut Tally, news: &mut News) {
-        self.link = Link::Closed;
+    /// Closes the transport and ends all its calls.
+    pub(super) fn give_up(&mut self, error: &CallError, counters: &mut Counters, stats: &mut LoopStats) {
+        self.socket = SocketState::Closed;
         for call in &mut self.calls {
-            call.end(fault.clone(), tally, news);
+            call.end(error.clone(), counters, stats);
         }
     }
 }
@@ -310,11 +321,12 @@ fn protocol(plan: &Plan, calls: &[Call]) -> Protocol {
     Protocol::new(plan, &rooms)
 }
 
-/// What became of a connection, without the numbers that differ from one to the next.
-fn fault(error: &io::Error, was_connected: bool) -> Fault {
+/// A connection's error, without addresses or numbers, so that equal errors are counted together.
+fn io_error(error: &io::Error, was_connected: bool) -> CallError {
     let kind = if was_connected { error.kind().to_string() } else { format!("connect: {}", error.kind()) };
-    let words = if error.kind() == ErrorKind::AddrNotAvailable { "out of ports; see --sources" } else { "" };
-    Fault { kind, words: words.to_owned() }
+    let message =
+        if error.kind() == ErrorKind::AddrNotAvailable { "out of ports; see --sources" } else { "" };
+    CallError { kind, message: message.to_owned() }
 }
 
 fn connect(plan: &Plan, transport: u32) -> io::Result<TcpStream> {
@@ -325,89 +337,89 @@ fn connect(plan: &Plan, transport: u32) -> io::Result<TcpStream> {
     }
     match socket.connect(&plan.addr.into()) {
         Ok(()) => {}
-        // EINPROGRESS, which std has no kind for in all versions this builds with.
+        // EINPROGRESS, for which std has no kind in all supported versions.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
         Err(error) => return Err(error),
     }
     Ok(TcpStream::from_std(socket.into()))
 }
 
-/// A member's ear. Each delivery goes through [`Hear::text`]: it allocates nothing and reads no clock.
-struct Ear<'a> {
+/// The handler of a member. [`CallHandler::text`] runs once per delivery: it does not allocate or read the clock.
+struct MemberHandler<'a> {
     calls: &'a mut [Call],
-    tally: &'a mut Tally,
-    news: &'a mut News,
+    counters: &'a mut Counters,
+    stats: &'a mut LoopStats,
     span: Span,
     size: usize,
-    heard: u64,
+    received: u64,
 }
 
-impl Ear<'_> {
+impl MemberHandler<'_> {
     fn close(self) {
-        self.news.heard += self.heard;
+        self.stats.received += self.received;
         if self.span.is_measured() {
-            self.tally.deliveries += self.heard;
+            self.counters.deliveries += self.received;
         }
     }
 }
 
-impl Hear for Ear<'_> {
+impl CallHandler for MemberHandler<'_> {
     fn joined(&mut self, call: usize) {
-        self.calls[call].join(self.span.now, self.news);
+        self.calls[call].join(self.span.now, self.stats);
     }
 
     #[inline]
     fn text(&mut self, call: usize, text: &[u8]) {
         let call = &mut self.calls[call];
         let Some(stamp) = payload::read(text, call.tag).filter(|_| text.len() == self.size) else {
-            self.tally.strange += 1;
+            self.counters.strange += 1;
             return;
         };
-        if call.standing == Standing::Waiting {
-            call.join(self.span.now, self.news);
+        if call.state == CallState::Waiting {
+            call.join(self.span.now, self.stats);
         }
         if stamp.slot == PROBE {
             return;
         }
-        if !call.receiver.hear(stamp) {
-            self.tally.strange += 1;
+        if !call.receiver.record(stamp) {
+            self.counters.strange += 1;
             return;
         }
-        self.heard += 1;
-        self.tally.latencies.sample(self.span, || payload::due(text));
+        self.received += 1;
+        self.counters.latencies.sample(self.span, || payload::due(text));
         if stamp.slot == call.slot
             && let Some(publisher) = &mut call.publisher
         {
-            publisher.heard += 1;
-            if !std::mem::replace(&mut publisher.hot, true) {
-                self.news.hot.push(publisher.place);
+            publisher.received += 1;
+            if !std::mem::replace(&mut publisher.ready, true) {
+                self.stats.ready.push(publisher.entry);
             }
         }
     }
 
-    fn ended(&mut self, call: usize, fault: Fault) {
-        self.calls[call].end(fault, self.tally, self.news);
+    fn ended(&mut self, call: usize, error: CallError) {
+        self.calls[call].end(error, self.counters, self.stats);
     }
 }
 
-/// A staller's: it only notices whether it is in.
-struct Deaf<'a> {
+/// The handler of a staller, which only records whether it has joined.
+struct StallerHandler<'a> {
     call: &'a mut Call,
-    tally: &'a mut Tally,
-    news: &'a mut News,
+    counters: &'a mut Counters,
+    stats: &'a mut LoopStats,
     span: Span,
 }
 
-impl Hear for Deaf<'_> {
+impl CallHandler for StallerHandler<'_> {
     fn joined(&mut self, _: usize) {
-        self.call.join(self.span.now, self.news);
+        self.call.join(self.span.now, self.stats);
     }
 
     fn text(&mut self, _: usize, _: &[u8]) {
-        self.call.join(self.span.now, self.news);
+        self.call.join(self.span.now, self.stats);
     }
 
-    fn ended(&mut self, _: usize, fault: Fault) {
-        self.call.end(fault, self.tally, self.news);
+    fn ended(&mut self, _: usize, error: CallError) {
+        self.call.end(error, self.counters, self.stats);
     }
 }

@@ -1,23 +1,23 @@
-//! Acknowledgements, in the order in which they came among what is heard.
+//! Merges acknowledgements into the order of received items.
 //!
-//! The client library hands them over apart from events. An acknowledgement is known before anything that came after
-//! it is heard; that it came before something is seen from their positions.
+//! The client library delivers acknowledgements separately from events. An acknowledgement is known before any item that
+//! follows it is received; positions show which items it precedes.
 
 use crate::client::{Ack, Error, Incoming, Position, Receipt};
 use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 
-/// Lines that wait for their acknowledgement, or for it to be shown.
+/// Lines whose acknowledgement is pending or not printed yet.
 const AWAITED_MAX: usize = 64;
 
-/// A line was said.
+/// A published line.
 pub(super) struct Acked {
     /// The line's number in the input.
     pub(super) line: u64,
     pub(super) ack: Ack,
 }
 
-/// The acknowledgements that are to come, in the order of the lines.
+/// The pending acknowledgements, in the order of the lines.
 pub(super) struct Acks {
     receipts: mpsc::Receiver<(u64, Receipt)>,
     awaited: Option<(u64, Receipt)>,
@@ -25,25 +25,25 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// The acknowledgements, and where the receipts of the lines go, each with its line's number.
+    /// The acknowledgements, and a sender for the lines' receipts, each with its line's number.
     pub(super) fn new() -> (mpsc::Sender<(u64, Receipt)>, Self) {
         let (sender, receipts) = mpsc::channel(AWAITED_MAX);
         (sender, Self { receipts, awaited: None, next: None })
     }
 
-    /// The next; `None` after the last. Loses nothing when it is cancelled.
+    /// The next acknowledgement; `None` after the last. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Result<Acked, Error>> {
         self.fetch().await;
         self.next.take()
     }
 
-    /// The next, if it came before this.
+    /// The next acknowledgement, if it precedes `incoming`.
     pub(super) fn before(&mut self, incoming: &Incoming) -> Option<Acked> {
-        // Whatever tokio's budget: what is there is there.
+        // `unconstrained`, so that tokio's budget cannot hide a ready receipt.
         tokio::task::unconstrained(self.fetch()).now_or_never()?;
-        let came_before =
+        let is_before =
             |next: &mut Result<Acked, _>| next.as_ref().is_ok_and(|acked| precedes(&acked.ack, incoming));
-        self.next.take_if(came_before)?.ok()
+        self.next.take_if(is_before)?.ok()
     }
 
     async fn fetch(&mut self) {
@@ -54,22 +54,23 @@ impl Acks {
             self.awaited = self.receipts.recv().await;
         }
         if let Some((line, receipt)) = &mut self.awaited {
-            let (line, ack) = (*line, receipt.await);
+            let line = *line;
+            let ack = receipt.await;
             self.awaited = None;
             self.next = Some(ack.map(|ack| Acked { line, ack }));
         }
     }
 }
 
-/// Whether an acknowledgement that is there by now came before this, as far as can be told. It comes right after its own
-/// event; one of another life of the room has nothing to do with what is heard in this one.
+/// Whether a known acknowledgement precedes an item, judged by position. It directly follows its own event; positions of
+/// different epochs are unrelated.
 fn precedes(ack: &Ack, incoming: &Incoming) -> bool {
     let follows = |other: &Position| ack.position.epoch == other.epoch && ack.position.offset > other.offset;
     let is_at = |other: &Position| ack.position == *other;
     match incoming {
         Incoming::Event(event) => !follows(&event.position) && !is_at(&event.position),
         Incoming::Gap(gap) => !follows(&gap.from) && !is_at(&gap.from),
-        // It tells up to where everything came.
+        // Its position is that of the last item before it.
         Incoming::Goodbye(goodbye) => !follows(&goodbye.position),
         _ => false,
     }
@@ -86,12 +87,12 @@ mod tests {
     }
 
     fn event(position: Position) -> Incoming {
-        let (time, kind) = (SystemTime::UNIX_EPOCH, String::new());
-        Incoming::Event(Event { position, time, sender: None, kind, body: None })
+        let time = SystemTime::UNIX_EPOCH;
+        Incoming::Event(Event { position, time, sender: None, kind: String::new(), body: None })
     }
 
     #[test]
-    fn an_acknowledgement_comes_right_after_its_own_event_and_before_the_goodbye() {
+    fn ack_follows_its_own_event_and_precedes_the_goodbye() {
         let ack = Ack { position: at("e", 7), repeated: false };
         let gap = |from| Incoming::Gap(Gap { from, to: at("e", 20), count: 13, reason: Reason::Slow });
         let goodbye =

@@ -1,10 +1,10 @@
-//! What is heard, for scripts: one object per line, whose one field says what it is.
+//! Received items for scripts: one object per line, with one field that names its type.
 //!
-//! The names are those of chatroom.v1 in lowerCamelCase. They stay; more fields may come.
+//! Field names are those of chatroom.v1 in lowerCamelCase. They are stable; fields may be added.
 
 use super::acks::Acked;
 use crate::client::{Body, Disconnected, Event, Gap, Goodbye, Incoming, Member, Presence, Welcome};
-use crate::cmd::terminal::Harmless;
+use crate::cmd::terminal::Sanitized;
 use crate::wire;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::{Value, json};
@@ -14,11 +14,11 @@ use std::time::Duration;
 
 pub(super) fn of(incoming: &Incoming) -> Value {
     match incoming {
-        Incoming::Event(event) => json!({ "event": heard(event) }),
-        Incoming::Gap(gap) => json!({ "gap": missed(gap) }),
-        Incoming::Presence(presence) => json!({ "presence": came_and_went(presence) }),
-        Incoming::Goodbye(bye) => json!({ "goodbye": goodbye(bye) }),
-        Incoming::Disconnected(told) => json!({ "disconnected": disconnected(told) }),
+        Incoming::Event(event) => json!({ "event": event_json(event) }),
+        Incoming::Gap(gap) => json!({ "gap": gap_json(gap) }),
+        Incoming::Presence(presence) => json!({ "presence": presence_json(presence) }),
+        Incoming::Goodbye(bye) => json!({ "goodbye": goodbye_json(bye) }),
+        Incoming::Disconnected(lost) => json!({ "disconnected": disconnected_json(lost) }),
         Incoming::Reconnected(again) => welcome(again),
     }
 }
@@ -36,32 +36,34 @@ pub(super) fn ack(Acked { line, ack }: &Acked) -> Value {
     json!({ "ack": { "line": line, "position": ack.position.to_string(), "repeated": ack.repeated } })
 }
 
-/// The line with everything escaped that could steer a terminal. It is the same JSON.
-pub(super) fn harmless(line: &str) -> String {
+/// Escapes all characters that could control a terminal. The result is equivalent JSON.
+pub(super) fn escape_unsafe(line: &str) -> String {
     let mut escaped = String::with_capacity(line.len());
     for c in line.chars() {
-        if c.is_ascii_graphic() || c == ' ' || Harmless(c.encode_utf8(&mut [0; 4])).to_string().starts_with(c)
+        if c.is_ascii_graphic()
+            || c == ' '
+            || Sanitized(c.encode_utf8(&mut [0; 4])).to_string().starts_with(c)
         {
             escaped.push(c);
         } else {
-            // All that steers is within the first 65,536; a string takes whatever is written.
+            // All unsafe characters are below U+10000. Writing to a string cannot fail.
             let _ = write!(escaped, "\\u{:04x}", u32::from(c));
         }
     }
     escaped
 }
 
-fn heard(event: &Event) -> Value {
+fn event_json(event: &Event) -> Value {
     json!({
         "position": event.position.to_string(),
         "time": humantime::format_rfc3339_nanos(event.time).to_string(),
-        "sender": event.sender.as_ref().map(member),
+        "sender": event.sender.as_ref().map(member_json),
         "kind": event.kind,
-        "body": event.body.as_ref().map(said),
+        "body": event.body.as_ref().map(body_json),
     })
 }
 
-fn said(body: &Body) -> Value {
+fn body_json(body: &Body) -> Value {
     match body {
         Body::Text(text) => json!({ "text": text }),
         Body::Data(data) => json!({ "data": base64(data) }),
@@ -69,7 +71,7 @@ fn said(body: &Body) -> Value {
     }
 }
 
-fn missed(gap: &Gap) -> Value {
+fn gap_json(gap: &Gap) -> Value {
     json!({
         "from": gap.from.to_string(),
         "to": gap.to.to_string(),
@@ -78,17 +80,17 @@ fn missed(gap: &Gap) -> Value {
     })
 }
 
-fn came_and_went(presence: &Presence) -> Value {
+fn presence_json(presence: &Presence) -> Value {
     json!({
-        "joined": presence.joined.iter().map(member).collect::<Vec<_>>(),
-        "left": presence.left.iter().map(member).collect::<Vec<_>>(),
+        "joined": presence.joined.iter().map(member_json).collect::<Vec<_>>(),
+        "left": presence.left.iter().map(member_json).collect::<Vec<_>>(),
         "joinedCount": presence.joined_count,
         "leftCount": presence.left_count,
         "members": presence.members,
     })
 }
 
-fn goodbye(goodbye: &Goodbye) -> Value {
+fn goodbye_json(goodbye: &Goodbye) -> Value {
     json!({
         "reason": goodbye.reason,
         "retryAfter": goodbye.retry_after.map(seconds),
@@ -96,19 +98,19 @@ fn goodbye(goodbye: &Goodbye) -> Value {
     })
 }
 
-fn disconnected(told: &Disconnected) -> Value {
+fn disconnected_json(lost: &Disconnected) -> Value {
     json!({
-        "code": format!("{:?}", told.why.code()),
-        "message": told.why.message(),
-        "retryIn": seconds(told.retry_in),
+        "code": format!("{:?}", lost.why.code()),
+        "message": lost.why.message(),
+        "retryIn": seconds(lost.retry_in),
     })
 }
 
-fn member(member: &Member) -> Value {
+fn member_json(member: &Member) -> Value {
     json!({ "connectionId": member.connection_id, "displayName": member.display_name })
 }
 
-/// A duration as proto3 JSON writes it, to the millisecond.
+/// A duration in proto3 JSON, to the millisecond.
 fn seconds(time: Duration) -> String {
     format!("{}.{:03}s", time.as_secs(), time.subsec_millis())
 }
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_object() {
+    fn event_is_one_object() {
         let sender = Member { connection_id: "7".into(), display_name: "ann".into() };
         let mut event = Event {
             position: at(3),
@@ -156,17 +158,17 @@ mod tests {
         } });
         assert_eq!(of(&Incoming::Event(event.clone())), expected);
         event.body = Some(vec![0, 255, 1, 2].into());
-        assert_eq!(heard(&event)["body"], json!({ "data": "AP8BAg==" }));
+        assert_eq!(event_json(&event)["body"], json!({ "data": "AP8BAg==" }));
         event.body = Some(prost_types::Any { type_url: "t/m".into(), value: vec![7] }.into());
-        assert_eq!(heard(&event)["body"], json!({ "any": { "typeUrl": "t/m", "value": "Bw==" } }));
+        assert_eq!(event_json(&event)["body"], json!({ "any": { "typeUrl": "t/m", "value": "Bw==" } }));
         event.body = Some(vec![].into());
-        assert_eq!(heard(&event)["body"], json!({ "data": "" }));
+        assert_eq!(event_json(&event)["body"], json!({ "data": "" }));
         (event.body, event.sender) = (None, None);
-        assert_eq!(heard(&event)["body"], Value::Null);
+        assert_eq!(event_json(&event)["body"], Value::Null);
     }
 
     #[test]
-    fn what_is_not_an_event_is_named_too() {
+    fn other_items_are_objects_named_by_type() {
         let gap = Gap { from: at(1), to: at(2), count: 2, reason: Reason::Retention };
         let expected =
             json!({ "gap": { "from": "0a:1", "to": "0a:2", "count": 2, "reason": "REASON_RETENTION" } });
@@ -182,9 +184,9 @@ mod tests {
     }
 
     #[test]
-    fn no_line_steers_a_terminal_and_each_stays_the_same_json() {
+    fn escaped_lines_are_terminal_safe_and_equivalent() {
         let value = json!({ "text": "\u{1b}[2J\u{9b}\u{202e}\u{2028}\u{7f}\n\"ü\\\u{1f600}" });
-        let line = harmless(&value.to_string());
+        let line = escape_unsafe(&value.to_string());
         assert!(line.chars().all(|c| c.is_ascii_graphic() || "ü\u{1f600} ".contains(c)), "{line}");
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
     }

@@ -274,7 +274,8 @@ async fn announcement_reaches_its_room_only() {
     // It takes a place in the order like any message.
     ann.say("thanks").await;
     ann.hears("thanks").await;
-    for (whom, result) in [("blue", "said in 1"), ("all rooms", "said in 2"), ("green", "NotFound")] {
+    for (whom, result) in [("blue", "announced in 1"), ("all rooms", "announced in 2"), ("green", "NotFound")]
+    {
         let fits = |line: &serde_json::Value| line["action"] == "announce" && line["whom"] == whom;
         let line = server.logs("audit", fits).await;
         assert!(line["result"].as_str().unwrap().starts_with(result), "{line}");

@@ -280,7 +280,7 @@ async fn watch_fails_when_server_exits() {
 async fn announce_to_one_room_or_all() {
     let server = Server::start(&[]);
     let mut members = everyone(&server, &[("blue", "ann"), ("red", "bob")]).await;
-    assert_eq!(told(&server, &["announce", "only blue", "--room", "blue"]).await, "said in 1 room\n");
+    assert_eq!(told(&server, &["announce", "only blue", "--room", "blue"]).await, "announced in 1 room\n");
     assert_eq!(json(&server, &["announce", "stopping soon"]).await["rooms"], 2);
     members[0].hears("only blue").await;
     members[0].hears("stopping soon").await;
@@ -414,7 +414,7 @@ async fn kick_without_filter_is_refused() {
 async fn chat_listener_has_no_admin_service() {
     let server = Server::start(&[]);
     let error = refused(&server.addr.to_string(), &["list"]).await;
-    assert!(error.contains("is no admin listener") && error.contains("--addr"), "{error}");
+    assert!(error.contains("is not an admin listener") && error.contains("--addr"), "{error}");
 }
 
 #[tokio::test]

@@ -183,7 +183,7 @@ fn unreachable_server_is_reported() {
     let output = runs(nobody, "--connections 8");
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).contains("nobody could join") && stderr(&output).contains("refused"),
+        stderr(&output).contains("no connection could join") && stderr(&output).contains("refused"),
         "{output:?}"
     );
 }
@@ -194,7 +194,7 @@ fn silent_server_times_out() {
     let began = Instant::now();
     let output = runs(silent.local_addr().unwrap(), "--connections 8");
     assert!(
-        output.status.code() == Some(1) && stderr(&output).contains("8 connections: no answer"),
+        output.status.code() == Some(1) && stderr(&output).contains("8 connections: no response"),
         "{output:?}"
     );
     assert!(began.elapsed() < PATIENCE);
@@ -204,7 +204,10 @@ fn silent_server_times_out() {
 fn other_protocol_is_reported() {
     let server = Server::start_quiet(&[]);
     let output = runs(server.metrics_addr, "--connections 2");
-    assert!(output.status.code() == Some(1) && stderr(&output).contains("nobody could join"), "{output:?}");
+    assert!(
+        output.status.code() == Some(1) && stderr(&output).contains("no connection could join"),
+        "{output:?}"
+    );
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ fn other_protocol_is_an_error_without_retry() {
     let output = say(&server.metrics_addr.to_string(), &[], "hi\n");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("does not chat") && error.lines().count() == 1, "{error}");
+    assert!(error.contains("cannot join") && error.lines().count() == 1, "{error}");
 }
 
 #[test]
@@ -314,7 +314,7 @@ async fn reconnect_resumes_and_prints_gap() {
     let notes = chatting.await.unwrap();
     assert!(notes.contains("chatroom: disconnected (") && notes.contains(", trying again in "), "{notes}");
     assert!(notes.contains("chatroom: connected again\n"), "{notes}");
-    assert!(notes.contains("chatroom: missed what was said before the room began anew"), "{notes}");
+    assert!(notes.contains("chatroom: missed messages from before the room restarted"), "{notes}");
 }
 
 #[test]

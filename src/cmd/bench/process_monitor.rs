@@ -1,38 +1,38 @@
-//! What a process costs, out of /proc: its CPU time, memory, threads.
+//! CPU time, memory and threads of a process, from /proc.
 
 use crate::cmd::admin::server_pid;
 use anyhow::Context as _;
 use procfs::process::Process;
 use std::collections::BTreeMap;
 
-/// The server's process, as the system calls it.
+/// The name of the server's process.
 const NAME: &str = "chatroom";
 
-/// A process to be watched.
-pub(super) struct Watched(Process);
+/// A monitored process.
+pub(super) struct ProcessMonitor(Process);
 
-/// What it has used until now.
+/// The resources used so far.
 pub(super) struct Usage {
     /// By thread, in nanoseconds.
     threads: BTreeMap<i32, u64>,
-    /// Of all threads, those that have ended included; in ticks of 10 ms.
+    /// Of all threads, including ended ones; a multiple of 10 ms.
     total: u64,
 }
 
-impl Watched {
+impl ProcessMonitor {
     /// # Errors
-    /// When there is no such process, or it may not be looked at.
+    /// If there is no such process, or access is denied.
     pub(super) fn new(pid: i32) -> anyhow::Result<Self> {
-        let process = Process::new(pid).with_context(|| format!("--pid: cannot look at process {pid}"))?;
-        let watched = Self(process);
-        watched.rss().context("--pid")?;
-        Ok(watched)
+        let process = Process::new(pid).with_context(|| format!("--pid: cannot read process {pid}"))?;
+        let monitor = Self(process);
+        monitor.rss().context("--pid")?;
+        Ok(monitor)
     }
 
     /// The server with this admin listener.
     ///
     /// # Errors
-    /// When it does not answer, or its process is not on this machine: then another has its id here, or none.
+    /// If it does not respond, or its process is not on this machine: the id then belongs to another process, or to none.
     pub(super) fn server_at(admin: &str) -> anyhow::Result<Self> {
         let pid = server_pid(admin).context("--admin")?;
         let process =
@@ -43,14 +43,14 @@ impl Watched {
                  in a container? Give --pid"
             )
         };
-        let watched = Self(process.with_context(elsewhere)?);
-        watched.rss().context("--admin")?;
-        Ok(watched)
+        let monitor = Self(process.with_context(elsewhere)?);
+        monitor.rss().context("--admin")?;
+        Ok(monitor)
     }
 
     /// This process.
     pub(super) fn myself() -> anyhow::Result<Self> {
-        Ok(Self(Process::myself().context("cannot look at this process in /proc")?))
+        Ok(Self(Process::myself().context("cannot read this process in /proc")?))
     }
 
     /// Resident memory in bytes.
@@ -59,12 +59,12 @@ impl Watched {
         Ok(status.vmrss.unwrap_or(0) * 1024)
     }
 
-    /// Threads, and CPU time.
+    /// CPU time by thread.
     pub(super) fn usage(&self) -> anyhow::Result<Usage> {
         let gone = "cannot read the process's CPU time; is it gone?";
         let stat = self.0.stat().context(gone)?;
         let tasks = self.0.tasks().context(gone)?.flatten();
-        // One may end while it is looked at.
+        // A thread may end while it is read.
         let threads =
             tasks.filter_map(|task| Some((task.tid, task.schedstat().ok()?.sum_exec_runtime))).collect();
         let ticks = stat.utime + stat.stime;
@@ -77,7 +77,7 @@ impl Usage {
         self.threads.len()
     }
 
-    /// Nanoseconds of CPU time since an earlier look: exact while no thread ends, else to 10 ms.
+    /// CPU time in nanoseconds since an earlier reading: exact if no thread ended, otherwise to 10 ms.
     pub(super) fn since(&self, earlier: &Self) -> u64 {
         if earlier.threads.keys().all(|thread| self.threads.contains_key(thread)) {
             let used = |(thread, now): (&i32, &u64)| now - earlier.threads.get(thread).unwrap_or(&0).min(now);
@@ -92,19 +92,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_shows_as_cpu_time_and_nobody_is_no_process() {
-        let me = Watched::myself().unwrap();
+    fn cpu_time_is_measured_and_unknown_pid_is_an_error() {
+        let me = ProcessMonitor::myself().unwrap();
         let before = me.usage().unwrap();
         let mut x = 1_u64;
         while me.usage().unwrap().since(&before) < 1_000_000 {
             x = std::hint::black_box(x.wrapping_mul(3));
         }
         assert!(me.rss().unwrap() > 0 && me.usage().unwrap().threads() > 0);
-        assert!(Watched::new(i32::MAX).is_err());
+        assert!(ProcessMonitor::new(i32::MAX).is_err());
     }
 
     #[test]
-    fn a_thread_that_ended_is_not_forgotten() {
+    fn ended_threads_count() {
         let usage =
             |threads: &[(i32, u64)], total| Usage { threads: threads.iter().copied().collect(), total };
         assert_eq!(usage(&[(1, 7), (2, 5)], 0).since(&usage(&[(1, 4)], 0)), 8);

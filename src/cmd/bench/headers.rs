@@ -1,16 +1,16 @@
-//! Header blocks: that of a request, and what those of an answer say of the call.
+//! Header blocks of requests and responses.
 
-use super::protocol::Fault;
+use super::call_handler::CallError;
 use crate::rpc::{CODES, code_name};
 use loona_hpack::Decoder;
 use percent_encoding::percent_decode;
 use tonic::Code;
 
-/// The header block of a call: nothing is indexed, nothing is compressed, so it needs no state.
+/// The header block of a request: without indexing or compression, so that it needs no encoder state.
 pub(super) fn request(path: &str, authority: &str, room: Option<&str>) -> Vec<u8> {
-    // POST and http, out of the static table.
+    // POST and http, from the static table.
     let mut block = vec![0x83, 0x86];
-    // Names that are in the static table too.
+    // Names from the static table.
     for (name, value) in [(4, path), (1, authority)] {
         block.push(name);
         string(value, &mut block);
@@ -24,7 +24,7 @@ pub(super) fn request(path: &str, authority: &str, room: Option<&str>) -> Vec<u8
     block
 }
 
-/// Not Huffman-coded; the length is an integer of seven bits and then some (RFC 7541, 5.1).
+/// Writes a string literal without Huffman coding; the length has a 7-bit prefix (RFC 7541, 5.1).
 fn string(text: &str, block: &mut Vec<u8>) {
     let length = text.len();
     if length < 127 {
@@ -41,34 +41,37 @@ fn string(text: &str, block: &mut Vec<u8>) {
     block.extend_from_slice(text.as_bytes());
 }
 
-/// What a header block of the server says.
+/// The headers or trailers of a response, as far as they concern the call's end.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct ResponseHeaders {
     http: Option<String>,
     grpc: Option<String>,
-    words: String,
+    message: String,
 }
 
-impl Answer {
-    pub(super) fn read(decoder: &mut Decoder<'_>, block: &[u8]) -> Result<Self, Fault> {
-        let mut answer = Self::default();
+impl ResponseHeaders {
+    pub(super) fn read(decoder: &mut Decoder<'_>, block: &[u8]) -> Result<Self, CallError> {
+        let mut headers = Self::default();
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let read = decoder.decode_with_cb(block, |name, value| match &*name {
-            b":status" => answer.http = Some(text(&value)),
-            b"grpc-status" => answer.grpc = Some(text(&value)),
-            b"grpc-message" => answer.words = percent_decode(&value).decode_utf8_lossy().into_owned(),
+            b":status" => headers.http = Some(text(&value)),
+            b"grpc-status" => headers.grpc = Some(text(&value)),
+            b"grpc-message" => headers.message = percent_decode(&value).decode_utf8_lossy().into_owned(),
             _ => {}
         });
-        read.map_err(|error| Fault { kind: "a broken header block".to_owned(), words: error.to_string() })?;
-        Ok(answer)
+        read.map_err(|error| CallError {
+            kind: "a broken header block".to_owned(),
+            message: error.to_string(),
+        })?;
+        Ok(headers)
     }
 
-    /// How the call ends by it, if it does.
-    pub(super) fn end(self, last: bool) -> Option<Fault> {
+    /// The call's end, if these headers end it; `last` is END_STREAM.
+    pub(super) fn end(self, last: bool) -> Option<CallError> {
         match (self.grpc, self.http) {
-            (Some(code), _) => Some(Fault { kind: grpc_status(&code), words: self.words }),
-            (None, Some(code)) if code != "200" => Some(Fault::new(format!("HTTP status {code}"))),
-            _ if last => Some(Fault::new("an end without a status")),
+            (Some(code), _) => Some(CallError { kind: grpc_status(&code), message: self.message }),
+            (None, Some(code)) if code != "200" => Some(CallError::new(format!("HTTP status {code}"))),
+            _ if last => Some(CallError::new("an end without a status")),
             _ => None,
         }
     }
@@ -132,14 +135,14 @@ mod tests {
         assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
-    fn end(headers: &[(&str, &str)], last: bool) -> Option<Fault> {
+    fn end(headers: &[(&str, &str)], last: bool) -> Option<CallError> {
         let mut block = Vec::new();
         for (name, value) in headers {
             block.push(0);
             string(name, &mut block);
             string(value, &mut block);
         }
-        Answer::read(&mut Decoder::new(), &block).unwrap().end(last)
+        ResponseHeaders::read(&mut Decoder::new(), &block).unwrap().end(last)
     }
 
     #[test]
@@ -148,7 +151,7 @@ mod tests {
         assert_eq!(end(&[(":status", "503")], false).unwrap().kind, "HTTP status 503");
         assert_eq!(end(&[(":status", "200")], true).unwrap().kind, "an end without a status");
         let full = end(&[("grpc-status", "8"), ("grpc-message", "too slow%3A 100%\u{25}")], true).unwrap();
-        assert_eq!((full.kind.as_str(), full.words.as_str()), ("RESOURCE_EXHAUSTED", "too slow: 100%%"));
+        assert_eq!((full.kind.as_str(), full.message.as_str()), ("RESOURCE_EXHAUSTED", "too slow: 100%%"));
         assert_eq!(end(&[("grpc-status", "99")], true).unwrap().kind, "grpc-status 99");
     }
 }

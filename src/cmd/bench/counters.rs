@@ -1,47 +1,47 @@
-//! What a loop counts, and how the counts of several come together.
+//! The counters of a loop, and their sum over loops.
 
+use super::call_handler::CallError;
 use super::control::Control;
 use super::plan::{Pace, Plan, Role};
-use super::protocol::Fault;
-use super::receiver::Faults;
+use super::receiver::DeliveryErrors;
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-/// Latencies beyond an hour count as one.
+/// Latencies above an hour count as an hour.
 const LATENCY_MAX: u64 = 3_600_000_000_000;
 
-/// Digits that a latency is exact to.
+/// Significant digits of latencies.
 const DIGITS: u8 = 3;
 
-/// In a closed loop every so-manieth delivery's latency is recorded: there are millions each second. A prime, so that it
-/// does not keep step with windows.
+/// In a closed loop, with its millions of deliveries per second, one in this many latencies is recorded. A prime, so that
+/// sampling does not align with windows.
 const SAMPLE: u32 = 13;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Ends of one kind: how many, and the words of the first.
+/// Ends of one kind: the count, and the first message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ends {
     pub(super) count: u64,
-    pub(super) words: String,
+    pub(super) message: String,
 }
 
 /// Ends by kind.
 pub(super) type EndsByKind = BTreeMap<String, Ends>;
 
-/// The counts.
-pub(super) struct Tally {
-    /// Within the measurement.
+/// The counters.
+pub(super) struct Counters {
+    /// During the measurement.
     pub(super) deliveries: u64,
     pub(super) messages: u64,
-    /// Texts that are none of this run and room, or damaged.
+    /// Texts of another run or room, or damaged.
     pub(super) strange: u64,
-    /// Messages that were due and that the server did not take.
-    pub(super) unsaid: u64,
-    /// Of those who left while it was going on.
-    pub(super) faults: Faults,
+    /// Messages that were due but could not be written.
+    pub(super) unpublished: u64,
+    /// Errors of connections that left during the run.
+    pub(super) errors: DeliveryErrors,
     pub(super) left: u64,
     pub(super) failed: EndsByKind,
     /// Stallers that the server ended.
@@ -49,14 +49,14 @@ pub(super) struct Tally {
     pub(super) latencies: Latencies,
 }
 
-impl Tally {
+impl Counters {
     pub(super) fn new(plan: &Plan) -> anyhow::Result<Self> {
         Ok(Self {
             deliveries: 0,
             messages: 0,
             strange: 0,
-            unsaid: 0,
-            faults: Faults::default(),
+            unpublished: 0,
+            errors: DeliveryErrors::default(),
             left: 0,
             failed: EndsByKind::new(),
             stalled: EndsByKind::new(),
@@ -64,19 +64,19 @@ impl Tally {
         })
     }
 
-    /// A call has ended without being asked to.
-    pub(super) fn ended(&mut self, role: Role, had_joined: bool, fault: Fault) {
+    /// Counts the unexpected end of a call.
+    pub(super) fn ended(&mut self, role: Role, had_joined: bool, error: CallError) {
         let ends = if role == Role::Staller && had_joined { &mut self.stalled } else { &mut self.failed };
-        add(ends, fault.kind, Ends { count: 1, words: fault.words });
+        add(ends, error.kind, Ends { count: 1, message: error.message });
     }
 
-    /// Takes in what another loop has counted.
+    /// Adds another loop's counters.
     pub(super) fn absorb(&mut self, other: Self) -> anyhow::Result<()> {
         self.deliveries += other.deliveries;
         self.messages += other.messages;
         self.strange += other.strange;
-        self.unsaid += other.unsaid;
-        self.faults += other.faults;
+        self.unpublished += other.unpublished;
+        self.errors += other.errors;
         self.left += other.left;
         other.failed.into_iter().for_each(|(kind, ends)| add(&mut self.failed, kind, ends));
         other.stalled.into_iter().for_each(|(kind, ends)| add(&mut self.stalled, kind, ends));
@@ -87,12 +87,12 @@ impl Tally {
 fn add(all: &mut EndsByKind, kind: String, more: Ends) {
     let ends = all.entry(kind).or_default();
     ends.count += more.count;
-    if ends.words.is_empty() {
-        ends.words = more.words;
+    if ends.message.is_empty() {
+        ends.message = more.message;
     }
 }
 
-/// What is measured of the deliveries, while bytes of one read are looked at.
+/// The measurement interval, and the time of one read.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
     pub(super) now: u64,
@@ -101,29 +101,30 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// The measurement as it stands.
+    /// The current interval and time.
     #[inline]
     pub(super) fn at(control: &Control) -> Self {
-        let (from, to) = (control.from.load(Ordering::Relaxed), control.to.load(Ordering::Relaxed));
+        let from = control.from.load(Ordering::Relaxed);
+        let to = control.to.load(Ordering::Relaxed);
         Self { now: control.now(), from, to }
     }
 
-    /// Whether deliveries count now.
+    /// Whether deliveries of this read count.
     #[inline]
     pub(super) fn is_measured(&self) -> bool {
         self.from <= self.now && self.now < self.to
     }
 }
 
-/// How long messages were under way that were due within the measurement, whenever they came.
+/// Latencies of messages that were due during the measurement.
 pub(super) struct Latencies {
     every: u32,
     skip: u32,
-    /// Since the last second was closed.
+    /// Latencies of the current second.
     current: Histogram<u64>,
     second: usize,
     deliveries: u64,
-    /// None unless they are wanted.
+    /// By second, if requested.
     seconds: Option<Vec<Second>>,
 }
 
@@ -131,7 +132,7 @@ pub(super) struct Latencies {
 #[derive(Clone, Default)]
 pub(super) struct Second {
     pub(super) deliveries: u64,
-    /// Latency in nanoseconds, and how many had it.
+    /// Latencies in nanoseconds with their counts.
     latencies: Vec<(u64, u64)>,
 }
 
@@ -156,7 +157,7 @@ impl Latencies {
         Ok(Self { every, skip: every, current: empty()?, second: 0, deliveries: 0, seconds })
     }
 
-    /// Once for each read: `deliveries` is what was counted so far.
+    /// Called once per read, with the deliveries so far.
     #[inline]
     pub(super) fn tick(&mut self, span: Span, deliveries: u64) {
         if self.seconds.is_some() && span.now > span.from {
@@ -168,7 +169,7 @@ impl Latencies {
         }
     }
 
-    /// Once for each delivery.
+    /// Called once per delivery.
     #[inline]
     pub(super) fn sample(&mut self, span: Span, due: impl Fn() -> u64) {
         self.skip -= 1;
@@ -207,7 +208,7 @@ impl Latencies {
         Ok(())
     }
 
-    /// Those of the whole run.
+    /// The latencies of the whole run.
     pub(super) fn total(&self) -> anyhow::Result<Histogram<u64>> {
         let mut total = self.current.clone();
         for second in self.seconds() {
@@ -216,7 +217,7 @@ impl Latencies {
         Ok(total)
     }
 
-    /// Those of each second, if they were wanted.
+    /// The latencies by second; empty unless requested.
     pub(super) fn seconds(&self) -> &[Second] {
         self.seconds.as_deref().unwrap_or_default()
     }
