@@ -1,129 +1,134 @@
-//! The staged way out: in which stage a server is, who sent it there, and until when.
+//! The state of a graceful shutdown: its phase, its cause, and its deadlines.
 //!
 //! ```text
-//! Serving ──start──▶ Notice ──its time is over, or it is skipped──▶ Ending ──everyone was told──▶ Closing
+//! Serving ──start──▶ Notice ──notice over or skipped──▶ Ending ──all connections ended──▶ Closing
 //!    ▲──────cancel─────┘
 //! ```
 //!
-//! A state and its clock. What is ended in which stage the server knows; how a connection ends, the hub.
+//! Guarantees: phases only advance, except that [`Drain::cancel`] returns from the notice to serving. Deliberately does not
+//! act: the server ends connections and transports, phase by phase.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How long each stage takes. Defaults and their reasons are in [`crate::config`].
+/// The length of each phase. Defaults and their reasons are in [`crate::config`].
 #[derive(Clone, Copy, Debug)]
-pub struct Stages {
-    /// Between saying that the server takes no more work and acting like it: balancers look only now and then.
+pub struct DrainTimes {
+    /// From NOT_SERVING to the close of the listener. Balancers poll health only now and then.
     pub notice: Duration,
-    /// Over which the ends of the connections are spread.
+    /// The time over which disconnects are spread.
     pub spread: Duration,
-    /// From the start of the drain to the close of whatever is left.
+    /// From the start of the drain to the forced close of everything left.
     pub deadline: Duration,
 }
 
-/// A stage, in the order in which they come.
+/// A phase of the drain, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// There is no drain.
     Serving,
-    /// Health says `NOT_SERVING`; everything else goes on, and the drain can be cancelled.
+    /// Health reports `NOT_SERVING`. Everything else continues, and the drain can be cancelled.
     Notice,
-    /// Nobody is taken in any more; connections are ended, the oldest first.
+    /// The listener is closed. Connections are ended, the oldest first.
     Ending,
-    /// Everyone has been told; what has not gone by the deadline is closed.
+    /// All connections were ended. Whatever is left at the deadline is closed.
     Closing,
 }
 
 impl Phase {
-    /// The number that the metric shows: 0 to 3.
+    /// The value of the metric: 0 to 3.
     #[must_use]
     pub fn number(self) -> u8 {
         self as u8
     }
 }
 
-/// Who wants the server to go.
+/// The cause of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Whoever supervises the process: it waits for the exit, and kills if there is none.
+    /// A signal from the process's supervisor, which waits for the exit and then kills.
     Signal,
-    /// A person at the terminal that the process was started from: as a signal, but there may be no balancer.
+    /// Ctrl-C at the terminal that started the process. Like a signal, but there may be no balancer.
     Interrupt,
-    /// An operator, who may think again.
+    /// An operator, who may cancel it.
     Operator,
 }
 
-/// A drain as it is now.
+/// The state of the drain at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// In which stage.
+pub struct DrainStatus {
+    /// The phase.
     pub phase: Phase,
-    /// Since when and for whom, if there is a drain.
-    pub started: Option<Started>,
+    /// The start of the drain, if there is one.
+    pub started: Option<DrainStart>,
 }
 
-/// When a drain began, and for whom.
+/// When a drain started, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Started {
-    /// By the clock on the wall.
+pub struct DrainStart {
+    /// The time of the start.
     pub at: SystemTime,
     began: Instant,
     cause: Cause,
-    /// How long the notice takes: its stage's time, or none.
+    /// The length of the notice: [`DrainTimes::notice`], or zero once skipped.
     notice: Duration,
 }
 
-/// Why a drain could not be cancelled.
+/// A drain cannot be cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotCancelled {
-    /// There is none.
+pub enum CancelDrainError {
+    /// There is no drain.
     #[error("the server is not draining")]
     NotDraining,
-    /// Whoever sent the signal expects the process to end, and would kill it.
+    /// A signal started the drain: its sender expects the exit, and would kill the process.
     #[error("the drain was asked for by a signal: its sender waits for the end of the process")]
     Signalled,
-    /// Connections have been ended, and the listener is closed.
+    /// The listener is closed, and connections are being ended.
     #[error("connections are being ended: it is too late to stay")]
     TooLate,
 }
 
-/// A server's drain, or the lack of it. Clones are handles to the same.
+/// The drain of a server. Clones share one state.
 #[derive(Clone)]
 pub struct Drain {
-    stages: Stages,
-    status: Arc<watch::Sender<Status>>,
+    times: DrainTimes,
+    status: Arc<watch::Sender<DrainStatus>>,
 }
 
-const SERVING: Status = Status { phase: Phase::Serving, started: None };
+const SERVING: DrainStatus = DrainStatus { phase: Phase::Serving, started: None };
 
 impl Drain {
-    /// A server that serves.
+    /// The state of a server without a drain.
     #[must_use]
-    pub fn new(stages: Stages) -> Self {
-        Self { stages, status: Arc::new(watch::Sender::new(SERVING)) }
+    pub fn new(times: DrainTimes) -> Self {
+        Self { times, status: Arc::new(watch::Sender::new(SERVING)) }
     }
 
-    /// How long its stages take.
+    /// The length of its phases.
     #[must_use]
-    pub fn stages(&self) -> Stages {
-        self.stages
+    pub fn times(&self) -> DrainTimes {
+        self.times
     }
 
-    /// The drain as it is now.
+    /// The current state.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> DrainStatus {
         *self.status.borrow()
     }
 
-    /// Starts the drain. One that runs goes on as it is, but a signal takes away the way back.
-    pub fn start(&self, cause: Cause) -> Status {
+    /// Starts the drain. If one runs it continues unchanged, except that after a signal it can no longer be cancelled.
+    pub fn start(&self, cause: Cause) -> DrainStatus {
         self.status.send_if_modified(|status| match &mut status.started {
             None => {
-                let (at, began, notice) = (SystemTime::now(), Instant::now(), self.stages.notice);
-                let started = Started { at, began, cause, notice };
-                *status = Status { phase: Phase::Notice, started: Some(started) };
+                let started = DrainStart {
+                    at: SystemTime::now(),
+                    began: Instant::now(),
+                    cause,
+                    notice: self.times.notice,
+                };
+                *status = DrainStatus { phase: Phase::Notice, started: Some(started) };
                 true
             }
             Some(started) => {
@@ -137,8 +142,8 @@ impl Drain {
         self.status()
     }
 
-    /// Ends the notice now if a person at the terminal started the drain or took it over; else changes nothing. For a
-    /// server without connections: then the notice would only make that person wait.
+    /// Ends the notice now if the drain was started, or taken over, by [`Cause::Interrupt`]; else changes nothing. For a
+    /// server without connections, where the notice would only make the person at the terminal wait.
     pub fn skip_notice(&self) {
         self.status.send_if_modified(|status| match &mut status.started {
             Some(started) if started.cause == Cause::Interrupt && status.phase == Phase::Notice => {
@@ -148,18 +153,18 @@ impl Drain {
         });
     }
 
-    /// Goes back to serving, as long as nobody has been ended.
+    /// Returns from the notice to serving.
     ///
     /// # Errors
-    /// [`NotCancelled`], and nothing is changed.
-    pub fn cancel(&self) -> Result<Status, NotCancelled> {
+    /// [`CancelDrainError`]; nothing has changed then.
+    pub fn cancel(&self) -> Result<DrainStatus, CancelDrainError> {
         let mut refused = None;
         self.status.send_if_modified(|status| {
             refused = match (status.phase, status.started.map(|started| started.cause)) {
-                (Phase::Serving, _) => Some(NotCancelled::NotDraining),
+                (Phase::Serving, _) => Some(CancelDrainError::NotDraining),
                 (Phase::Notice, Some(Cause::Operator) | None) => None,
-                (Phase::Notice, Some(Cause::Signal | Cause::Interrupt)) => Some(NotCancelled::Signalled),
-                (Phase::Ending | Phase::Closing, _) => Some(NotCancelled::TooLate),
+                (Phase::Notice, Some(Cause::Signal | Cause::Interrupt)) => Some(CancelDrainError::Signalled),
+                (Phase::Ending | Phase::Closing, _) => Some(CancelDrainError::TooLate),
             };
             if refused.is_none() {
                 *status = SERVING;
@@ -169,32 +174,38 @@ impl Drain {
         refused.map_or_else(|| Ok(self.status()), Err)
     }
 
-    /// When the spread of the ends is over, and when whatever is left is closed.
+    /// When the last connection is ended.
     #[must_use]
-    pub fn times(&self, started: &Started) -> (Instant, Instant) {
-        let Stages { spread, deadline, .. } = self.stages;
-        (started.began + started.notice + spread, started.began + deadline)
+    pub fn spread_end(&self, started: &DrainStart) -> Instant {
+        started.began + started.notice + self.times.spread
     }
 
-    /// How long until the deadline, if there is a drain.
+    /// When everything left is closed.
     #[must_use]
-    pub fn left(&self) -> Option<Duration> {
+    pub fn forced_close(&self, started: &DrainStart) -> Instant {
+        started.began + self.times.deadline
+    }
+
+    /// The time until everything left is closed, if there is a drain.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
         let started = self.status().started?;
-        Some(self.times(&started).1.saturating_duration_since(Instant::now()))
+        Some(self.forced_close(&started).saturating_duration_since(Instant::now()))
     }
 
-    /// When a drain closes whatever is left, by the clock on the wall.
+    /// The same as wall-clock time, if `status` has a drain.
     #[must_use]
-    pub fn deadline(&self, status: &Status) -> Option<SystemTime> {
-        status.started.map(|started| started.at + self.stages.deadline)
+    pub fn deadline(&self, status: &DrainStatus) -> Option<SystemTime> {
+        status.started.map(|started| started.at + self.times.deadline)
     }
 
-    /// Waits for a drain whose notice is over, and has it go on to [`Phase::Ending`]. For one caller: whoever then acts.
-    pub async fn noticed(&self) -> Started {
+    /// Waits for a drain whose notice is over, and advances it to [`Phase::Ending`]. For one caller: the one that then ends
+    /// connections.
+    pub async fn finish_notice(&self) -> DrainStart {
         let mut changes = self.status.subscribe();
         loop {
             let Some(started) = changes.borrow_and_update().started else {
-                // The sender is ours: there always is a next change to wait for.
+                // `self` owns the sender, so there is always a next change.
                 let _ = changes.changed().await;
                 continue;
             };
@@ -202,42 +213,42 @@ impl Drain {
                 () = sleep_until(started.began + started.notice) => {}
                 _ = changes.changed() => continue,
             }
-            // Not one that was cancelled and started anew meanwhile.
+            // Unless the drain was cancelled, and another one started, in the meantime.
             if self.advance(Phase::Ending, |now| now.started.is_some_and(|now| now.began == started.began)) {
                 return started;
             }
         }
     }
 
-    /// Says that everyone has been told.
-    pub fn close(&self) {
+    /// Advances from [`Phase::Ending`] to [`Phase::Closing`].
+    pub fn begin_closing(&self) {
         self.advance(Phase::Closing, |now| now.phase == Phase::Ending);
     }
 
-    fn advance(&self, to: Phase, from: impl FnOnce(&Status) -> bool) -> bool {
+    fn advance(&self, to: Phase, from: impl FnOnce(&DrainStatus) -> bool) -> bool {
         self.status.send_if_modified(|status| {
-            let may = from(status);
-            if may {
+            let allowed = from(status);
+            if allowed {
                 status.phase = to;
             }
-            may
+            allowed
         })
     }
 
     /// Waits until the drain is in this phase, or a later one.
-    pub async fn reaches(&self, phase: Phase) {
+    pub async fn wait_for(&self, phase: Phase) {
         let mut changes = self.status.subscribe();
-        // The sender is ours: this cannot fail.
+        // `self` owns the sender: this cannot fail.
         let _ = changes.wait_for(|status| status.phase >= phase).await;
     }
 
-    /// Calls back with the phase now, and at each change of phase or cause, for ever.
-    pub async fn follow<T>(&self, mut tell: impl FnMut(Phase)) -> T {
+    /// Calls `on_phase` with the current phase, and again at each change of phase or cause. Never returns.
+    pub async fn watch<T>(&self, mut on_phase: impl FnMut(Phase)) -> T {
         let mut changes = self.status.subscribe();
         loop {
             let phase = changes.borrow_and_update().phase;
-            tell(phase);
-            // The sender is ours: this cannot fail.
+            on_phase(phase);
+            // `self` owns the sender: this cannot fail.
             let _ = changes.changed().await;
         }
     }
@@ -250,35 +261,35 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn drain() -> Drain {
-        Drain::new(Stages { notice: 5 * SECOND, spread: 10 * SECOND, deadline: 25 * SECOND })
+        Drain::new(DrainTimes { notice: 5 * SECOND, spread: 10 * SECOND, deadline: 25 * SECOND })
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_notice_takes_its_time_and_comes_before_the_ends() {
+    async fn notice_precedes_ending() {
         let drain = drain();
         let began = Instant::now();
         assert_eq!(drain.start(Cause::Signal).phase, Phase::Notice);
-        let started = drain.noticed().await;
+        let started = drain.finish_notice().await;
         assert_eq!((began.elapsed(), drain.status().phase), (5 * SECOND, Phase::Ending));
-        let (ends, deadline) = drain.times(&started);
-        assert_eq!((ends - began, deadline - began), (15 * SECOND, 25 * SECOND));
-        drain.close();
+        assert_eq!(drain.spread_end(&started) - began, 15 * SECOND);
+        assert_eq!(drain.forced_close(&started) - began, 25 * SECOND);
+        drain.begin_closing();
         assert_eq!(drain.status().phase, Phase::Closing);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_start_changes_nothing_but_who_waits() {
+    async fn second_start_changes_only_the_cause() {
         let drain = drain();
         let first = drain.start(Cause::Operator);
         tokio::time::advance(SECOND).await;
         assert_eq!(drain.start(Cause::Operator), first);
         let signalled = drain.start(Cause::Signal);
         assert_eq!(signalled.started.map(|s| s.at), first.started.map(|s| s.at));
-        assert_eq!(drain.cancel(), Err(NotCancelled::Signalled));
+        assert_eq!(drain.cancel(), Err(CancelDrainError::Signalled));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_drain_from_the_terminal_skips_its_notice() {
+    async fn only_interrupt_skips_notice() {
         for (causes, skips) in [
             (vec![Cause::Interrupt], true),
             (vec![Cause::Operator, Cause::Interrupt], true),
@@ -286,7 +297,8 @@ mod tests {
             (vec![Cause::Operator], false),
             (vec![Cause::Signal, Cause::Interrupt], false),
         ] {
-            let (drain, began) = (drain(), Instant::now());
+            let drain = drain();
+            let began = Instant::now();
             // Without a drain there is no notice to skip.
             drain.skip_notice();
             for cause in &causes {
@@ -294,7 +306,7 @@ mod tests {
             }
             let waiting = tokio::spawn({
                 let drain = drain.clone();
-                async move { drain.noticed().await }
+                async move { drain.finish_notice().await }
             });
             tokio::task::yield_now().await;
             drain.skip_notice();
@@ -304,12 +316,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cancelled_drain_ends_nothing_and_the_next_has_its_full_notice() {
+    async fn cancelled_drain_ends_nothing_and_next_has_full_notice() {
         let drain = drain();
-        assert_eq!(drain.cancel(), Err(NotCancelled::NotDraining));
+        assert_eq!(drain.cancel(), Err(CancelDrainError::NotDraining));
         let waiting = tokio::spawn({
             let drain = drain.clone();
-            async move { drain.noticed().await }
+            async move { drain.finish_notice().await }
         });
         drain.start(Cause::Operator);
         tokio::time::sleep(4 * SECOND).await;
@@ -320,6 +332,6 @@ mod tests {
         drain.start(Cause::Operator);
         waiting.await.unwrap();
         assert_eq!(again.elapsed(), 5 * SECOND);
-        assert_eq!(drain.cancel(), Err(NotCancelled::TooLate));
+        assert_eq!(drain.cancel(), Err(CancelDrainError::TooLate));
     }
 }

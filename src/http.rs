@@ -4,7 +4,7 @@
 //! connections and the time for each request's head. Does not know what the metrics mean.
 
 use crate::metrics::Exposition;
-use crate::transport::{Listener, prepare};
+use crate::transport::{Listener, configure_socket};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -61,7 +61,7 @@ impl Endpoints {
             {
                 oldest.abort();
             }
-            if prepare(&socket).is_err() {
+            if configure_socket(&socket).is_err() {
                 // The peer has already disconnected.
                 continue;
             }

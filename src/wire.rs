@@ -1,17 +1,17 @@
-//! What goes over the wire: the generated gRPC code and the framing of messages.
+//! The generated gRPC code, and the framing of messages.
 //!
-//! Promises that a framed message is byte for byte what a stock gRPC server would send.
-//! Knows nothing of rooms, connections or sockets.
+//! Guarantees: a framed message has the same bytes that a stock gRPC server would send. Deliberately does not know rooms,
+//! connections or sockets.
 
 use bytes::{BufMut, BytesMut};
 use prost::Message;
 
-/// The contract: `hello.ChatRoom`.
+/// The original API: `hello.ChatRoom`.
 #[cfg(feature = "server")]
 #[allow(
     missing_docs,
     clippy::pedantic,
-    reason = "generated; the contract's file must stay byte for byte, so it has no comments"
+    reason = "generated; the proto file is frozen byte for byte, so it has no comments"
 )]
 pub mod hello {
     tonic::include_proto!("hello");
@@ -30,32 +30,32 @@ pub mod admin {
     tonic::include_proto!("chatroom.admin.v1");
 }
 
-/// gRPC's health protocol, with List. The messages of Check and Watch are tonic-health's.
+/// gRPC's health protocol, with List. Check and Watch use tonic-health's messages.
 #[cfg(feature = "server")]
 #[allow(missing_docs, clippy::pedantic, reason = "generated")]
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
 
-/// Every service's encoded descriptors, for server reflection.
+/// The encoded descriptors of every service, for server reflection.
 #[cfg(feature = "server")]
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Bytes before each message on a gRPC stream: a compressed flag and a length.
-/// Source: the gRPC-over-HTTP/2 protocol, "Length-Prefixed-Message".
+/// Bytes of the prefix of each message on a gRPC stream: a compressed flag and a length.
+/// Source: gRPC over HTTP/2, "Length-Prefixed-Message".
 pub const PREFIX_LEN: usize = 5;
 
-/// Bytes [`frame_text`] writes for a text of `len` bytes.
+/// The bytes that [`frame_text`] writes for a text of `len` bytes.
 #[must_use]
 pub fn text_frame_len(len: usize) -> usize {
     PREFIX_LEN + text_message_len(len)
 }
 
-/// Appends one uncompressed gRPC message with `text` as its string field 1, which is a `ChatResponse`.
-/// An empty text is an empty message, as proto3 leaves default values out.
+/// Appends one uncompressed gRPC message with `text` as its string field 1: a `ChatResponse`. An empty text makes an empty
+/// message, as proto3 omits default values.
 ///
 /// # Panics
-/// When `text` is 4 GiB or longer: the message limit is far below.
+/// If `text` has 4 GiB or more; the message limit is far below.
 pub fn frame_text(text: &str, out: &mut BytesMut) {
     prefix(text_message_len(text.len()), out);
     if !text.is_empty() {
@@ -68,7 +68,7 @@ pub fn frame_text(text: &str, out: &mut BytesMut) {
 /// Appends one uncompressed gRPC message.
 ///
 /// # Panics
-/// When the message is 4 GiB or longer: the message limit is far below.
+/// If the message has 4 GiB or more; the message limit is far below.
 pub fn frame(message: &impl Message, out: &mut BytesMut) {
     prefix(message.encoded_len(), out);
     message.encode_raw(out);
@@ -80,35 +80,35 @@ fn prefix(len: usize, out: &mut BytesMut) {
     out.put_u32(u32::try_from(len).expect("messages are limited far below 4 GiB"));
 }
 
-/// What an event says, borrowed.
-pub struct EventParts<'a> {
-    /// Its place in the room's order.
+/// The fields of a `chatroom.v1.Event`, borrowed.
+pub struct EventRef<'a> {
+    /// Its position in the room's order.
     pub position: v1::Position,
-    /// When it got it.
+    /// When the server assigned the position.
     pub time: prost_types::Timestamp,
-    /// Who said it.
+    /// The sender; `None` for the server.
     pub sender: Option<&'a v1::Member>,
-    /// What sort of thing it is.
+    /// The kind, for filters.
     pub kind: &'a str,
-    /// What was said.
+    /// The body.
     pub body: &'a v1::body::Body,
 }
 
-/// Appends one uncompressed gRPC message: a `JoinResponse`, or `SubscribeResponse`, that is this event. As
-/// [`frame`] would, without a copy of what was said.
+/// Appends one uncompressed gRPC message: a `JoinResponse`, or equally a `SubscribeResponse`, with this event. The bytes are
+/// those of [`frame`], without a copy of the body.
 ///
 /// # Panics
-/// As [`frame`].
-pub fn frame_event(parts: &EventParts<'_>, out: &mut BytesMut) {
+/// Like [`frame`].
+pub fn frame_event(event: &EventRef<'_>, out: &mut BytesMut) {
     use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message};
-    // The numbers of the fields of Event, and of the event in the responses.
+    // Field numbers of Event, and of the event in both responses.
     const EVENT: u32 = 2;
     const POSITION: u32 = 1;
     const TIME: u32 = 2;
     const SENDER: u32 = 3;
     const KIND: u32 = 4;
     const BODY: u32 = 5;
-    let EventParts { position, time, sender, kind, body } = parts;
+    let EventRef { position, time, sender, kind, body } = event;
     let delimited = |tag, len: usize| key_len(tag) + encoded_len_varint(len as u64) + len;
     let kind_len = if kind.is_empty() { 0 } else { delimited(KIND, kind.len()) };
     let len = message::encoded_len(POSITION, position)
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_framed_event_is_what_prost_would_encode() {
+    fn framed_event_equals_prost_encoding() {
         let sender = v1::Member { connection_id: "c".repeat(36), display_name: "ann".to_owned() };
         let any = prost_types::Any { type_url: "t/u".to_owned(), value: vec![1, 2, 3] };
         let long = "x".repeat(20_000);
@@ -166,8 +166,10 @@ mod tests {
                 kind: kind.to_owned(),
                 body: Some(v1::Body { body: Some(body.clone()) }),
             };
-            let parts = EventParts { position, time, sender, kind, body: &body };
-            let (mut ours, mut joined, mut subscribed) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
+            let parts = EventRef { position, time, sender, kind, body: &body };
+            let mut ours = BytesMut::new();
+            let mut joined = BytesMut::new();
+            let mut subscribed = BytesMut::new();
             frame_event(&parts, &mut ours);
             let response = v1::join_response::Response::Event(event.clone());
             frame(&v1::JoinResponse { response: Some(response) }, &mut joined);
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_framed_text_is_what_prost_would_encode() {
+    fn framed_text_equals_prost_encoding() {
         for len in [0, 1, 127, 128, 16_383, 16_384, 65_536] {
             let text = "x".repeat(len);
             let mut framed = BytesMut::new();

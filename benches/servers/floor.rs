@@ -1,11 +1,11 @@
-//! The floor that `make bench` measures against: what broadcasting costs when there is nothing but sockets.
+//! The lower bound of `make bench`: a broadcast over raw sockets.
 //!
-//! One thread, one epoll. A message is 4 bytes of length, big-endian, and that many bytes; what any connection sends, all
-//! receive, it included, in one order. What arrives in one turn of the loop is gathered into one buffer that all share, so
-//! each connection costs one write per turn. There is no other protocol, no room, no deadline, no history.
+//! One thread, one epoll. A message is a big-endian length of 4 bytes, and that many bytes. All connections, the sender
+//! included, receive all messages in one order. The messages of one turn of the loop go into one shared buffer, so each
+//! connection costs one write per turn. There are no rooms, deadlines or history.
 //!
-//! A connection that cannot take a turn's bytes keeps a reference to them, and gets them when it is writable; one with
-//! more than [`BACKLOG_BYTES_MAX`] to come is dropped.
+//! A connection whose socket is full keeps a reference to the buffer until it is writable. With more than
+//! [`BACKLOG_BYTES_MAX`] unsent bytes it is closed.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use clap::Parser;
@@ -18,15 +18,15 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
 
-/// Connections that may wait to be accepted: storms lose SYNs with less.
+/// Connections that may wait to be accepted. Connection storms lose SYNs with fewer.
 const ACCEPT_QUEUE: i32 = 4_096;
-/// Token of the listener; connections have their index in the slab.
+/// The token of the listener. Connections have their index in the slab.
 const LISTENER: Token = Token(usize::MAX);
-/// Bytes of length before each message.
+/// Bytes of the length before each message.
 const PREFIX_LEN: usize = 4;
-/// Longest message. One that claims more ends its connection.
+/// The longest message. A longer one closes its connection.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// Bytes that a connection may have to come.
+/// Unsent bytes that a connection may have.
 const BACKLOG_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one read.
 const READ_BYTES: usize = 256 << 10;
@@ -58,9 +58,9 @@ struct Floor {
     poll: Poll,
     listener: TcpListener,
     connections: Slab<Connection>,
-    /// What all reads read into.
+    /// The buffer of all reads.
     scratch: Vec<u8>,
-    /// The whole messages, with their prefixes, that came in this turn.
+    /// The complete messages of this turn, with their prefixes.
     turn: BytesMut,
 }
 
@@ -87,7 +87,7 @@ impl Floor {
             }
             let turn = self.turn.split().freeze();
             if !turn.is_empty() {
-                self.connections.retain(|_, connection| kept(connection.send(&turn)));
+                self.connections.retain(|_, connection| is_open(connection.send(&turn)));
             }
         }
     }
@@ -101,14 +101,14 @@ impl Floor {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // Above all, the open-file limit: the next connection makes the listener readable again.
+                // Mostly the open-file limit. The next connection makes the listener readable again.
                 Err(error) => return eprintln!("cannot accept: {error}"),
             }
         }
     }
 
     fn serve(&mut self, index: usize, event: &Event) {
-        // It may have been dropped in this turn.
+        // It may have been closed in this turn.
         let Some(connection) = self.connections.get_mut(index) else { return };
         let mut served = Ok(());
         if event.is_writable() {
@@ -117,7 +117,7 @@ impl Floor {
         if served.is_ok() && (event.is_readable() || event.is_read_closed()) {
             served = connection.receive(&mut self.scratch, &mut self.turn);
         }
-        if !kept(served) {
+        if !is_open(served) {
             self.connections.remove(index);
         }
     }
@@ -131,8 +131,8 @@ fn join(connections: &mut Slab<Connection>, registry: &Registry, mut stream: Tcp
     Ok(())
 }
 
-/// Whether a connection stays. Those that were closed go silently, the others with a line.
-fn kept(result: io::Result<()>) -> bool {
+/// Whether a connection stays open. Logs errors other than a close by the peer.
+fn is_open(result: io::Result<()>) -> bool {
     match result {
         Ok(()) => true,
         Err(error) => {
@@ -146,20 +146,20 @@ fn kept(result: io::Result<()>) -> bool {
 
 struct Connection {
     stream: TcpStream,
-    /// The beginning of a message, the rest of which has not come yet.
+    /// The start of an incomplete message.
     partial: Vec<u8>,
-    /// What it has yet to get, oldest first. Not empty only if the socket is full, so a writable event will come.
+    /// Unsent buffers, oldest first. Not empty only if the socket is full, so a writable event follows.
     backlog: VecDeque<Bytes>,
     backlog_bytes: usize,
 }
 
 impl Connection {
-    /// Reads all there is, and appends the whole messages to the turn.
+    /// Reads everything available, and appends complete messages to the turn.
     fn receive(&mut self, scratch: &mut [u8], turn: &mut BytesMut) -> io::Result<()> {
         loop {
             match self.stream.read(scratch) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(n) => self.take(&scratch[..n], turn)?,
+                Ok(n) => self.append(&scratch[..n], turn)?,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -167,27 +167,27 @@ impl Connection {
         }
     }
 
-    fn take(&mut self, read: &[u8], turn: &mut BytesMut) -> io::Result<()> {
+    fn append(&mut self, read: &[u8], turn: &mut BytesMut) -> io::Result<()> {
         if self.partial.is_empty() {
-            let whole = whole_messages_len(read)?;
+            let whole = complete_len(read)?;
             turn.extend_from_slice(&read[..whole]);
             self.partial.extend_from_slice(&read[whole..]);
         } else {
             self.partial.extend_from_slice(read);
-            let whole = whole_messages_len(&self.partial)?;
+            let whole = complete_len(&self.partial)?;
             turn.extend_from_slice(&self.partial[..whole]);
             self.partial.drain(..whole);
         }
         Ok(())
     }
 
-    /// Writes a turn, or as much of it as the socket takes.
+    /// Writes a turn, as far as the socket accepts it.
     fn send(&mut self, turn: &Bytes) -> io::Result<()> {
         let backlogged = !self.backlog.is_empty();
         self.backlog_bytes += turn.len();
         self.backlog.push_back(turn.clone());
-        // One that is full is written when it is writable.
-        if backlogged { self.bounded() } else { self.flush() }
+        // A full socket is written once it is writable.
+        if backlogged { self.check_backlog() } else { self.flush() }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -197,11 +197,11 @@ impl Connection {
                     self.backlog_bytes -= n;
                     first.advance(n);
                     if !first.is_empty() {
-                        return self.bounded();
+                        return self.check_backlog();
                     }
                     self.backlog.pop_front();
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.bounded(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.check_backlog(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -209,7 +209,7 @@ impl Connection {
         Ok(())
     }
 
-    fn bounded(&self) -> io::Result<()> {
+    fn check_backlog(&self) -> io::Result<()> {
         if self.backlog_bytes <= BACKLOG_BYTES_MAX {
             return Ok(());
         }
@@ -217,8 +217,8 @@ impl Connection {
     }
 }
 
-/// How many of the bytes are whole messages.
-fn whole_messages_len(bytes: &[u8]) -> io::Result<usize> {
+/// The length of the complete messages in the bytes.
+fn complete_len(bytes: &[u8]) -> io::Result<usize> {
     let mut whole = 0;
     while let Some(prefix) = bytes[whole..].first_chunk::<PREFIX_LEN>() {
         let len = u32::from_be_bytes(*prefix) as usize;

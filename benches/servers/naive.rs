@@ -1,13 +1,12 @@
-//! The usual answer that `make bench` measures against: gRPC broadcast as it is written in an afternoon with tonic.
+//! The usual implementation in `make bench`: a gRPC broadcast as one writes it with tonic in an afternoon.
 //!
-//! A map of the clients behind a mutex, a bounded channel for each, and tonic's own server with its defaults
-//! (`TCP_NODELAY` among them). Who says something takes the list of channels out of the map and puts a copy into each,
-//! waiting where a channel is full; a client whose channel is closed is taken out. It works, and has what comes with it: a
-//! message is encoded once for each receiver, one slow client holds up who speaks, and two who speak at once are heard in
-//! different orders.
+//! A map of clients behind a mutex, a bounded channel for each client, and tonic's own server with its defaults
+//! (`TCP_NODELAY` among them). A sender copies the list of channels out of the map and sends a copy of its message to each,
+//! waiting for full ones. Clients with a closed channel are removed. The usual costs follow: a message is encoded once for
+//! each receiver, one slow client delays the senders, and clients receive concurrent messages in different orders.
 //!
-//! Of the ways to write it this is the cheapest that was found: `try_send` first, the lock held for the list only. To hold
-//! an async mutex and await each channel costs several times as much, for each message then passes through the scheduler.
+//! This is the cheapest variant found: `try_send` first, and the lock held for the list only. Holding an async mutex and
+//! awaiting each channel costs several times as much, as each message then passes through the scheduler.
 
 use chatroom::wire::hello::chat_room_server::{ChatRoom, ChatRoomServer};
 use chatroom::wire::hello::{ChatRequest, ChatResponse};
@@ -24,7 +23,7 @@ use uuid::Uuid;
 /// Messages that may wait for a client.
 const CHANNEL_MESSAGES: usize = 1_024;
 
-/// Broadcasts as an afternoon's tonic server does.
+/// Broadcasts like a simple tonic server.
 #[derive(Parser)]
 struct Arguments {
     /// Where to listen
@@ -51,9 +50,9 @@ impl ChatRoom for Naive {
         let (sender, receiver) = mpsc::channel(CHANNEL_MESSAGES);
         self.clients().insert(id, sender);
         let room = self.clone();
-        let mut said = request.into_inner();
+        let mut requests = request.into_inner();
         tokio::spawn(async move {
-            while let Ok(Some(ChatRequest { message })) = said.message().await {
+            while let Ok(Some(ChatRequest { message })) = requests.message().await {
                 room.broadcast(message).await;
             }
             room.clients().remove(&id);

@@ -1,7 +1,7 @@
 //! The audit line of every action that changes something: operator, action, target and result.
 
 use crate::telemetry::trace::RpcSpan;
-use crate::transport::Call;
+use crate::transport::CallContext;
 use crate::wire::admin as api;
 use std::time::Duration;
 use tonic::{Request, Status};
@@ -49,7 +49,7 @@ pub(super) struct Operator {
 
 /// The sender of this request.
 pub(super) fn operator<T>(request: &Request<T>) -> Operator {
-    match request.extensions().get::<Call>() {
+    match request.extensions().get::<CallContext>() {
         Some(call) => Operator { address: call.peer.to_string(), span: call.span.clone() },
         None => Operator { address: "unknown".to_owned(), span: None },
     }

@@ -2,7 +2,7 @@
 
 use super::show;
 use crate::hub::{Ban, Banned, Hub, Payload};
-use crate::rpc::page::{self, Smallest, Tokens};
+use crate::rpc::page::{self, FirstN, PageTokens};
 use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
 use api::remove_ban_request::Target;
@@ -11,14 +11,14 @@ use tonic::Status;
 
 pub(super) fn list<M: Payload>(
     hub: &Hub<M>,
-    tokens: &Tokens,
+    tokens: &PageTokens,
     request: &api::ListBansRequest,
 ) -> Result<api::ListBansResponse, Status> {
-    let size = page::size(request.page_size)?;
+    let size = page::page_size(request.page_size)?;
     let bans = hub.bans();
     let total_size = bans.len();
     let after = |target: &str, count| {
-        let mut first = Smallest::new(count);
+        let mut first = FirstN::new(count);
         for ban in bans {
             // Addresses come before names, each in order.
             let key = ban.banned.to_string();
@@ -29,7 +29,7 @@ pub(super) fn list<M: Payload>(
         first.in_order()
     };
     let name = |ban: &Ban| ban.banned.to_string();
-    let found = page::by_name(total_size, after, name, size, tokens, &request.page_token)?;
+    let found = page::page_by_name(total_size, after, name, size, tokens, &request.page_token)?;
     Ok(api::ListBansResponse {
         bans: found.page.iter().map(show::ban).collect(),
         next_page_token: found.next_page_token,

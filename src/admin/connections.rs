@@ -2,8 +2,8 @@
 
 use super::show;
 use crate::hub::{ConnectionId, ConnectionSnapshot, Hub, Member, Payload, Room, RoomName, WireForm};
-use crate::rpc::lists::Slice;
-use crate::rpc::page::{self, Smallest, Tokens};
+use crate::rpc::lists::TimeSlice;
+use crate::rpc::page::{self, FirstN, PageTokens};
 use crate::rpc::{invalid, not_found};
 use crate::wire::admin as api;
 use std::cmp::Reverse;
@@ -81,7 +81,7 @@ pub(super) async fn for_each_member<M: Payload>(
     rooms: &[Arc<Room<M>>],
     mut look: impl FnMut(&Room<M>, &Arc<Member>),
 ) {
-    let mut slice = Slice::default();
+    let mut slice = TimeSlice::default();
     for room in rooms {
         for block in room.member_blocks() {
             block.iter().filter(|member| !member.is_gone()).for_each(|member| look(room, member));
@@ -110,10 +110,10 @@ pub(super) fn parse_id(field: &str, id: &str) -> Result<ConnectionId, Status> {
 
 pub(super) async fn list<M: Payload>(
     hub: Hub<M>,
-    tokens: Arc<Tokens>,
+    tokens: Arc<PageTokens>,
     request: api::ListConnectionsRequest,
 ) -> Result<api::ListConnectionsResponse, Status> {
-    let size = page::size(request.page_size)?;
+    let size = page::page_size(request.page_size)?;
     let order = api::ConnectionOrder::try_from(request.order);
     let order = order.map_err(|_| invalid("order", "is not an order of this server"))?;
     let query = format!("{:?} {order:?}", request.filter);
@@ -125,7 +125,7 @@ pub(super) async fn list<M: Payload>(
     // however many join and leave. By a changing quantity, it is the count of connections listed.
     let by_age = matches!(order, api::ConnectionOrder::Unspecified | api::ConnectionOrder::Age);
     let skip = if by_age { 0 } else { usize::try_from(from).unwrap_or(usize::MAX) };
-    let mut found = Smallest::new(skip.saturating_add(size + 1));
+    let mut found = FirstN::new(skip.saturating_add(size + 1));
     let mut total_size = 0;
     filter
         .find(&hub, |snapshot| {

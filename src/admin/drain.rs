@@ -1,15 +1,15 @@
 //! The drain as operators start, inspect and cancel it.
 
 use super::show;
-use crate::drain::{Drain, NotCancelled, Phase};
+use crate::drain::{CancelDrainError, Drain, Phase};
 use crate::hub::{Hub, Payload};
-use crate::transport::TransportCensus;
+use crate::transport::TransportStats;
 use crate::wire::admin as api;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The drain's current state.
-pub(super) fn now<M: Payload>(drain: &Drain, hub: &Hub<M>, transports: &TransportCensus) -> api::Drain {
+pub(super) fn now<M: Payload>(drain: &Drain, hub: &Hub<M>, transports: &TransportStats) -> api::Drain {
     let status = drain.status();
     let phase = match status.phase {
         Phase::Serving => api::DrainPhase::Serving,
@@ -27,7 +27,7 @@ pub(super) fn now<M: Payload>(drain: &Drain, hub: &Hub<M>, transports: &Transpor
 }
 
 /// The status for a drain that cannot be cancelled.
-pub(super) fn cancel_error(refused: NotCancelled) -> Status {
+pub(super) fn cancel_error(refused: CancelDrainError) -> Status {
     let subject = "chatroom.admin.v1.Drain";
     let details = ErrorDetails::with_precondition_failure_violation("DRAIN", subject, refused.to_string());
     Status::with_error_details(Code::FailedPrecondition, refused.to_string(), details)

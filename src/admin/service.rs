@@ -4,11 +4,11 @@ use super::audit::{AuditRecord, describe, operator};
 use super::{bans, connections, drain, kick, rooms, show, watch};
 use crate::drain::{Cause, Drain};
 use crate::hub::{DisconnectReason, Hub, Payload, RoomName};
-use crate::rpc::lists::Lists;
-use crate::rpc::page::Tokens;
+use crate::rpc::lists::ListExecutor;
+use crate::rpc::page::PageTokens;
 use crate::rpc::{invalid, not_found};
 use crate::telemetry::LogControl;
-use crate::transport::TransportCensus;
+use crate::transport::TransportStats;
 use crate::wire::PREFIX_LEN;
 use crate::wire::admin as api;
 use crate::wire::admin::admin_service_server::AdminService;
@@ -41,12 +41,12 @@ pub struct ServerDescription {
 pub struct Admin<M: Payload> {
     hub: Hub<M>,
     to_message: fn(String) -> M,
-    transports: Arc<TransportCensus>,
+    transports: Arc<TransportStats>,
     log: LogControl,
     drain: Drain,
     description: ServerDescription,
-    tokens: Arc<Tokens>,
-    lists: Lists,
+    tokens: Arc<PageTokens>,
+    lists: ListExecutor,
 }
 
 impl<M: Payload> Admin<M> {
@@ -55,10 +55,10 @@ impl<M: Payload> Admin<M> {
     pub fn new(
         hub: Hub<M>,
         to_message: fn(String) -> M,
-        transports: Arc<TransportCensus>,
+        transports: Arc<TransportStats>,
         log: LogControl,
         drain: Drain,
-        lists: Lists,
+        lists: ListExecutor,
         description: ServerDescription,
     ) -> Self {
         Self { hub, to_message, transports, log, drain, description, tokens: Arc::default(), lists }

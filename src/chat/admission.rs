@@ -7,7 +7,7 @@ use crate::hub::{
     Publisher, Refused, RoomName, ShardId, SubscribeOptions, Subscription,
 };
 use crate::telemetry::trace::RpcSpan;
-use crate::transport::{Call, CallHandle};
+use crate::transport::{CallContext, CallHandle};
 use http::Extensions;
 use std::sync::Arc;
 use tokio::task::AbortHandle;
@@ -26,13 +26,13 @@ pub(super) struct Admission {
 /// The call that a client makes: its address, its span, and the means to end it.
 #[derive(Clone)]
 pub(super) struct ClientCall {
-    call: Option<Call>,
+    call: Option<CallContext>,
 }
 
 impl ClientCall {
     /// The call whose request has these extensions.
     pub(super) fn of(request: &Extensions) -> Self {
-        Self { call: request.get::<Call>().cloned() }
+        Self { call: request.get::<CallContext>().cloned() }
     }
 
     /// The call's span, if it is sampled.
@@ -102,7 +102,7 @@ impl Admission {
         let member = Arc::clone(subscription.member());
         let span = call.span().cloned();
         if let Some(span) = &span {
-            span.joined(member.id(), room);
+            span.record_join(member.id(), room);
         }
         RpcSpan::in_scope(span.as_ref(), || {
             tracing::info!(
@@ -137,7 +137,7 @@ impl Drop for ConnectionGuard {
         member.disconnect(DisconnectReason::Cancelled, None);
         let reason = member.disconnected().map(|disconnect| disconnect.reason.as_str());
         if let (Some(span), Some(reason)) = (&self.span, reason) {
-            span.disconnected(reason);
+            span.record_disconnect(reason);
         }
         RpcSpan::in_scope(self.span.as_ref(), || {
             tracing::info!(

@@ -77,7 +77,7 @@ fn read(
             match requests.message().await {
                 Ok(Some(ChatRequest { message: text })) => {
                     let message = Message::from_sender(&sender, Content::Text(text));
-                    let message = message.with_span(span.as_ref().map(RpcSpan::message));
+                    let message = message.with_span(span.as_ref().map(RpcSpan::begin_message));
                     // An error means that the connection has ended.
                     if publisher.publish(message).await.is_err() {
                         return;

@@ -201,7 +201,7 @@ impl Payload for Message {
         match (&self.content, form) {
             (Content::Body(Body::Text(text)), HELLO) => wire::frame_text(text, out),
             (Content::Body(body), V1) => {
-                let parts = wire::EventParts {
+                let parts = wire::EventRef {
                     position: position(meta.position),
                     time: meta.time.into(),
                     sender: self.sender.as_ref().map(|sender| &sender.member),
@@ -241,7 +241,7 @@ impl Payload for Message {
         let Some(extras) = &self.extras else { return };
         let Observers { span, receipt } = std::mem::take(&mut *extras.observers.lock());
         if let Some(span) = span {
-            span.broadcast(batch.position, batch.messages, batch.members);
+            span.record_broadcast(batch.position, batch.messages, batch.members);
         }
         if let Some(receipt) = receipt {
             // The caller may have gone.

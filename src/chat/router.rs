@@ -8,8 +8,8 @@ use super::hello::ChatRoom;
 use super::message::Message;
 use super::v1::{Answer, ChatService, V1Body};
 use crate::hub::{Hub, ShardId};
-use crate::rpc::lists::Lists;
-use crate::rpc::page::Tokens;
+use crate::rpc::lists::ListExecutor;
+use crate::rpc::page::PageTokens;
 use crate::transport::{Chunk, ResponseBody};
 use futures_util::future::{BoxFuture, Either, FutureExt as _, Map, MapOk, Ready, TryFutureExt as _, ready};
 use http::{Request, Response};
@@ -46,9 +46,9 @@ pub struct ChatOptions {
     /// Refuse calls of `chatroom.v1` about a room that do not name it in their metadata.
     pub require_room_header: bool,
     /// The tokens of pages.
-    pub tokens: Arc<Tokens>,
+    pub tokens: Arc<PageTokens>,
     /// Where lists run.
-    pub lists: Lists,
+    pub lists: ListExecutor,
 }
 
 impl Router {
@@ -95,7 +95,7 @@ impl ResponseBody for RoutedBody {
         }
     }
 
-    fn minds_request(&self) -> bool {
+    fn handles_request_errors(&self) -> bool {
         matches!(self, Self::Hello { .. } | Self::V1 { .. })
     }
 }

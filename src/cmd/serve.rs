@@ -3,7 +3,7 @@
 use super::memory;
 use crate::cli::{self, ServeArgs};
 use crate::config::Config;
-use crate::drain::{Cause, Drain, Phase, Stages};
+use crate::drain::{Cause, Drain, DrainTimes, Phase};
 use crate::server::Server;
 use crate::{telemetry, transport};
 use anyhow::Context as _;
@@ -32,9 +32,9 @@ const LAST_LINE: Duration = Duration::from_millis(50);
 /// # Errors
 /// A setting, address or failure that prevents the server from starting or continuing, in one line.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    let open_files = transport::open_file_limit();
+    let open_files = transport::raise_open_file_limit();
     let config = args.config(open_files, memory::cgroup_limit())?;
-    let drain = Drain::new(Stages {
+    let drain = Drain::new(DrainTimes {
         notice: config.drain_notice,
         spread: config.drain_spread,
         deadline: config.drain_deadline,
@@ -46,11 +46,11 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let (telemetry, last_lines) = telemetry::init(args.log_format.into(), &args.log_filter, UNLIMITED)?;
         log_start(&config);
         warn_of_unknown_variables();
-        telemetry.warn_of_missing_traces();
+        telemetry.warn_if_traces_failed();
         let server = Server::bind(config, telemetry.logs())?;
         print_listeners(&server)?;
         let flush = async {
-            let left = drain.left().unwrap_or(FLUSH_MAX);
+            let left = drain.time_left().unwrap_or(FLUSH_MAX);
             telemetry.flush(left.clamp(FLUSH_MIN, FLUSH_MAX)).await;
         };
         let end = server.run(drain.clone(), flush).await;
@@ -141,10 +141,10 @@ async fn on_signals(mut signals: Signals, drain: Drain) {
 /// Ends the process some time after the drain's deadline if it is still running.
 async fn backstop(drain: Drain) {
     loop {
-        drain.reaches(Phase::Notice).await;
-        tokio::time::sleep(drain.left().unwrap_or_default() + BACKSTOP).await;
+        drain.wait_for(Phase::Notice).await;
+        tokio::time::sleep(drain.time_left().unwrap_or_default() + BACKSTOP).await;
         // The drain may have been cancelled, and started again, meanwhile.
-        if drain.left() == Some(Duration::ZERO) {
+        if drain.time_left() == Some(Duration::ZERO) {
             tracing::error!("the drain is over and the process is not: ending it");
             exit_now().await;
         }

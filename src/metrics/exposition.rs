@@ -1,15 +1,15 @@
-//! The Prometheus text form.
+//! The Prometheus text format.
 
-use super::Distribution;
+use super::HistogramSnapshot;
 use prometheus::core::Collector as _;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
-/// Names and values that tell one series of a metric from another. No value may be one that a client can choose.
+/// The labels of one series. No value may be one that a client can choose.
 pub type Labels<'a> = &'a [(&'static str, &'a str)];
 
-/// One answer to a scrape, filled in metric by metric.
+/// The response to one scrape, built metric by metric.
 #[derive(Default)]
 pub struct Exposition {
     families: Vec<MetricFamily>,
@@ -19,7 +19,7 @@ impl Exposition {
     /// The content type of [`Exposition::text`].
     pub const CONTENT_TYPE: &'static str = prometheus::TEXT_FORMAT;
 
-    /// A metric that grows. Series of one metric must be added one after the other.
+    /// Adds a counter. The series of one metric must be added one after another.
     pub fn counter(&mut self, name: &'static str, help: &'static str, labels: Labels<'_>, value: u64) {
         let mut counter = Counter::default();
         counter.set_value(value as f64);
@@ -28,7 +28,7 @@ impl Exposition {
         self.add(name, help, MetricType::COUNTER, metric);
     }
 
-    /// A metric that goes up and down.
+    /// Adds a gauge. The same holds for its series.
     pub fn gauge(&mut self, name: &'static str, help: &'static str, labels: Labels<'_>, value: f64) {
         let mut gauge = Gauge::default();
         gauge.set_value(value);
@@ -37,13 +37,13 @@ impl Exposition {
         self.add(name, help, MetricType::GAUGE, metric);
     }
 
-    /// A distribution, whose values are divided by `unit`: 1e9 makes seconds of nanoseconds.
+    /// Adds a histogram. Values are divided by `unit`: 1e9 converts nanoseconds to seconds.
     pub fn histogram(
         &mut self,
         name: &'static str,
         help: &'static str,
         labels: Labels<'_>,
-        values: &Distribution,
+        values: &HistogramSnapshot,
         unit: f64,
     ) {
         let mut below = 0;
@@ -63,9 +63,9 @@ impl Exposition {
         self.add(name, help, MetricType::HISTOGRAM, metric);
     }
 
-    /// This process's CPU time, memory and descriptors (`process_…`).
+    /// Adds this process's CPU time, memory and descriptors (`process_…`).
     pub fn process(&mut self) {
-        // The crate's own CPU time is in whole seconds.
+        // The crate reports CPU time in whole seconds only.
         let others = ProcessCollector::for_self().collect().into_iter().filter(|family| family.name() != CPU);
         self.families.extend(others);
         if let Some(seconds) = cpu_seconds() {
@@ -78,12 +78,12 @@ impl Exposition {
         }
     }
 
-    /// What has been added, as text.
+    /// The added metrics as text.
     #[must_use]
     pub fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.families, &mut text) {
-            // Only a metric without a name or series could do this, and a test scrapes all there are.
+            // Only a metric without a name or a series causes this, and a test scrapes all metrics.
             tracing::error!(%error, "metrics cannot be written");
         }
         text
@@ -108,10 +108,10 @@ const CPU: &str = "process_cpu_seconds_total";
 /// Ticks per second in /proc/PID/stat: `USER_HZ`, which Linux fixes at 100 for its user-space ABI (proc(5), time(7)).
 const USER_HZ: f64 = 100.0;
 
-/// CPU time of this process: fields 14 and 15 of /proc/self/stat (proc(5)). None where there is no such file.
+/// CPU time of this process: fields 14 and 15 of /proc/self/stat (proc(5)). `None` without such a file.
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field, the name in parentheses, may hold blanks.
+    // The second field, the name in parentheses, may contain spaces.
     let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     Some((ticks()? + ticks()?) as f64 / USER_HZ)

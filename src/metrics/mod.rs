@@ -1,7 +1,7 @@
-//! Counters and histograms that cost next to nothing to move, and their text form for Prometheus.
+//! Counters and histograms, and their Prometheus text format.
 //!
-//! Moving one is a relaxed add to memory that, on the broadcast path, only the moving thread writes. The prometheus crate
-//! is used, here only, to write the text form at scrape. Knows nothing of what is counted.
+//! An update is a relaxed add to memory that, on the broadcast path, only the updating thread writes. The prometheus crate
+//! writes the text at scrape, and is used only here. Deliberately does not know what is counted.
 
 mod exposition;
 
@@ -9,36 +9,36 @@ pub use exposition::{Exposition, Labels};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that grows.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Grows by `n`.
+    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// How much it has grown.
+    /// The current value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How often values fell into each of a few ranges. Values are whole numbers of the smallest unit (nanoseconds,
-/// bytes, messages); the text form has the base unit.
+/// Counts of values by range. Values are integers of the smallest unit (nanoseconds, bytes, messages); the text format has
+/// the base unit.
 #[derive(Debug)]
 pub struct Histogram {
-    /// Upper bounds, ascending; a value equal to one belongs below it.
+    /// Upper bounds, ascending and inclusive.
     bounds: &'static [u64],
-    /// One for each bound, and one for what is above all.
+    /// One for each bound, and one for values above the last.
     buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
 
 impl Histogram {
-    /// An empty one with these upper bounds, which must ascend.
+    /// An empty histogram with these upper bounds, which must ascend.
     #[must_use]
     pub fn new(bounds: &'static [u64]) -> Self {
         debug_assert!(bounds.is_sorted());
@@ -46,17 +46,17 @@ impl Histogram {
         Self { bounds, buckets, sum: AtomicU64::new(0) }
     }
 
-    /// Counts `value` `times` over.
+    /// Counts `value`, `times` times.
     pub fn observe(&self, value: u64, times: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.buckets[bucket].fetch_add(times, Ordering::Relaxed);
         self.sum.fetch_add(value.saturating_mul(times), Ordering::Relaxed);
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     #[must_use]
-    pub fn read(&self) -> Distribution {
-        Distribution {
+    pub fn snapshot(&self) -> HistogramSnapshot {
+        HistogramSnapshot {
             bounds: self.bounds,
             buckets: self.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect(),
             sum: self.sum.load(Ordering::Relaxed),
@@ -64,16 +64,16 @@ impl Histogram {
     }
 }
 
-/// What a [`Histogram`] has counted, at one moment.
+/// The counts of a [`Histogram`] at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Distribution {
+pub struct HistogramSnapshot {
     bounds: &'static [u64],
     buckets: Vec<u64>,
     sum: u64,
 }
 
-impl Distribution {
-    /// Adds what another histogram of the same bounds has counted.
+impl HistogramSnapshot {
+    /// Adds the counts of another histogram with the same bounds.
     ///
     /// # Panics
     /// When the bounds differ.
@@ -85,14 +85,14 @@ impl Distribution {
         self
     }
 
-    /// How many values were counted.
+    /// The number of values.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 }
 
-/// Upper bounds for durations, in nanoseconds: 10 µs to 10 s, about three for each power of ten.
+/// Upper bounds of durations, in nanoseconds: 10 µs to 10 s, about three for each power of ten.
 pub const DURATIONS: &[u64] = &[
     10_000,
     25_000,
@@ -115,10 +115,10 @@ pub const DURATIONS: &[u64] = &[
     10_000_000_000,
 ];
 
-/// Upper bounds for sizes in bytes: 16 B to 64 KiB.
+/// Upper bounds of sizes, in bytes: 16 B to 64 KiB.
 pub const SIZES: &[u64] = &[16, 64, 256, 1_024, 4_096, 16_384, 65_536];
 
-/// Upper bounds for numbers of messages: 1 to 4,096.
+/// Upper bounds of numbers of messages: 1 to 4,096.
 pub const BATCHES: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 4_096];
 
 #[cfg(test)]
@@ -126,21 +126,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_falls_below_the_bound_that_it_equals() {
+    fn bounds_are_inclusive() {
         let histogram = Histogram::new(&[10, 20]);
         for value in [1, 10, 11, 20, 21] {
             histogram.observe(value, 1);
         }
-        let read = histogram.read();
-        assert_eq!((read.buckets.as_slice(), read.sum, read.count()), ([2, 2, 1].as_slice(), 63, 5));
+        let snapshot = histogram.snapshot();
+        assert_eq!(
+            (snapshot.buckets.as_slice(), snapshot.sum, snapshot.count()),
+            ([2, 2, 1].as_slice(), 63, 5)
+        );
     }
 
     #[test]
-    fn merging_adds_up() {
-        let (a, b) = (Histogram::new(&[10]), Histogram::new(&[10]));
+    fn merge_adds_counts() {
+        let a = Histogram::new(&[10]);
+        let b = Histogram::new(&[10]);
         a.observe(5, 2);
         b.observe(50, 1);
-        let both = a.read().merged(&b.read());
+        let both = a.snapshot().merged(&b.snapshot());
         assert_eq!((both.buckets.as_slice(), both.sum), ([2, 1].as_slice(), 60));
     }
 }

@@ -2,7 +2,7 @@
 
 use tonic::Code;
 
-/// By number: the name in gRPC's specification, and the one that go-grpc and its dashboards use.
+/// By number: the name in gRPC's specification, and the name in go-grpc and its dashboards.
 const NAMES: [(&str, &str); CODES] = [
     ("OK", "OK"),
     ("CANCELLED", "Canceled"),
@@ -23,16 +23,16 @@ const NAMES: [(&str, &str); CODES] = [
     ("UNAUTHENTICATED", "Unauthenticated"),
 ];
 
-/// How many codes there are.
+/// The number of codes.
 pub const CODES: usize = 17;
 
-/// The name of a code as gRPC's specification writes it, like `RESOURCE_EXHAUSTED`.
+/// The name of a code in gRPC's specification, like `RESOURCE_EXHAUSTED`.
 #[must_use]
 pub fn code_name(code: Code) -> &'static str {
     NAMES[code as usize].0
 }
 
-/// The names of all codes by number as go-grpc writes them, like `ResourceExhausted`.
+/// The names of all codes in go-grpc, by number, like `ResourceExhausted`.
 pub fn go_code_names() -> impl Iterator<Item = &'static str> {
     NAMES.iter().map(|(_, name)| *name)
 }
@@ -42,12 +42,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_the_codes() {
+    fn names_match_codes() {
         for (number, (name, go_name)) in NAMES.iter().enumerate() {
             let code = Code::from_i32(number as i32);
             assert_eq!(name.replace('_', "").to_lowercase(), format!("{code:?}").to_lowercase());
-            let of_spec = go_name.to_uppercase().replace("CANCELED", "CANCELLED");
-            assert_eq!(name.replace('_', ""), of_spec);
+            let spec_name = go_name.to_uppercase().replace("CANCELED", "CANCELLED");
+            assert_eq!(name.replace('_', ""), spec_name);
         }
     }
 }

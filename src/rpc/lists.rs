@@ -1,9 +1,10 @@
-//! Where calls run that look through much: lists, and searches by filter.
+//! The runtime for calls that scan many entries: lists, and searches by filter.
 //!
-//! Guarantees: they run on a thread of their own, below the priority of those that serve members, in slices of at most a
-//! millisecond in turn; only so many are at work at a time, in the order in which they came; those that wait too long,
-//! or find too many waiting, are refused and told when to come back.
-//! Deliberately knows nothing of what is listed.
+//! Guarantees: lists run on a thread of their own, at a lower priority than the workers, in slices of at most a millisecond.
+//! The number of running lists is bounded, and they start in the order in which they came. A list that waits too long, or
+//! finds too many waiting, is refused with `RetryInfo`.
+//!
+//! Deliberately does not know what is listed.
 
 use super::{refused, retry_after};
 use std::future::Future;
@@ -18,65 +19,66 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
-/// Calls at work at a time: each holds what it has found so far, up to a page.
-const CLIENTS_AT_WORK: usize = 12;
-/// Operators have their own, so that clients cannot keep them out.
-const OPERATORS_AT_WORK: usize = 4;
+/// Concurrent lists of clients. Each holds what it has found so far, up to a page.
+const CLIENT_LISTS_MAX: usize = 12;
+/// Concurrent lists of operators; separate, so that clients cannot keep operators out.
+const OPERATOR_LISTS_MAX: usize = 4;
 
-/// Calls that wait. Each has been decoded, so it holds some KiB.
+/// Waiting lists. Each is a decoded request of some KiB.
 const WAITING_MAX: usize = 256;
 
-/// How long a call waits for its turn: shorter than clients' usual deadlines.
+/// Time that a list waits for its turn: shorter than the usual deadlines of clients.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// A slice ends after this, at the next place where it can.
-const SLICE: Duration = Duration::from_micros(500);
+/// Time after which a slice ends, at its next [`TimeSlice::pause`].
+const SLICE_LENGTH: Duration = Duration::from_micros(500);
 
-/// How much lower the thread's priority is: a worker that wakes up runs at once, the lists have what is left, and even
-/// when workers take all of a processor a tenth of it, for operators who ask why (sched(7): each step is a weight of 1.25).
+/// The nice value of the thread. A worker that wakes up preempts it. When workers use a whole processor, lists still get a
+/// tenth of it, so that operators can ask why (sched(7): each step is a weight of 1.25).
 const NICE: i32 = 10;
 
-/// The thread on which lists run. Dropping it ends what is left there.
+/// The thread on which lists run. Dropping it ends the lists that are left.
 ///
-/// A thread of its own, because a list on a worker's thread holds up the members there, and on the control plane's it
-/// holds up new connections and housekeeping.
-pub struct ListThread {
+/// A separate thread, because a list on a worker's thread would delay its members, and one on the control plane's would
+/// delay new connections and housekeeping.
+pub struct ListRuntime {
     runtime: Handle,
     stop: CancellationToken,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl ListThread {
-    /// Starts it.
+impl ListRuntime {
+    /// Starts the thread.
     ///
     /// # Errors
-    /// When the system gives no thread or no runtime.
+    /// When the system cannot provide a thread or a runtime.
     pub fn start() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
+        let handle = runtime.handle().clone();
+        let stop = CancellationToken::new();
         let stopped = stop.clone();
         let thread = thread::Builder::new().name("lists".to_owned()).spawn(move || {
-            // On Linux it is the thread's own. Without it lists are only less considerate.
+            // On Linux the value is the thread's own. Without it lists only compete more with workers.
             let _ = rustix::process::nice(NICE);
             runtime.block_on(stopped.cancelled_owned());
         })?;
         Ok(Self { runtime: handle, stop, thread: Some(thread) })
     }
 
-    /// For the lists of the chat service.
+    /// The executor for the chat service.
     #[must_use]
-    pub fn for_clients(&self) -> Lists {
-        Lists::on(&self.runtime, CLIENTS_AT_WORK, WAITING_MAX)
+    pub fn for_clients(&self) -> ListExecutor {
+        ListExecutor::on(&self.runtime, CLIENT_LISTS_MAX, WAITING_MAX)
     }
 
-    /// For the lists of the admin service.
+    /// The executor for the admin service.
     #[must_use]
-    pub fn for_operators(&self) -> Lists {
-        Lists::on(&self.runtime, OPERATORS_AT_WORK, WAITING_MAX)
+    pub fn for_operators(&self) -> ListExecutor {
+        ListExecutor::on(&self.runtime, OPERATOR_LISTS_MAX, WAITING_MAX)
     }
 }
 
-impl Drop for ListThread {
+impl Drop for ListRuntime {
     fn drop(&mut self) {
         self.stop.cancel();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
@@ -85,23 +87,23 @@ impl Drop for ListThread {
     }
 }
 
-/// One service's lists. Cheap to clone.
+/// Runs the lists of one service. Cheap to clone.
 #[derive(Clone)]
-pub struct Lists {
+pub struct ListExecutor {
     runtime: Handle,
-    /// Fair: who came first is next.
-    at_work: Arc<Semaphore>,
+    /// Fair: lists start in order.
+    running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
-impl Lists {
-    fn on(runtime: &Handle, at_work: usize, waiting: usize) -> Self {
+impl ListExecutor {
+    fn on(runtime: &Handle, running_max: usize, waiting_max: usize) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Self { runtime: runtime.clone(), at_work: semaphore(at_work), waiting: semaphore(waiting) }
+        Self { runtime: runtime.clone(), running: semaphore(running_max), waiting: semaphore(waiting_max) }
     }
 
-    /// Runs a list when it is its turn, and ends it early if the caller goes away. It must pause now and then
-    /// ([`Slice::pause`]).
+    /// Runs a list when its turn comes, and cancels it if the caller drops the future. The list must call
+    /// [`TimeSlice::pause`] regularly.
     ///
     /// # Errors
     /// Those of the list; `RESOURCE_EXHAUSTED` (`TOO_MANY_LISTS`) when its turn does not come.
@@ -109,13 +111,13 @@ impl Lists {
         &self,
         list: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
-        let place = self.waiting.try_acquire().map_err(|_| too_many())?;
-        let turn = timeout(WAIT_MAX, Arc::clone(&self.at_work).acquire_owned()).await;
+        let queued = self.waiting.try_acquire().map_err(|_| too_many())?;
+        let turn = timeout(WAIT_MAX, Arc::clone(&self.running).acquire_owned()).await;
         // The semaphore is never closed.
         let turn = turn.ok().and_then(Result::ok).ok_or_else(too_many)?;
-        drop(place);
+        drop(queued);
         let task = self.runtime.spawn(async move {
-            // Held until the work is over, also when the caller has gone.
+            // Held until the work is over, even if the caller is gone.
             let _turn = turn;
             list.await
         });
@@ -134,21 +136,21 @@ fn too_many() -> Status {
     refused(Code::ResourceExhausted, words, "TOO_MANY_LISTS", &[], Some(retry_after()))
 }
 
-/// A slice of a list's work.
-pub struct Slice {
+/// A slice of a list's work, between two pauses.
+pub struct TimeSlice {
     began: Instant,
 }
 
-impl Default for Slice {
+impl Default for TimeSlice {
     fn default() -> Self {
         Self { began: Instant::now() }
     }
 }
 
-impl Slice {
-    /// Lets others have their turn if the slice is over. To be called after every hundred microseconds' work or less.
+impl TimeSlice {
+    /// Yields to other lists if the slice is over. To be called at least every hundred microseconds of work.
     pub async fn pause(&mut self) {
-        if self.began.elapsed() >= SLICE {
+        if self.began.elapsed() >= SLICE_LENGTH {
             tokio::task::yield_now().await;
             self.began = Instant::now();
         }
@@ -162,29 +164,29 @@ mod tests {
     use tokio::sync::oneshot;
     use tonic_types::StatusExt;
 
-    fn lists(at_work: usize, waiting: usize) -> Lists {
-        Lists::on(&Handle::current(), at_work, waiting)
+    fn lists(running: usize, waiting: usize) -> ListExecutor {
+        ListExecutor::on(&Handle::current(), running, waiting)
     }
 
-    fn is_refused<T: std::fmt::Debug>(answer: Result<T, Status>) {
-        let status = answer.expect_err("it is refused");
+    fn assert_refused<T: std::fmt::Debug>(result: Result<T, Status>) {
+        let status = result.expect_err("it is refused");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status.get_details_error_info().expect("a reason").reason, "TOO_MANY_LISTS");
         assert!(status.get_details_retry_info().expect("when to come back").retry_delay.is_some());
     }
 
-    /// A call, and what ends its list.
-    type Call = (oneshot::Sender<()>, tokio::task::JoinHandle<Result<(), Status>>);
+    /// A list's call, and the sender that ends the list.
+    type StartedList = (oneshot::Sender<()>, tokio::task::JoinHandle<Result<(), Status>>);
 
-    /// Lists that end when told to.
-    fn started(lists: &Lists, count: usize) -> Vec<Call> {
-        let start = |_| {
-            let (tell, told) = oneshot::channel();
+    /// Starts lists that run until their senders are used.
+    fn start(lists: &ListExecutor, count: usize) -> Vec<StartedList> {
+        let start_one = |_| {
+            let (end, ended) = oneshot::channel();
             let lists = lists.clone();
-            let list = async move { told.await.map_err(|_| Status::cancelled("dropped")) };
-            (tell, tokio::spawn(async move { lists.run(list).await }))
+            let list = async move { ended.await.map_err(|_| Status::cancelled("dropped")) };
+            (end, tokio::spawn(async move { lists.run(list).await }))
         };
-        (0..count).map(start).collect()
+        (0..count).map(start_one).collect()
     }
 
     async fn settle() {
@@ -197,29 +199,30 @@ mod tests {
     async fn list_that_waits_too_long_is_refused() {
         let lists = lists(2, 3);
         for _ in 0..2 {
-            let mut calls = started(&lists, 5);
+            let mut calls = start(&lists, 5);
             settle().await;
-            // Two are at work, three wait, and one more is refused at once.
-            is_refused(lists.run(async { Ok(()) }).await);
+            // Two run, three wait, and one more is refused at once.
+            assert_refused(lists.run(async { Ok(()) }).await);
             let late = calls.split_off(2);
             for (_, waiting) in late {
-                is_refused(waiting.await.unwrap());
+                assert_refused(waiting.await.unwrap());
             }
-            for (end, at_work) in calls {
+            for (end, running) in calls {
                 end.send(()).unwrap();
-                assert!(at_work.await.unwrap().is_ok());
+                assert!(running.await.unwrap().is_ok());
             }
         }
-        assert_eq!((lists.at_work.available_permits(), lists.waiting.available_permits()), (2, 3));
+        assert_eq!((lists.running.available_permits(), lists.waiting.available_permits()), (2, 3));
     }
 
     #[tokio::test]
-    async fn lists_have_their_turn_in_order() {
+    async fn lists_start_in_order() {
         let lists = lists(1, 10);
         let order = Arc::new(AtomicUsize::new(0));
         let calls: Vec<_> = (0..10)
             .map(|_| {
-                let (lists, order) = (lists.clone(), Arc::clone(&order));
+                let lists = lists.clone();
+                let order = Arc::clone(&order);
                 let list = async move { Ok(order.fetch_add(1, Ordering::Relaxed)) };
                 tokio::spawn(async move { lists.run(list).await })
             })
@@ -230,19 +233,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn caller_that_goes_away_gives_its_turn_back() {
+    async fn dropped_call_frees_its_turn() {
         let lists = lists(1, 1);
-        let (_end, at_work) = started(&lists, 1).remove(0);
+        let (_end, running) = start(&lists, 1).remove(0);
         settle().await;
-        at_work.abort();
+        running.abort();
         assert!(lists.run(async { Ok(()) }).await.is_ok());
     }
 
     #[tokio::test]
-    async fn list_that_panics_fails_alone() {
-        let thread = ListThread::start().unwrap();
+    async fn panicking_list_fails_alone() {
+        let thread = ListRuntime::start().unwrap();
         let lists = thread.for_clients();
-        for _ in 0..2 * CLIENTS_AT_WORK {
+        for _ in 0..2 * CLIENT_LISTS_MAX {
             let status = lists.run::<()>(async { panic!("planted") }).await.unwrap_err();
             assert_eq!(status.code(), Code::Internal);
         }

@@ -1,4 +1,6 @@
-//! What all our gRPC services answer alike: refusals (AIP-193), and pages of lists (AIP-158).
+//! What all gRPC services of the server share: statuses with details (AIP-193), and pages of lists (AIP-158).
+//!
+//! Deliberately does not know the services.
 
 mod code;
 pub mod lists;
@@ -12,20 +14,20 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// The domain of our error reasons.
+/// The domain of the reasons in `ErrorInfo`.
 const DOMAIN: &str = "chatroom";
 
-/// Clients that are all sent away at once come back spread over this time, and not before a second.
+/// Clients that are disconnected together reconnect spread over this time, after [`RETRY_AFTER`].
 const RETRY_SPREAD: Duration = Duration::from_secs(4);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// When one client may come back: another time for each.
+/// The delay for one client's `RetryInfo`: random, so that clients do not return together.
 #[must_use]
 pub fn retry_after() -> Duration {
     RETRY_AFTER + RETRY_SPREAD.mul_f64(rand::rng().random_range(0.0..1.0))
 }
 
-/// A refusal that names the field and what would be right.
+/// `INVALID_ARGUMENT` that names the field and the rule that it breaks.
 #[must_use]
 pub fn invalid(field: &str, rule: impl Into<String>) -> Status {
     let rule = rule.into();
@@ -33,7 +35,7 @@ pub fn invalid(field: &str, rule: impl Into<String>) -> Status {
     Status::with_error_details(Code::InvalidArgument, format!("{field}: {rule}"), details)
 }
 
-/// A refusal because what was named is not there; its reason is like `ROOM_NOT_FOUND`.
+/// `NOT_FOUND` for a resource, with a reason like `ROOM_NOT_FOUND`.
 #[must_use]
 pub fn not_found(what: &str, name: &str) -> Status {
     let reason = format!("{}_NOT_FOUND", what.to_uppercase());
@@ -42,37 +44,37 @@ pub fn not_found(what: &str, name: &str) -> Status {
     Status::with_error_details(Code::NotFound, format!("no {what} {name:?}"), details)
 }
 
-/// A refusal because the service has no such method; the words say what it has.
+/// `UNIMPLEMENTED` for an unknown method; `words` name the methods that exist.
 #[must_use]
 pub fn no_such_method(words: &str) -> Status {
     refused(Code::Unimplemented, words, "NO_SUCH_METHOD", &[], None)
 }
 
-/// A refusal because no request came within this time.
+/// `DEADLINE_EXCEEDED` because no request arrived within this time.
 #[must_use]
 pub fn no_request(within: Duration) -> Status {
     refused(Code::DeadlineExceeded, format!("no request within {within:?}"), "NO_REQUEST", &[], None)
 }
 
-/// A refusal because what came is no message of the method.
+/// `INTERNAL` because the bytes are not a message of the method.
 #[must_use]
 pub fn invalid_message(why: impl Into<String>) -> Status {
     refused(Code::Internal, why, "INVALID_MESSAGE", &[], None)
 }
 
-/// The same refusal, with a reason out of a closed list and what belongs to it.
+/// The same status, with a reason from a closed list, and its metadata.
 #[must_use]
 pub fn with_reason(status: &Status, reason: &str, metadata: &[(&str, String)]) -> Status {
     let mut details = status.get_error_details();
-    details.set_error_info(reason, DOMAIN, owned(metadata));
+    details.set_error_info(reason, DOMAIN, to_map(metadata));
     Status::with_error_details(status.code(), status.message(), details)
 }
 
-fn owned(metadata: &[(&str, String)]) -> HashMap<String, String> {
+fn to_map(metadata: &[(&str, String)]) -> HashMap<String, String> {
     metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
 }
 
-/// A refusal for a reason out of a closed list, with what belongs to it; and when to come back, if that makes sense.
+/// A status with a reason from a closed list and its metadata; with `RetryInfo` if a retry makes sense.
 #[must_use]
 pub fn refused(
     code: Code,
@@ -81,7 +83,7 @@ pub fn refused(
     metadata: &[(&str, String)],
     retry: Option<Duration>,
 ) -> Status {
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, owned(metadata));
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, to_map(metadata));
     if retry.is_some() {
         details.set_retry_info(retry);
     }
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_refusal_has_a_reason_or_names_a_field() {
+    fn every_status_has_a_reason_or_names_a_field() {
         for (status, code, reason) in [
             (not_found("room", "blue"), Code::NotFound, "ROOM_NOT_FOUND"),
             (no_such_method("there is Join"), Code::Unimplemented, "NO_SUCH_METHOD"),

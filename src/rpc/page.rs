@@ -1,4 +1,4 @@
-//! Pages of lists (AIP-158).
+//! Pages of lists, as AIP-158 defines them.
 
 use super::invalid;
 use std::borrow::Borrow;
@@ -8,33 +8,34 @@ use tonic::Status;
 const SIZE_DEFAULT: usize = 100;
 const SIZE_MAX: usize = 1000;
 
-/// How many entries a page has.
+/// The number of entries in a page, given the request's `page_size`: 100 if 0, and never more than 1,000.
+///
 /// # Errors
 /// `INVALID_ARGUMENT` for a negative size.
-pub fn size(asked: i32) -> Result<usize, Status> {
-    match usize::try_from(asked) {
+pub fn page_size(requested: i32) -> Result<usize, Status> {
+    match usize::try_from(requested) {
         Err(_) => Err(invalid("page_size", "must not be negative")),
         Ok(0) => Ok(SIZE_DEFAULT),
         Ok(size) => Ok(size.min(SIZE_MAX)),
     }
 }
 
-/// Writes and reads page tokens. A token says where the next page begins, and is sealed with the query that it
-/// belongs to: one that we did not write, or that belongs to another query, is refused.
+/// Writes and reads page tokens. A token names the start of the next page, and carries a seal over that and its query. A
+/// token of another server, or of another query, is refused.
 #[derive(Default)]
-pub struct Tokens(RandomState);
+pub struct PageTokens(RandomState);
 
-impl Tokens {
-    /// A token for the page that begins at `next`.
+impl PageTokens {
+    /// A token for the page of `query` that starts at `next`.
     #[must_use]
     pub fn write(&self, query: &impl Hash, next: &str) -> String {
         format!("{:016x}{}", self.seal(query, next), hex(next))
     }
 
-    /// Where the page begins; `None` is the beginning.
+    /// The start of the page; `None` for the first page.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a token that is not one of `query`.
+    /// `INVALID_ARGUMENT` for a token that does not belong to `query`.
     pub fn read(&self, query: &impl Hash, token: &str) -> Result<Option<String>, Status> {
         if token.is_empty() {
             return Ok(None);
@@ -52,32 +53,32 @@ impl Tokens {
     }
 }
 
-/// A page of a list that is in order of name.
+/// A page of a list in order of name.
 pub struct Page<T> {
-    /// Its entries.
+    /// The entries.
     pub page: Vec<T>,
-    /// For the next page; empty when this is the last.
+    /// The token of the next page; empty if this is the last.
     pub next_page_token: String,
-    /// How many entries the list has now.
+    /// The entries of the whole list now.
     pub total_size: u64,
 }
 
-/// The page that the token asks for of a list that has `total_size` entries now. `after` gives so many entries whose names
-/// come after this one, in order.
+/// The page for `token` of a list that has `total_size` entries now. `after(name, n)` returns the first `n` entries after a
+/// name, in order.
 ///
 /// # Errors
-/// As [`Tokens::read`].
-pub fn by_name<T, N: Borrow<str>>(
+/// As [`PageTokens::read`].
+pub fn page_by_name<T, N: Borrow<str>>(
     total_size: usize,
     after: impl FnOnce(&str, usize) -> Vec<T>,
     name: impl Fn(&T) -> N,
     size: usize,
-    tokens: &Tokens,
+    tokens: &PageTokens,
     token: &str,
 ) -> Result<Page<T>, Status> {
     const QUERY: &str = "by name";
-    let last = tokens.read(&QUERY, token)?.unwrap_or_default();
-    let mut page = after(&last, size + 1);
+    let previous = tokens.read(&QUERY, token)?.unwrap_or_default();
+    let mut page = after(&previous, size + 1);
     let more = page.len() > size;
     page.truncate(size);
     let next_page_token = match page.last() {
@@ -87,44 +88,44 @@ pub fn by_name<T, N: Borrow<str>>(
     Ok(Page { page, next_page_token, total_size: total_size as u64 })
 }
 
-/// The first few of many by their keys, in memory of about twice as many.
-pub struct Smallest<K, T> {
+/// Finds the `n` entries with the smallest keys, in memory for about `2 * n`.
+pub struct FirstN<K, T> {
     count: usize,
     found: Vec<(K, T)>,
 }
 
-impl<K: Ord, T> Smallest<K, T> {
-    /// The first `count`.
+impl<K: Ord, T> FirstN<K, T> {
+    /// Finds the first `count` entries.
     #[must_use]
     pub fn new(count: usize) -> Self {
         Self { count, found: Vec::new() }
     }
 
-    /// Takes one more into account. Cost: constant, on average.
+    /// Adds an entry. Cost: constant, on average.
     pub fn add(&mut self, key: K, entry: T) {
         self.found.push((key, entry));
         if self.found.len() > self.count.saturating_mul(2).saturating_add(64) {
-            self.forget_others();
+            self.drop_excess();
         }
     }
 
-    fn forget_others(&mut self) {
+    fn drop_excess(&mut self) {
         if self.found.len() > self.count {
             self.found.select_nth_unstable_by(self.count, |a, b| a.0.cmp(&b.0));
             self.found.truncate(self.count);
         }
     }
 
-    /// The first, in order.
+    /// The entries found, in order.
     #[must_use]
     pub fn in_order(mut self) -> Vec<T> {
-        self.forget_others();
+        self.drop_excess();
         self.found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.found.into_iter().map(|(_, entry)| entry).collect()
     }
 }
 
-/// Of numbers and room names, so it is short.
+/// Of a number or a room name, so it is short.
 fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
@@ -143,8 +144,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_read_back_and_belongs_to_its_query() {
-        let tokens = Tokens::default();
+    fn token_belongs_to_its_query() {
+        let tokens = PageTokens::default();
         let token = tokens.write(&("blue", 1), "42");
         assert_eq!(tokens.read(&("blue", 1), &token).unwrap().as_deref(), Some("42"));
         assert_eq!(tokens.read(&("blue", 1), "").unwrap(), None);
@@ -156,23 +157,23 @@ mod tests {
     }
 
     #[test]
-    fn smallest_are_those_of_a_sorted_list() {
+    fn first_n_equal_those_of_sorted_list() {
         for count in [0, 1, 7, 100, 5000] {
-            let mut smallest = Smallest::new(count);
+            let mut first = FirstN::new(count);
             let mut all: Vec<u32> = (0..2000).map(|n| n * 7919 % 2003).collect();
             for n in &all {
-                smallest.add(*n, *n);
-                assert!(smallest.found.len() <= 2 * count + 64);
+                first.add(*n, *n);
+                assert!(first.found.len() <= 2 * count + 64);
             }
             all.sort_unstable();
             all.truncate(count);
-            assert_eq!(smallest.in_order(), all);
+            assert_eq!(first.in_order(), all);
         }
     }
 
     #[test]
-    fn sizes_have_a_default_and_a_most() {
-        assert_eq!((size(0).unwrap(), size(7).unwrap(), size(5000).unwrap()), (100, 7, 1000));
-        assert!(size(-1).is_err());
+    fn page_size_has_default_and_maximum() {
+        assert_eq!((page_size(0).unwrap(), page_size(7).unwrap(), page_size(5000).unwrap()), (100, 7, 1000));
+        assert!(page_size(-1).is_err());
     }
 }

@@ -1,27 +1,30 @@
-//! The composition root: binds, starts the workers, serves, and drains within a bound.
+//! The composition root: binds the listeners, starts the workers, serves, and drains.
+//!
+//! Guarantees: nothing is served before all listeners are bound, and [`Server::run`] returns by the drain's deadline. This
+//! is the one module that knows all others; each of them gets only what it needs.
 
-mod ending;
-mod exposition;
+mod drain_run;
+mod metrics;
 mod reflection;
 
 use crate::admin::{Admin, ServerDescription};
 use crate::chat::{self, ChatOptions, Message, Router};
 use crate::config::Config;
-use crate::drain::{Drain, Phase, Stages};
+use crate::drain::{Drain, DrainTimes, Phase};
 use crate::health;
 use crate::http::Endpoints;
 use crate::hub::{self, Hub, ShardDriver};
-use crate::rpc::lists::{ListThread, Lists};
-use crate::rpc::page::Tokens;
+use crate::rpc::lists::{ListExecutor, ListRuntime};
+use crate::rpc::page::PageTokens;
 use crate::telemetry::LogControl;
 use crate::transport::{
-    self, Acceptor, ListenError, Listener, Methods, TransportCensus, Worker, WorkerHandle,
+    Acceptor, ListenError, Listener, RpcMetrics, TransportLimits, TransportStats, Worker, WorkerHandle,
 };
 use crate::wire::admin::admin_service_server;
-use ending::Ending;
-use exposition::Observed;
+use drain_run::DrainRun;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
-use reflection::{methods, with_reflection};
+use metrics::MetricSources;
+use reflection::{rpc_metrics, with_reflection};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,31 +32,31 @@ use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-/// The server could not start, or go on.
+/// The server could not start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A listener.
+    /// A listener could not be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// A thread or a runtime.
+    /// A thread or a runtime could not be created, or a listener failed.
     #[error("cannot start a worker: {0}")]
     Worker(#[from] io::Error),
-    /// A worker ended by itself; the log says why. The process is to end, so that its supervisor starts it again.
+    /// A worker ended by itself; the log has the cause. The process should exit, so that its supervisor restarts it.
     #[error("a worker failed")]
     WorkerFailed,
 }
 
-/// Services on the chat and on the admin listener, as health and reflection know them.
+/// The services of the chat listener and of the admin listener, for health and reflection.
 const CHAT_SERVICES: &[&str] = chat::SERVICES;
 const ADMIN_SERVICES: &[&str] = &[admin_service_server::SERVICE_NAME];
 
-/// TCP connections on the admin listener at a time.
+/// Concurrent TCP connections on the admin listener.
 const ADMIN_TRANSPORTS_MAX: usize = 64;
 
-/// How long operators' calls may take to hear that they have ended.
-const LAST_WORDS: Duration = Duration::from_millis(50);
+/// Time for the statuses of operators' calls to be written before the process exits.
+const ADMIN_FLUSH_TIME: Duration = Duration::from_millis(50);
 
-/// A server whose listeners are bound. It serves once it is [`Server::run`].
+/// A server whose listeners are bound. [`Server::run`] serves.
 pub struct Server {
     config: Config,
     log: LogControl,
@@ -64,7 +67,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the listeners; nothing is served yet. Operators change the log filter through `log`.
+    /// Binds the listeners, without serving yet. The admin service changes the log filter through `log`.
     ///
     /// # Errors
     /// [`ServeError::Listen`] with the address and the cause.
@@ -75,24 +78,24 @@ impl Server {
         Ok(Self { config, log, chat, admin, metrics, critical: None })
     }
 
-    /// Each listener's name and bound address.
+    /// The name and the bound address of each listener.
     #[must_use]
     pub fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
         let listeners = [("chat", &self.chat), ("admin", &self.admin), ("metrics", &self.metrics)];
         listeners.map(|(name, listener)| (name, listener.address())).to_vec()
     }
 
-    /// Runs `task` on the first worker's thread as a part of its shard: if it ends or panics, so does the server.
+    /// Runs `task` on the first worker's thread, as a part of its shard. If the task ends or panics, the server fails.
     #[must_use]
     pub fn with_critical_task(self, task: impl Future<Output = ()> + Send + 'static) -> Self {
         Self { critical: Some(Box::pin(task)), ..self }
     }
 
-    /// Serves until `drain` is started, and drains: says so, ends every connection, then every transport, and returns
-    /// by the drain's deadline. The last thing it does, while operators and probes are still answered, is `finally`.
+    /// Serves until `drain` starts, then ends every connection and every transport, and returns by the drain's deadline. At
+    /// the end it runs `finally`, while the admin service and the probes still respond.
     ///
-    /// Runs on the thread of the caller, which should have nothing else to do: it is the control plane, and accepts,
-    /// tends, and answers operators, while connections live on worker threads of their own.
+    /// The calling thread becomes the control plane: it accepts connections, runs housekeeping, and serves operators. It
+    /// should have no other work. Transports run on worker threads.
     ///
     /// # Errors
     /// When a worker cannot be started or fails, or a listener fails as a whole.
@@ -101,17 +104,17 @@ impl Server {
         let Self { config, log, chat, admin, metrics, mut critical } = self;
         let health = health::Reporter::not_serving();
         let (hub, shards) = Hub::new(hub::Limits::of(&config), config.workers);
-        let list_thread = ListThread::start()?;
-        let plane = Plane {
+        let list_runtime = ListRuntime::start()?;
+        let shared = Shared {
             health: health.clone(),
-            methods: methods(config.max_message_bytes),
+            methods: rpc_metrics(config.max_message_bytes),
             limits: Arc::new(transport_limits(&config)),
             failed: CancellationToken::new(),
-            tokens: Arc::default(),
-            lists: list_thread.for_clients(),
+            page_tokens: Arc::default(),
+            lists: list_runtime.for_clients(),
         };
-        let census = Arc::new(TransportCensus::default());
-        let start = |shard| start_worker(&config, &hub, &plane, shard, critical.take());
+        let stats = Arc::new(TransportStats::default());
+        let start = |shard| start_worker(&config, &hub, &shared, shard, critical.take());
         let workers = shards.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
         let stopping = CancellationToken::new();
         let about = ServerDescription {
@@ -125,52 +128,53 @@ impl Server {
         let operators = Admin::new(
             hub.clone(),
             Message::new,
-            Arc::clone(&census),
+            Arc::clone(&stats),
             log.clone(),
             drain.clone(),
-            list_thread.for_operators(),
+            list_runtime.for_operators(),
             about,
         );
-        let observed = Observed {
+        let sources = MetricSources {
             hub: hub.clone(),
-            transports: Arc::clone(&census),
+            transports: Arc::clone(&stats),
             transports_limit: config.max_transports,
-            methods: Arc::clone(&plane.methods),
+            methods: Arc::clone(&shared.methods),
             drain: drain.clone(),
             log,
         };
         let ready = health.clone();
         let endpoints = Endpoints {
-            metrics: Arc::new(move || observed.text()),
+            metrics: Arc::new(move || sources.exposition()),
             ready: Arc::new(move || ready.is_serving()),
         };
-        let acceptor = Acceptor::new(config.max_transports, Arc::clone(&census));
+        let acceptor = Acceptor::new(config.max_transports, Arc::clone(&stats));
         tracing::info!(address = %chat.address(), workers = workers.len(), "serving");
         let serve = async {
             let workers = workers;
             let started = tokio::select! {
                 failed = acceptor.run(chat, &workers) => return failed,
-                started = drain.noticed() => started,
+                started = drain.finish_notice() => started,
             };
-            // The listener is closed.
-            let (hub, transports) = (&hub, &*census);
-            Ending { drain: &drain, health: &health, hub, workers: &workers, transports }.run(&started).await;
+            // Dropping the acceptor's future has closed the listener.
+            let run =
+                DrainRun { drain: &drain, health: &health, hub: &hub, workers: &workers, transports: &stats };
+            run.run(&started).await;
             workers.into_iter().for_each(WorkerHandle::stop);
-            report(hub, transports);
+            log_totals(&hub, &stats);
             finally.await;
             stopping.cancel();
-            // Time for what that says to be written.
-            tokio::time::sleep(LAST_WORDS).await;
+            // Time for the statuses to be written.
+            tokio::time::sleep(ADMIN_FLUSH_TIME).await;
             Ok(())
         };
         let mut before = Phase::Serving;
-        let say_so = drain.follow(|phase| {
+        let report_phase = drain.watch(|phase| {
             health.set_serving(phase == Phase::Serving);
             let connections = hub.connection_stats().present();
             if connections == 0 {
                 drain.skip_notice();
             }
-            let Stages { notice, deadline, .. } = drain.stages();
+            let DrainTimes { notice, deadline, .. } = drain.times();
             match (std::mem::replace(&mut before, phase), phase) {
                 (Phase::Serving, Phase::Notice) => {
                     tracing::info!(connections, ?notice, ?deadline, "draining: not serving any more");
@@ -181,34 +185,34 @@ impl Server {
                 _ => {}
             }
         });
-        // Operators are served, and rooms tended, through the drain: it ends what does not end by itself.
+        // The admin service and housekeeping run until the drain is over.
         let done = tokio::select! {
-            // First, so that whatever a drain changes, health has said it before.
+            // First, so that health reports a phase before anything acts on it.
             biased;
-            never = say_so => never,
+            never = report_phase => never,
             accepted = serve => accepted,
-            failed = serve_operators(&plane, operators, admin) => failed,
+            failed = serve_operators(&shared, operators, admin) => failed,
             failed = endpoints.serve(metrics) => failed,
             () = hub.run_housekeeping() => Ok(()),
-            () = plane.failed.cancelled() => return Err(ServeError::WorkerFailed),
+            () = shared.failed.cancelled() => return Err(ServeError::WorkerFailed),
         };
         Ok(done?)
     }
 }
 
-/// What all gRPC listeners share.
-struct Plane {
+/// What the gRPC listeners, and all workers, share.
+struct Shared {
     health: health::Reporter,
-    methods: Arc<Methods>,
-    limits: Arc<transport::Limits>,
+    methods: Arc<RpcMetrics>,
+    limits: Arc<TransportLimits>,
     /// Cancelled when a worker has failed.
     failed: CancellationToken,
-    tokens: Arc<Tokens>,
-    lists: Lists,
+    page_tokens: Arc<PageTokens>,
+    lists: ListExecutor,
 }
 
-impl Plane {
-    /// Health, and reflection that shows it and these services.
+impl Shared {
+    /// The services of every listener: health, and reflection of it and `services`.
     fn common_services(&self, services: &'static [&'static str]) -> Routes {
         with_reflection(Routes::new(self.health.service(services)), services)
     }
@@ -217,7 +221,7 @@ impl Plane {
 fn start_worker(
     config: &Config,
     hub: &Hub<Message>,
-    plane: &Plane,
+    shared: &Shared,
     shard: ShardDriver<Message>,
     beside: Option<BoxFuture<'static, ()>>,
 ) -> io::Result<WorkerHandle> {
@@ -227,14 +231,14 @@ fn start_worker(
         shard: shard.id(),
         max_message_bytes: config.max_message_bytes,
         require_room_header: config.require_room_header,
-        tokens: Arc::clone(&plane.tokens),
-        lists: plane.lists.clone(),
+        tokens: Arc::clone(&shared.page_tokens),
+        lists: shared.lists.clone(),
     };
     let worker = Worker {
-        services: Router::new(options, plane.common_services(CHAT_SERVICES)),
-        limits: Arc::clone(&plane.limits),
-        methods: Arc::clone(&plane.methods),
-        failed: plane.failed.clone(),
+        services: Router::new(options, shared.common_services(CHAT_SERVICES)),
+        limits: Arc::clone(&shared.limits),
+        methods: Arc::clone(&shared.methods),
+        failed: shared.failed.clone(),
     };
     match beside {
         None => worker.start(number, shard.run()),
@@ -242,21 +246,21 @@ fn start_worker(
     }
 }
 
-/// Serves the admin listener on this very thread, until the future is dropped.
-async fn serve_operators(plane: &Plane, admin: Admin<Message>, listener: Listener) -> io::Result<()> {
-    let census = Arc::new(TransportCensus::default());
+/// Serves the admin listener on the calling thread, until the future is dropped.
+async fn serve_operators(shared: &Shared, admin: Admin<Message>, listener: Listener) -> io::Result<()> {
+    let stats = Arc::new(TransportStats::default());
     let admin = admin_service_server::AdminServiceServer::new(admin);
     let worker = Worker {
-        services: plane.common_services(ADMIN_SERVICES).add_service(admin),
-        limits: Arc::clone(&plane.limits),
-        methods: Arc::clone(&plane.methods),
-        failed: plane.failed.clone(),
+        services: shared.common_services(ADMIN_SERVICES).add_service(admin),
+        limits: Arc::clone(&shared.limits),
+        methods: Arc::clone(&shared.methods),
+        failed: shared.failed.clone(),
     };
-    let acceptor = Acceptor::new(ADMIN_TRANSPORTS_MAX, census);
+    let acceptor = Acceptor::new(ADMIN_TRANSPORTS_MAX, stats);
     acceptor.run(listener, &[worker.start_here()]).await
 }
 
-fn report(hub: &Hub<Message>, transports: &TransportCensus) {
+fn log_totals(hub: &Hub<Message>, transports: &TransportStats) {
     let stats = hub.connection_stats();
     tracing::info!(
         joined = stats.joined_total(),
@@ -266,8 +270,8 @@ fn report(hub: &Hub<Message>, transports: &TransportCensus) {
     );
 }
 
-fn transport_limits(config: &Config) -> transport::Limits {
-    transport::Limits {
+fn transport_limits(config: &Config) -> TransportLimits {
+    TransportLimits {
         streams: config.max_streams,
         calls: config.max_connections,
         message_bytes: config.max_message_bytes,

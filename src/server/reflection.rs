@@ -1,9 +1,9 @@
-//! Server reflection, v1 and v1alpha, and the counts of all methods: what is known from the compiled-in descriptors.
+//! What the server derives from the compiled-in descriptors: reflection (v1 and v1alpha), and the metrics of all methods.
 //!
-//! Reflection lists the services of its listener and health. It also knows the files of `google.rpc` whose messages are
-//! the details of our statuses, so that grpcurl and similar tools can show them.
+//! Reflection lists the services of its listener, and health. It also serves the files of `google.rpc` whose messages are
+//! details of statuses, so that grpcurl and similar tools can decode these.
 
-use crate::transport::{MethodLimits, Methods};
+use crate::transport::{MethodLimits, RpcMetrics};
 use crate::wire;
 use crate::wire::admin::admin_service_server;
 use prost::Message as _;
@@ -13,18 +13,18 @@ use tonic::service::Routes;
 
 const BUILT_IN: &str = "the descriptors are compiled in, and a test reflects on them";
 
-/// Bytes that a request to health or reflection may have: they ask for a name.
+/// The longest request to health or reflection, in bytes: both contain a name.
 const COMMON_REQUEST_BYTES: usize = 4 * 1024;
 
-/// Bytes that a request to the admin service may have: a kick names up to 10,000 connections.
+/// The longest request to the admin service, in bytes: a kick names up to 10,000 connections.
 const ADMIN_REQUEST_BYTES: usize = 1024 * 1024;
 
-/// Bytes that an answer may have: a page of a list, and all others.
+/// The longest answer, in bytes: of a list, and of all other methods.
 const PAGE_BYTES: usize = 256 * 1024;
 const ANSWER_BYTES: usize = 1024;
 
-/// The methods of all services, ours and the common ones.
-pub(super) fn methods(max_message_bytes: usize) -> Arc<Methods> {
+/// The limits and metrics of the methods of all services.
+pub(super) fn rpc_metrics(max_message_bytes: usize) -> Arc<RpcMetrics> {
     let reflection =
         [tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET];
     let limits = |service: &str, method: &str| {
@@ -37,29 +37,29 @@ pub(super) fn methods(max_message_bytes: usize) -> Arc<Methods> {
                 _ => max_message_bytes,
             },
             answer_bytes: if method.starts_with("List") { PAGE_BYTES } else { ANSWER_BYTES },
-            // Who has no question any more can come back; who listens to a chat cannot.
-            silence: !is_reflection,
+            // A reflection client can reconnect for its next question. A chat client would miss messages.
+            may_be_silent: !is_reflection,
         }
     };
-    Methods::of(&[wire::DESCRIPTORS, reflection[0], reflection[1]], limits).expect(BUILT_IN)
+    RpcMetrics::from_descriptors(&[wire::DESCRIPTORS, reflection[0], reflection[1]], limits).expect(BUILT_IN)
 }
 
-/// Adds server reflection that lists these services and health.
+/// Adds server reflection of these services and of health.
 pub(super) fn with_reflection(routes: Routes, services: &[&str]) -> Routes {
     let builder = || {
-        let known = tonic_reflection::server::Builder::configure()
+        let files = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
             .register_file_descriptor_set(error_details());
         let health = "grpc.health.v1.Health";
-        services.iter().chain([&health]).fold(known, |b, name| b.with_service_name(*name))
+        services.iter().chain([&health]).fold(files, |builder, name| builder.with_service_name(*name))
     };
     routes
         .add_service(builder().build_v1().expect(BUILT_IN))
         .add_service(builder().build_v1alpha().expect(BUILT_IN))
 }
 
-/// `google/rpc/status.proto` and `google/rpc/error_details.proto`, by these names: tonic-types compiles them from another
-/// folder, but a client that looks for a file uses the name by which everyone imports it.
+/// `google/rpc/status.proto` and `google/rpc/error_details.proto`, under these names. tonic-types compiles them from another
+/// folder, but clients request a file by the path of its import.
 fn error_details() -> FileDescriptorSet {
     let mut set = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET).expect(BUILT_IN);
     for file in &mut set.file {

@@ -1,7 +1,7 @@
-//! What becomes a log line, and what a trace.
+//! The filters of the two outputs: events become log lines, spans become traces.
 //!
-//! Each of the two outputs has its own filter, so that neither sees what is meant for the other: with traces off, a
-//! span is turned away at its callsite, at the cost of one load.
+//! Guarantees: neither output sees what is meant for the other. With traces off, a span is disabled at its callsite, at the
+//! cost of one load.
 
 use super::trace;
 use tracing::level_filters::LevelFilter;
@@ -10,10 +10,10 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-/// Log lines: events that the operator's filter wants.
-pub(super) struct Logs(pub(super) reload::Layer<EnvFilter, Registry>);
+/// Enables the events that the operator's filter selects.
+pub(super) struct LogFilter(pub(super) reload::Layer<EnvFilter, Registry>);
 
-impl Filter<Registry> for Logs {
+impl Filter<Registry> for LogFilter {
     fn enabled(&self, meta: &Metadata<'_>, cx: &Context<'_, Registry>) -> bool {
         meta.is_event() && Filter::enabled(&self.0, meta, cx)
     }
@@ -27,22 +27,22 @@ impl Filter<Registry> for Logs {
     }
 }
 
-/// Traces: the spans of [`trace`] and nothing else, so that the exporter's own calls are never traced.
-pub(super) struct Traces;
+/// Enables the spans of [`trace`] and nothing else, so that the exporter's own calls are never traced.
+pub(super) struct TraceFilter;
 
-impl Traces {
-    fn wants(meta: &Metadata<'_>) -> bool {
+impl TraceFilter {
+    fn selects(meta: &Metadata<'_>) -> bool {
         meta.is_span() && meta.target() == trace::TARGET
     }
 }
 
-impl<S: Subscriber> Filter<S> for Traces {
+impl<S: Subscriber> Filter<S> for TraceFilter {
     fn enabled(&self, meta: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        Self::wants(meta)
+        Self::selects(meta)
     }
 
     fn callsite_enabled(&self, meta: &'static Metadata<'static>) -> Interest {
-        if Self::wants(meta) { Interest::always() } else { Interest::never() }
+        if Self::selects(meta) { Interest::always() } else { Interest::never() }
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -1,78 +1,76 @@
-//! What the server tells about itself: log lines on stderr, and traces to a collector.
+//! Logs on stderr, and traces to a collector.
 //!
-//! Promises: a line carries nothing that a client wrote in a form that acts on a terminal or looks like another line
-//! ([`text`]); under attack each cause gets a few lines a second, and the rest is counted ([`limit`]); the filter can be
-//! changed while the server runs ([`LogControl`]). Traces are off, and then cost nothing, unless the `OTEL_*` variables
-//! ask for them; a collector that is down or hangs costs a warning ([`export`]).
+//! Guarantees: text from clients cannot control a terminal, or look like another log line ([`escape`]). Under attack each
+//! callsite logs a few lines a second, and the rest is counted ([`rate_limit`]). The filter can be changed at run time
+//! ([`LogControl`]). Traces are off, and cost nothing, unless the `OTEL_*` variables enable them; a collector that is down
+//! or hangs costs a warning a minute ([`export`]).
 //!
-//! A line inside a span has its `trace_id` and `span_id` ([`ids`]), and nothing else of it: whoever logs, logs in full.
-//! Deliberately does not know rooms, messages or why anything happened.
+//! A line inside a span gets its `trace_id` and `span_id` ([`trace_ids`]) and none of its fields: an event names everything
+//! that it needs. Deliberately does not know rooms, messages, or the reasons of events.
 
 mod control;
+mod escape;
 mod export;
 mod filter;
-mod ids;
-mod limit;
+mod rate_limit;
 mod stderr;
-mod text;
 pub mod trace;
+mod trace_ids;
 
-pub use control::{Change, InvalidFilter, LogControl};
+pub use control::{FilterChange, InvalidFilter, LogControl};
 
 use crate::metrics::Counter;
-use export::Exporter;
-use filter::{Logs, Traces};
-use ids::{JsonWithIds, TextWithIds};
-use limit::{Limited, Limiter};
+use export::TraceExporter;
+use filter::{LogFilter, TraceFilter};
+use rate_limit::{LogRateLimiter, RateLimited};
 use std::ffi::OsStr;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 use stderr::CountingStderr;
+use trace_ids::{JsonWithTraceIds, TextWithTraceIds};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people; in colour on a terminal.
     Text,
-    /// One JSON object per line, for machines.
+    /// One JSON object per line, for programs.
     Json,
 }
 
-/// The telemetry of this process, until it is [`Telemetry::flush`]ed.
-#[must_use = "what is not flushed at the end is lost"]
+/// The telemetry of this process, until [`Telemetry::flush`].
+#[must_use = "without a flush the last spans are lost"]
 pub struct Telemetry {
     logs: LogControl,
-    limiter: Arc<Limiter>,
-    exporter: Option<Exporter>,
-    /// Why there is no exporter although the environment asks for one.
-    traces_are_off: Option<String>,
+    limiter: Arc<LogRateLimiter>,
+    exporter: Option<TraceExporter>,
+    /// Why there is no exporter although the environment enables traces.
+    trace_setup_error: Option<String>,
 }
 
 /// Log lines that may wait for the reader of stderr.
 const LINES_WAITING_MAX: usize = 16 * 1024;
 
-/// Writes the log lines that wait when it is dropped.
-#[must_use = "the lines that wait when it is dropped are the last to be written"]
-pub struct LastLines {
-    _writes: WorkerGuard,
+/// Writes the waiting log lines when dropped, for a second at most.
+#[must_use = "lines logged after its drop are lost"]
+pub struct LogFlushGuard {
+    _worker: WorkerGuard,
 }
 
-/// Has log lines written to stderr from now on, and traces exported if the environment says where to. Once per
-/// process; a second call changes nothing.
+/// Starts logging to stderr, and exporting traces if the environment names a collector. Once per process: a second call
+/// changes nothing.
 ///
-/// Lines of the modules in `unlimited`, where clients cause nothing, are never suppressed.
-/// Exporting and its timers run on the calling tokio runtime, which should be the control plane's.
+/// Lines of the modules in `unlimited`, which clients cannot cause, are never suppressed. The export and its timers run on
+/// the calling tokio runtime, which should be the control plane's. A thread of its own writes the lines. If the reader of
+/// stderr falls behind by more than [`LINES_WAITING_MAX`] lines, further ones are dropped and counted.
 ///
 /// # Errors
-/// [`InvalidFilter`], when `filter` is not in the `tracing` filter syntax (`info,chatroom::hub=debug`).
-///
-/// The lines are written by a thread of its own; those that its reader does not take are dropped beyond
-/// [`LINES_WAITING_MAX`], and counted. Dropping the second value writes what waits, for a second at most.
+/// [`InvalidFilter`] if `filter` does not follow the `tracing` filter syntax (`info,chatroom::hub=debug`).
 ///
 /// # Panics
 /// Outside a tokio runtime.
@@ -80,78 +78,77 @@ pub fn init(
     format: LogFormat,
     filter: &str,
     unlimited: &'static [&'static str],
-) -> Result<(Telemetry, LastLines), InvalidFilter> {
+) -> Result<(Telemetry, LogFlushGuard), InvalidFilter> {
     let unwritten = Arc::<Counter>::default();
     let lines = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX);
-    let (writer, last_lines) = lines.thread_name("log").finish(CountingStderr::new(Arc::clone(&unwritten)));
+    let (writer, log_worker) = lines.thread_name("log").finish(CountingStderr::new(Arc::clone(&unwritten)));
     let runtime = tokio::runtime::Handle::current();
-    let (logs, wanted) = LogControl::new(filter, &runtime)?;
-    let logs = logs.counting(writer.error_counter(), unwritten);
-    let limiter = Arc::new(Limiter::new(unlimited));
-    let lines =
-        Limited { layer: layer(format, writer), limiter: Arc::clone(&limiter) }.with_filter(Logs(wanted));
-    let started = Exporter::from_environment(&runtime);
+    let (logs, filter) = LogControl::new(filter, &runtime)?;
+    let logs = logs.with_counters(writer.error_counter(), unwritten);
+    let limiter = Arc::new(LogRateLimiter::new(unlimited));
+    let lines = RateLimited { layer: log_layer(format, writer), limiter: Arc::clone(&limiter) }
+        .with_filter(LogFilter(filter));
+    let started = TraceExporter::from_environment(&runtime);
     let registry = tracing_subscriber::registry().with(lines);
-    // Not one stack with an optional layer: an absent layer has no filter that turns spans away at their callsites.
+    // Not one stack with an optional layer: an absent layer has no filter that disables spans at their callsites.
     let set = match &started {
-        Ok(Some(exporter)) => registry.with(exporter.layer().with_filter(Traces)).try_init(),
+        Ok(Some(exporter)) => registry.with(exporter.layer().with_filter(TraceFilter)).try_init(),
         _ => registry.try_init(),
     };
     if set.is_err() {
         tracing::debug!("telemetry was set up before");
     }
-    let (exporter, traces_are_off) = match started {
+    let (exporter, trace_setup_error) = match started {
         Ok(exporter) => (exporter, None),
         Err(error) => (None, Some(error)),
     };
-    runtime.spawn(Arc::clone(&limiter).report_for_ever());
-    Ok((Telemetry { logs, limiter, exporter, traces_are_off }, LastLines { _writes: last_lines }))
+    runtime.spawn(Arc::clone(&limiter).run_reports());
+    Ok((Telemetry { logs, limiter, exporter, trace_setup_error }, LogFlushGuard { _worker: log_worker }))
 }
 
-fn layer(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
+fn log_layer(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
     let no_color = std::env::var_os("NO_COLOR");
     let in_colour = std::io::stderr().is_terminal() && !forbids_colour(no_color.as_deref());
     let lines = fmt::layer().with_writer(writer).with_ansi(in_colour);
     match format {
-        LogFormat::Text => lines.fmt_fields(TextWithIds(text::fields())).boxed(),
+        LogFormat::Text => lines.fmt_fields(TextWithTraceIds(escape::text_fields())).boxed(),
         LogFormat::Json => {
             let json = lines.with_ansi(false).json().flatten_event(true).with_current_span(false);
-            json.map_event_format(JsonWithIds).boxed()
+            json.map_event_format(JsonWithTraceIds).boxed()
         }
     }
 }
 
-/// Whether `NO_COLOR` is set and not empty: <https://no-color.org>.
+/// Whether `NO_COLOR` is set and not empty (<https://no-color.org>).
 fn forbids_colour(no_color: Option<&OsStr>) -> bool {
     no_color.is_some_and(|value| !value.is_empty())
 }
 
 impl Telemetry {
-    /// Changes the log filter while the server runs.
+    /// The handle that changes the log filter.
     #[must_use]
     pub fn logs(&self) -> LogControl {
         self.logs.clone()
     }
 
-    /// Warns if the environment asks for traces and they could not be set up. Apart from [`init`], so that the program can
-    /// introduce itself by the first line.
-    pub fn warn_of_missing_traces(&self) {
-        if let Some(error) = &self.traces_are_off {
+    /// Warns if the environment enables traces and they could not be set up. Separate from [`init`], so that the program can
+    /// log its version first.
+    pub fn warn_if_traces_failed(&self) {
+        if let Some(error) = &self.trace_setup_error {
             tracing::warn!(error, "traces are off");
         }
     }
 
-    /// Says what was suppressed, and exports what has been traced, as long as `patience` lasts whatever the collector
-    /// does. Nothing is traced after this.
-    pub async fn flush(self, patience: Duration) {
+    /// Reports suppressed lines, and exports finished spans, for `timeout` at most. Nothing is traced afterwards.
+    pub async fn flush(self, timeout: Duration) {
         self.limiter.report();
         if let Some(exporter) = self.exporter {
-            exporter.flush(patience).await;
+            exporter.flush(timeout).await;
         }
     }
 }
 
-/// Held by tests that set a subscriber: `tracing` keeps for each call site whether anybody wants it, and a test that ends
-/// would change that under another.
+/// Serializes tests that set a subscriber: `tracing` caches for each callsite whether it is enabled, and the end of one test
+/// would change that during another.
 #[cfg(test)]
 static SUBSCRIBER_TESTS: parking_lot::Mutex<()> = parking_lot::Mutex::new(());

@@ -1,10 +1,10 @@
-//! Stderr as log lines are written to it: what cannot be written is counted, since there is nowhere to report it.
+//! Writes log lines to stderr, and counts the lines that cannot be written: there is no other place to report them.
 
 use crate::metrics::Counter;
 use std::io::{self, Stderr, Write};
 use std::sync::Arc;
 
-/// Writes lines to stderr. Each call of `write_all` is one line.
+/// Writes lines to stderr, one for each call of `write_all`.
 pub(super) struct CountingStderr {
     stderr: Stderr,
     failed: Arc<Counter>,

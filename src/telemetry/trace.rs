@@ -1,11 +1,12 @@
-//! The spans: one for each RPC that is sampled, and below it one for each message that its client publishes.
+//! Spans: one for each sampled RPC, and below it one for each message that its client publishes.
 //!
-//! Guarantees: an RPC's span continues the caller's trace if the request names one; a message gets a span only if its RPC
-//! is sampled, so with traces off, or an RPC not sampled, a message costs one look at an empty handle. Nothing is done per
-//! delivered message. A span ends when its last handle is dropped.
+//! Guarantees: an RPC's span continues the client's trace if the request names one. A message gets a span only if its RPC is
+//! sampled; otherwise it costs one check of an empty handle. Deliveries cost nothing. A span ends when its last handle is
+//! dropped.
 //!
-//! The attributes `rpc.*`, `client.*` and `error.type` are those of OpenTelemetry's stable semantic conventions for gRPC
-//! servers, version 1.45; ours begin with `chatroom.`. Does not know where spans go, nor what the values in them mean.
+//! The attributes `rpc.*`, `client.*` and `error.type` follow OpenTelemetry's stable semantic conventions for gRPC servers,
+//! version 1.45; the server's own start with `chatroom.`. Deliberately does not know where spans go, or what their values
+//! mean.
 
 use crate::rpc::code_name;
 use http::HeaderMap;
@@ -22,17 +23,17 @@ use tracing::field::{Empty, display};
 use tracing::level_filters::LevelFilter;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-/// The target of every span here: what has it is exported, and nothing else is.
+/// The target of every span here. Only spans with this target are exported.
 pub(super) const TARGET: &str = "chatroom::trace";
 /// The level of every span here.
 pub(super) const LEVEL: LevelFilter = LevelFilter::INFO;
 
-/// Bytes of an unknown method's path that a span shows.
-const ORIGINAL_MAX: usize = 256;
+/// Bytes of an unknown method's path in its span.
+const ORIGINAL_METHOD_MAX: usize = 256;
 
-/// What an RPC's span has from the start.
+/// The attributes of an RPC that are known at its start.
 #[derive(Clone, Copy)]
-pub struct Rpc<'a> {
+pub struct RpcInfo<'a> {
     /// The full name of the method, like `hello.ChatRoom/Chat`; `None` if the server has no such method.
     pub method: Option<&'a str>,
     /// The request's path.
@@ -41,19 +42,19 @@ pub struct Rpc<'a> {
     pub peer: SocketAddr,
 }
 
-/// A sampled RPC's span. Cheap to clone; it ends with its last clone and its last message's span.
+/// The span of a sampled RPC. Cheap to clone. It ends when the last clone, and the last span of a message, is dropped.
 #[derive(Clone)]
 pub struct RpcSpan {
-    // Behind a pointer, because most RPCs have none.
+    // Behind a pointer, as most RPCs have no span.
     span: Arc<Span>,
 }
 
 impl RpcSpan {
-    /// Begins the span of an RPC, in the trace that its request's `traceparent` names. `None` if traces are off or this
-    /// one is not sampled.
+    /// Begins the span of an RPC, in the trace that the request's `traceparent` names. `None` if traces are off, or the RPC is
+    /// not sampled.
     #[must_use]
-    pub fn begin(headers: &HeaderMap, rpc: Rpc<'_>) -> Option<Self> {
-        // Its fields are not evaluated when nobody wants the span.
+    pub fn begin(headers: &HeaderMap, rpc: RpcInfo<'_>) -> Option<Self> {
+        // If the span is disabled, its fields are not evaluated.
         let span = tracing::info_span!(
             target: TARGET,
             parent: None,
@@ -76,7 +77,7 @@ impl RpcSpan {
             return None;
         }
         let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
-        // Before anything asks for the span's own context: it is then too late to choose a parent.
+        // Must precede the first use of the span's own context, after which its parent is fixed.
         if caller.span().span_context().is_valid() && span.set_parent(caller).is_err() {
             tracing::debug!("a span began without its caller");
         }
@@ -84,24 +85,24 @@ impl RpcSpan {
         sampled.then(|| Self { span: Arc::new(span) })
     }
 
-    /// Records the connection that the RPC has become, and its room.
-    pub fn joined(&self, connection: impl Display, room: impl Display) {
+    /// Records the connection that joined by this RPC, and its room.
+    pub fn record_join(&self, connection: impl Display, room: impl Display) {
         self.span.record("chatroom.connection.id", display(connection));
-        self.in_room(room);
+        self.record_room(room);
     }
 
-    /// Records the room that the RPC is about.
-    pub fn in_room(&self, room: impl Display) {
+    /// Records the room that the RPC names.
+    pub fn record_room(&self, room: impl Display) {
         self.span.record("chatroom.room", display(room));
     }
 
     /// Records why the connection ended.
-    pub fn disconnected(&self, reason: &str) {
+    pub fn record_disconnect(&self, reason: &str) {
         self.span.record("chatroom.disconnect.reason", reason);
     }
 
-    /// Records the status that ended the RPC.
-    pub fn ended(&self, code: Code) {
+    /// Records the RPC's status.
+    pub fn record_status(&self, code: Code) {
         let name = code_name(code);
         self.span.record("rpc.response.status_code", name);
         if is_server_error(code) {
@@ -110,8 +111,8 @@ impl RpcSpan {
         }
     }
 
-    /// Runs `f` inside the span, if there is one: its log lines have the span's ids.
-    // By OpenTelemetry's context and not by entering the span: leaving that again would be taken for its end.
+    /// Runs `f` inside the span, if there is one: log lines of `f` get the span's ids.
+    // Sets OpenTelemetry's context and does not enter the span: an exit would count as the span's end.
     pub fn in_scope<T>(span: Option<&Self>, f: impl FnOnce() -> T) -> T {
         let _attached = span.map(|span| span.span.context().attach());
         f()
@@ -119,7 +120,7 @@ impl RpcSpan {
 
     /// Begins the span of a message that this RPC's client publishes.
     #[must_use]
-    pub fn message(&self) -> MessageSpan {
+    pub fn begin_message(&self) -> MessageSpan {
         let span = tracing::info_span!(
             target: TARGET,
             parent: &*self.span,
@@ -133,15 +134,15 @@ impl RpcSpan {
     }
 }
 
-impl<'a> Rpc<'a> {
-    /// The path as it came, for a method that the server does not have.
+impl<'a> RpcInfo<'a> {
+    /// The received path, if the server has no such method.
     fn original_method(&self) -> Option<&'a str> {
         let path = self.path.trim_start_matches('/');
-        self.method.is_none().then(|| path.get(..ORIGINAL_MAX).unwrap_or(path))
+        self.method.is_none().then(|| path.get(..ORIGINAL_METHOD_MAX).unwrap_or(path))
     }
 }
 
-/// Whether the conventions count a status as an error of the server's span: not those that a client causes.
+/// Whether the conventions count a status as an error of the server, and not of its client.
 fn is_server_error(code: Code) -> bool {
     matches!(
         code,
@@ -154,16 +155,16 @@ fn is_server_error(code: Code) -> bool {
     )
 }
 
-/// A published message's span: from the offer, which may wait for room, to the last member woken.
+/// The span of a published message, from its receipt until the last member is woken.
 pub struct MessageSpan {
-    // Behind a pointer, because most messages have none.
+    // Behind a pointer, as most messages have no span.
     span: Box<Span>,
 }
 
 impl MessageSpan {
-    /// Records the message's position in its room, how many messages went with it, and how many members were woken.
-    pub fn broadcast(&self, position: impl Display, messages: u64, members: usize) {
-        // Signed, because that is the only integer that OpenTelemetry has.
+    /// Records the message's position, the number of messages in its batch, and the number of members woken.
+    pub fn record_broadcast(&self, position: impl Display, messages: u64, members: usize) {
+        // OpenTelemetry has signed integers only.
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.span.record("chatroom.position", display(position));
         self.span.record("chatroom.batch.messages", count(messages));
@@ -177,7 +178,7 @@ impl fmt::Debug for MessageSpan {
     }
 }
 
-/// Request metadata, as the propagator reads it.
+/// Request metadata, for the propagator.
 struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {

@@ -1,150 +1,87 @@
-//! One transport's life: HTTP/2 on a socket, its calls, and the deadlines around both.
+//! The future of one transport: HTTP/2 on a socket, its calls, and its lifecycle.
+//!
+//! The three are sub-tasks of one task (see [`super::sub_tasks`]). A poll goes around those that were woken: the calls write
+//! into h2, h2 writes into the socket and opens calls, and the lifecycle watches the clock. Deliberately does not know what
+//! a call does; see [`super::call_future`].
 
-use super::call::{Call, CallState, OpenCall, Transport};
-use super::gate;
+use super::call::CallContext;
+use super::call_future::{AcceptedCall, CallFuture};
 use super::in_flight::InFlightData;
-use super::life::{Due, Life};
-use super::methods::Methods;
-use super::request::Request;
-use super::response::ResponseBody;
-use super::socket::Socket;
-use super::stream::{NewCall, Stream};
-use super::waker::{Part, PartWaker, Woken};
+use super::lifecycle::{Action, CloseReason, Lifecycle};
+use super::limits::TransportLimits;
+use super::not_grpc;
+use super::request::RequestReader;
+use super::rpc_metrics::RpcMetrics;
+use super::services::Services;
+use super::socket::{ByteStream, Socket};
+use super::state::{OpenCallGuard, TransportState};
+use super::stream_state::StreamState;
+use super::sub_tasks::{SubTask, SubTaskSet, SubTaskWaker};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use h2::RecvStream;
 use h2::server::{self, Handshake, SendResponse};
-use http::Response;
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 use tokio::net::TcpStream;
 use tonic::body::Body;
-use tower::Service;
 
-/// A transport's bounds. Defaults and their reasons are in [`crate::config`].
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Calls at a time on one transport.
-    pub streams: u32,
-    /// Calls of each kind, unary and streaming, on all transports of a listener.
-    pub calls: usize,
-    /// Bytes of the longest message that a response has, with its prefix.
-    pub message_bytes: usize,
-    /// Time for the HTTP/2 preface.
-    pub preface_deadline: Duration,
-    /// Time for the first call.
-    pub first_stream_deadline: Duration,
-    /// Time for a unary request, and for each message of a streaming one, to be complete.
-    pub request_deadline: Duration,
-    /// Time in which the peer takes something of an answer that waits for it.
-    pub response_stall: Duration,
-    /// Time that bytes may wait for the socket.
-    pub write_stall: Duration,
-    /// Time without an open call.
-    pub idle: Duration,
-    /// HTTP/2 ping interval.
-    pub keepalive_interval: Duration,
-    /// Time for the answer to a ping.
-    pub keepalive_timeout: Duration,
-}
-
-/// Bytes of unread input that one stream, and one transport, may send ahead.
+/// Bytes of unread request data that one stream, and one transport, may have.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const TRANSPORT_WINDOW: u32 = 1024 * 1024;
-/// h2 closes transports with many small unread frames. Ours are read in every turn, and few of them come in one; but h2
-/// also counts, for ever, those that come for a stream that has just ended.
+/// h2 closes transports with many small unread frames. Here they are read in every turn, and a turn has few of them; but h2
+/// also counts, forever, frames for a stream that has just ended.
 const DATA_FRAME_BUDGET: usize = u32::MAX as usize;
 const FRAME_MAX: u32 = 16 * 1024;
 const HEADERS_MAX: u32 = 16 * 1024;
 const HEADER_TABLE: u32 = 4 * 1024;
-/// Streams reset for the peer's errors before it is sent away: the class of attack known as "`MadeYouReset`".
+/// Streams that may be reset for the peer's errors before h2 closes the transport: the attack known as "`MadeYouReset`".
 const ERROR_RESETS_MAX: usize = 1024;
-/// Rounds over the parts of a transport in one poll of its task.
+/// Rounds over the sub-tasks in one poll of the task.
 const ROUNDS: usize = 8;
 
-/// The services that calls go to; a clone for each transport.
-pub trait Services:
-    Service<http::Request<Body>, Response = Response<Self::Reply>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + 'static
-{
-    /// The body of its responses.
-    type Reply: ResponseBody + From<Body>;
+enum Http2<I: ByteStream> {
+    Handshake(Handshake<Socket<I>, InFlightData>),
+    Serving(server::Connection<Socket<I>, InFlightData>),
 }
 
-impl<S, B> Services for S
-where
-    S: Service<http::Request<Body>, Response = Response<B>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: ResponseBody + From<Body>,
-{
-    type Reply = B;
-}
-
-/// Why a transport ended.
-#[derive(Debug)]
-pub(super) enum Closed {
-    /// The peer closed, or both sides were done.
-    Done,
-    /// It did not begin to speak HTTP/2 in time.
-    NoPreface,
-    /// It opened no call in time.
-    NoCall,
-    /// It did not answer a ping.
-    NoPong,
-    /// It was told to go, has no call left, and its peer does not close it.
-    AfterGoAway,
-    /// Its socket, or what came over it.
-    Failed(h2::Error),
-}
-
-enum Http2 {
-    Handshake(Handshake<Socket, InFlightData>),
-    Serving(server::Connection<Socket, InFlightData>),
-}
-
-/// The future of one transport. It ends when the transport is closed.
-pub(super) struct Connection<S: Services> {
-    transport: Arc<Transport>,
-    http2: Http2,
-    /// Behind pointers: the set has room for one more, which is never used.
-    calls: FuturesUnordered<Pin<Box<Stream<S>>>>,
-    by_id: HashMap<u32, Arc<CallState>>,
+/// The future of one transport. It is ready when the transport is closed.
+pub(super) struct Connection<S: Services, I: ByteStream = TcpStream> {
+    transport: Arc<TransportState>,
+    http2: Http2<I>,
+    /// Boxed: the set always has space for one more future, which would stay unused.
+    calls: FuturesUnordered<Pin<Box<CallFuture<S>>>>,
+    streams: HashMap<u32, Arc<StreamState>>,
     /// Calls were opened that have not been polled.
     has_new_calls: bool,
     services: S,
-    methods: Arc<Methods>,
-    limits: Arc<Limits>,
-    life: Life,
+    metrics: Arc<RpcMetrics>,
+    limits: Arc<TransportLimits>,
+    lifecycle: Lifecycle,
     wakers: Wakers,
 }
 
 struct Wakers {
     calls: Waker,
     http2: Waker,
-    life: Waker,
+    lifecycle: Waker,
 }
 
-impl<S: Services> Connection<S> {
+impl<S: Services, I: ByteStream> Connection<S, I> {
     pub(super) fn new(
-        socket: TcpStream,
-        transport: Arc<Transport>,
+        io: I,
+        transport: Arc<TransportState>,
         services: S,
-        methods: Arc<Methods>,
-        limits: Arc<Limits>,
+        metrics: Arc<RpcMetrics>,
+        limits: Arc<TransportLimits>,
     ) -> Self {
-        let socket = Socket::new(socket, Arc::clone(&transport.flow), limits.write_stall);
+        let socket = Socket::new(io, Arc::clone(&transport.socket), limits.write_stall);
         let handshake = server::Builder::new()
             .max_concurrent_streams(limits.streams)
             .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
-            // Calls that are dropped before we look at them ("rapid reset"). h2's 20 closes the transport of a client
-            // that opens and drops calls in a loop, and with it its neighbours' calls there.
+            // Calls that are reset before they are accepted ("rapid reset"). With h2's default of 20, a client that opens and
+            // drops calls in a loop loses its transport, and with it its other calls there.
             .max_pending_accept_reset_streams(limits.streams as usize)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(TRANSPORT_WINDOW)
@@ -152,88 +89,94 @@ impl<S: Services> Connection<S> {
             .max_frame_size(FRAME_MAX)
             .max_header_list_size(HEADERS_MAX)
             .header_table_size(HEADER_TABLE)
-            // What a stream hands over is within its windows, and is never more than this.
+            // A stream passes no more than its windows accept, which is never more than this.
             .max_send_buffer_size(limits.message_bytes + FRAME_MAX as usize)
             .handshake(socket);
-        let waker = |part| PartWaker::waker(part, &transport.parts);
-        let wakers = Wakers { calls: waker(Part::Calls), http2: waker(Part::Http2), life: waker(Part::Life) };
-        let life = Life::new(Arc::clone(&transport), Arc::clone(&limits));
+        let waker = |sub_task| SubTaskWaker::waker(sub_task, &transport.sub_tasks);
+        let wakers = Wakers {
+            calls: waker(SubTask::Calls),
+            http2: waker(SubTask::Http2),
+            lifecycle: waker(SubTask::Lifecycle),
+        };
+        let lifecycle = Lifecycle::new(Arc::clone(&transport), Arc::clone(&limits));
         Self {
             transport,
             http2: Http2::Handshake(handshake),
             calls: FuturesUnordered::new(),
-            by_id: HashMap::new(),
+            streams: HashMap::new(),
             has_new_calls: false,
             services,
-            methods,
+            metrics,
             limits,
-            life,
+            lifecycle,
             wakers,
         }
     }
 
-    /// Polls what was woken, until nothing is.
-    fn rounds(&mut self, task: &Waker) -> Poll<Closed> {
-        let parts = Arc::clone(&self.transport.parts);
+    /// Polls the sub-tasks that were woken, until none is.
+    fn poll_rounds(&mut self, task: &Waker) -> Poll<CloseReason> {
+        let sub_tasks = Arc::clone(&self.transport.sub_tasks);
         for _ in 0..ROUNDS {
-            let Some(woken) = parts.next() else { return Poll::Pending };
-            if woken.has(Part::Calls) {
+            let Some(woken) = sub_tasks.take_woken() else { return Poll::Pending };
+            if woken.has(SubTask::Calls) {
                 self.poll_calls();
                 if std::mem::take(&mut self.has_new_calls) {
-                    // Whatever a call has set in motion on this thread, such as a join, is done before its response goes out.
-                    parts.yield_now(woken.without(Part::Calls), task);
+                    // Other tasks of this thread run before the responses are written: what a call started there, such as
+                    // a join, is then done.
+                    sub_tasks.yield_now(woken.without(SubTask::Calls), task);
                     return Poll::Pending;
                 }
             }
-            // What the calls have handed over wakes HTTP/2, which is polled now anyway.
-            if parts.take(Part::Http2) || woken.has(Part::Http2) {
-                if let Poll::Ready(closed) = self.poll_http2() {
-                    return Poll::Ready(closed);
+            // The calls' data wakes HTTP/2, which is polled next anyway.
+            if sub_tasks.clear_wake(SubTask::Http2) || woken.has(SubTask::Http2) {
+                if let Poll::Ready(reason) = self.poll_http2() {
+                    return Poll::Ready(reason);
                 }
-                let Transport { flow, .. } = &*self.transport;
-                flow.windows.apply(&self.by_id);
-                if flow.begin_turn() {
-                    // The calls take what has come, then others have their turn, and then the rest is read.
+                let socket = &self.transport.socket;
+                socket.windows.apply_updates(&self.streams);
+                if socket.start_next_turn() {
+                    // The calls process what was read, then other tasks run, and then the rest is read.
                     self.poll_calls();
-                    parts.yield_now(woken.without(Part::Calls).with(Part::Http2), task);
+                    sub_tasks.yield_now(woken.without(SubTask::Calls).with(SubTask::Http2), task);
                     return Poll::Pending;
                 }
             }
-            self.transport.flow.windows.advance(self.transport.flow.is_blocked());
-            if woken.has(Part::Life)
-                && let Poll::Ready(closed) = self.poll_life()
+            let socket = &self.transport.socket;
+            socket.windows.wake_queued(socket.is_blocked());
+            if woken.has(SubTask::Lifecycle)
+                && let Poll::Ready(reason) = self.poll_lifecycle()
             {
-                return Poll::Ready(closed);
+                return Poll::Ready(reason);
             }
         }
-        parts.yield_now(Woken::NONE, task);
+        sub_tasks.yield_now(SubTaskSet::NONE, task);
         Poll::Pending
     }
 
     fn poll_calls(&mut self) {
         let mut cx = Context::from_waker(&self.wakers.calls);
         while let Poll::Ready(Some(id)) = self.calls.poll_next_unpin(&mut cx) {
-            self.by_id.remove(&id);
+            self.streams.remove(&id);
         }
     }
 
-    fn poll_http2(&mut self) -> Poll<Closed> {
+    fn poll_http2(&mut self) -> Poll<CloseReason> {
         loop {
             let mut cx = Context::from_waker(&self.wakers.http2);
             let accepted = match &mut self.http2 {
                 Http2::Handshake(handshake) => match Pin::new(handshake).poll(&mut cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Closed::Failed(error)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(CloseReason::Failed(error)),
                     Poll::Ready(Ok(mut connection)) => {
-                        self.life.serves(connection.ping_pong());
+                        self.lifecycle.start_keepalive(connection.ping_pong());
                         self.http2 = Http2::Serving(connection);
                         continue;
                     }
                 },
                 Http2::Serving(connection) => match connection.poll_accept(&mut cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(None) => return Poll::Ready(Closed::Done),
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Closed::Failed(error)),
+                    Poll::Ready(None) => return Poll::Ready(CloseReason::Done),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(CloseReason::Failed(error)),
                     Poll::Ready(Some(Ok(accepted))) => accepted,
                 },
             };
@@ -243,60 +186,62 @@ impl<S: Services> Connection<S> {
     }
 
     fn open_call(&mut self, request: http::Request<RecvStream>, mut respond: SendResponse<InFlightData>) {
-        if let Some(answer) = gate::refuse(&request) {
+        if let Some(response) = not_grpc::reject(&request) {
             // An error means that the stream is gone already.
-            let _ = respond.send_response(answer, true);
+            let _ = respond.send_response(response, true);
             return;
         }
-        let rpc = self.methods.start(request.uri().path(), request.headers(), self.transport.peer);
+        let transport = &self.transport;
+        let rpc = self.metrics.start(request.uri().path(), request.headers(), transport.peer);
         let id = respond.stream_id().as_u32();
-        let state = CallState::new(&self.transport);
+        let stream = Arc::new(StreamState::default());
         let (head, incoming) = request.into_parts();
-        let (incoming, body) = Request::new(incoming, rpc.limits().request_bytes, rpc.has_one_request());
-        self.by_id.insert(id, Arc::clone(&state));
-        let counted = self.transport.census.open_call(rpc.kind(), self.limits.calls);
-        let call = NewCall { id, state: Arc::clone(&state), request: incoming, respond, rpc };
-        let stream = match counted {
-            None => Stream::refused(call, &self.limits),
-            Some(counted) => {
-                let mut request = http::Request::from_parts(head, Body::new(body));
-                request.extensions_mut().insert(Call::new(&state, call.rpc.span()));
-                let open = (OpenCall::new(&self.transport), counted);
-                Stream::new(self.services.clone(), call, request, open, &self.limits)
+        let (reader, body) = RequestReader::new(incoming, rpc.limits().request_bytes, rpc.has_one_request());
+        self.streams.insert(id, Arc::clone(&stream));
+        let mut request = http::Request::from_parts(head, Body::new(body));
+        request.extensions_mut().insert(CallContext::new(transport, &stream, rpc.span()));
+        let guard = transport.stats.open_call(rpc.kind(), self.limits.calls);
+        let transport = Arc::clone(transport);
+        let call = AcceptedCall { id, transport, stream, request: reader, respond, rpc };
+        let future = match guard {
+            None => CallFuture::refused(call, &self.limits),
+            Some(guard) => {
+                let guards = (OpenCallGuard::new(&self.transport), guard);
+                CallFuture::new(self.services.clone(), call, request, guards, &self.limits)
             }
         };
-        self.calls.push(Box::pin(stream));
+        self.calls.push(Box::pin(future));
         self.has_new_calls = true;
-        self.transport.parts.wake(Part::Calls);
+        self.transport.sub_tasks.wake(SubTask::Calls);
     }
 
-    fn poll_life(&mut self) -> Poll<Closed> {
+    fn poll_lifecycle(&mut self) -> Poll<CloseReason> {
         loop {
-            let mut cx = Context::from_waker(&self.wakers.life);
-            match self.life.poll(&mut cx) {
+            let mut cx = Context::from_waker(&self.wakers.lifecycle);
+            match self.lifecycle.poll(&mut cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Due::Close(closed)) => return Poll::Ready(closed),
-                Poll::Ready(Due::GoAway) => match &mut self.http2 {
+                Poll::Ready(Action::Close(reason)) => return Poll::Ready(reason),
+                Poll::Ready(Action::SendGoAway) => match &mut self.http2 {
                     Http2::Serving(connection) => {
                         connection.graceful_shutdown();
-                        self.transport.parts.wake(Part::Http2);
+                        self.transport.sub_tasks.wake(SubTask::Http2);
                     }
-                    // It has not even begun.
-                    Http2::Handshake(_) => return Poll::Ready(Closed::AfterGoAway),
+                    // There is no HTTP/2 yet that could send it.
+                    Http2::Handshake(_) => return Poll::Ready(CloseReason::AfterGoAway),
                 },
             }
         }
     }
 }
 
-impl<S: Services> Future for Connection<S> {
-    type Output = Closed;
+impl<S: Services, I: ByteStream> Future for Connection<S, I> {
+    type Output = CloseReason;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
-        self.transport.parts.begin(cx.waker());
-        self.rounds(cx.waker())
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.transport.sub_tasks.begin_poll(cx.waker());
+        self.poll_rounds(cx.waker())
     }
 }
 
-// Nothing in it is pinned in place: the calls are behind pointers.
-impl<S: Services> Unpin for Connection<S> {}
+// No field is pinned in place: the calls are boxed.
+impl<S: Services, I: ByteStream> Unpin for Connection<S, I> {}

@@ -1,157 +1,163 @@
-//! The deadlines of a call.
+//! The deadlines of a call, with one timer for all of them.
+//!
+//! Guarantees: each deadline expires once, and a call that waits for none has no timer. Deliberately does not decide what an
+//! expired deadline does to the call.
 
-use super::Limits;
-use super::methods::Rpc;
-use super::request::{Progress, Request};
+use super::limits::TransportLimits;
+use super::request::{RequestProgress, RequestReader};
+use super::rpc_metrics::ActiveRpc;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a peer may take to end its request once it has the whole response.
-const HOLD: Duration = Duration::from_secs(1);
+/// Time for the peer to half-close once it has the whole response.
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What was not done in time.
+/// A deadline that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Late {
-    /// The peer has not completed its request, or a message of it.
+pub(super) enum Expired {
+    /// The request, or a message of it, was not complete in time.
     Request,
-    /// The call has not ended before the deadline that its client gave.
+    /// The call did not end within its `grpc-timeout`.
     Call,
-    /// The peer has not taken the answers before this one.
-    Room,
-    /// The peer has taken nothing of what waits for it.
-    Peer,
-    /// The peer has not ended its request although it has the response.
-    Hold,
+    /// The peer did not read earlier answers in time, so there was no space for this one.
+    AnswerSpace,
+    /// The peer took none of the data that waits for it.
+    ResponseStall,
+    /// The peer did not half-close although it has the response.
+    HalfClose,
 }
 
-/// What of a request is to come in time.
+/// The part of a request that has a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expected {
-    /// All of it.
+enum Timed {
+    /// The whole request.
     Whole,
-    /// Each message that has begun.
+    /// Each message, from its first byte.
     Messages,
-    /// One message after the other.
+    /// Each message, from the end of the one before.
     NextMessage,
 }
 
 /// The deadlines of a call. Most calls wait for none of them: then there is no timer.
 pub(super) struct Deadlines {
-    limits: Arc<Limits>,
-    expected: Expected,
-    /// The number of the message that is to be complete at `request`.
+    limits: Arc<TransportLimits>,
+    timed: Timed,
+    /// The number of the message that is due at `request`.
     message: u64,
     request: Option<Instant>,
     call: Option<Instant>,
-    room: Option<Instant>,
-    peer: Option<Instant>,
-    hold: Option<Instant>,
+    answer_space: Option<Instant>,
+    response_stall: Option<Instant>,
+    half_close: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadlines {
-    pub(super) fn new(rpc: &Rpc, incoming: &Request, limits: &Arc<Limits>) -> Self {
-        let expected = match (rpc.has_one_request(), rpc.limits().silence) {
-            (true, _) => Expected::Whole,
-            (false, true) => Expected::Messages,
-            (false, false) => Expected::NextMessage,
+    pub(super) fn new(rpc: &ActiveRpc, request: &RequestReader, limits: &Arc<TransportLimits>) -> Self {
+        let timed = match (rpc.has_one_request(), rpc.limits().may_be_silent) {
+            (true, _) => Timed::Whole,
+            (false, true) => Timed::Messages,
+            (false, false) => Timed::NextMessage,
         };
         let at = |after| Instant::now() + after;
-        let is_due = expected != Expected::Messages && !incoming.has_ended();
+        let is_due = timed != Timed::Messages && !request.has_ended();
         Self {
             limits: Arc::clone(limits),
-            expected,
+            timed,
             message: 0,
             request: is_due.then(|| at(limits.request_deadline)),
             call: None,
-            room: None,
-            peer: None,
-            hold: None,
+            answer_space: None,
+            response_stall: None,
+            half_close: None,
             timer: None,
         }
     }
 
-    /// The client waits for the call to end for so long.
-    pub(super) fn call_until(&mut self, timeout: Option<Duration>) {
+    /// Sets the deadline of the call, `timeout` from now.
+    pub(super) fn set_call_timeout(&mut self, timeout: Option<Duration>) {
         self.call = timeout.map(|timeout| Instant::now() + timeout);
     }
 
-    pub(super) fn request_is(&mut self, progress: Progress) {
-        match (progress, self.expected) {
-            (Progress::Complete | Progress::Gone, _) | (Progress::Open(_), Expected::Messages) => {
+    /// Sets or clears the deadline of the request, given how much of it has arrived.
+    pub(super) fn update_request(&mut self, progress: RequestProgress) {
+        match (progress, self.timed) {
+            (RequestProgress::Complete | RequestProgress::Gone, _)
+            | (RequestProgress::Open(_), Timed::Messages) => {
                 self.request = None;
             }
-            (Progress::WithinMessage(message), Expected::Messages) => {
+            (RequestProgress::WithinMessage(message), Timed::Messages) => {
                 if self.request.is_none() || message != self.message {
-                    self.expect(message);
+                    self.start_message(message);
                 }
             }
-            (Progress::Open(messages), Expected::NextMessage) => {
+            (RequestProgress::Open(messages), Timed::NextMessage) => {
                 if messages != self.message {
-                    self.expect(messages);
+                    self.start_message(messages);
                 }
             }
-            (_, Expected::Whole) | (Progress::WithinMessage(_), Expected::NextMessage) => {}
+            (_, Timed::Whole) | (RequestProgress::WithinMessage(_), Timed::NextMessage) => {}
         }
     }
 
-    /// The request is late: true if it fails for that. What the service has not granted is not the peer's to send.
-    pub(super) fn request_is_late(&mut self, waits_for_service: bool) -> bool {
-        let is_excused = self.expected == Expected::Messages && waits_for_service;
-        if is_excused {
+    /// Decides whether a request fails whose deadline expired. While the service has unread data of a stream, the peer may lack
+    /// the window to send more: then the deadline starts anew.
+    pub(super) fn fail_or_extend_request(&mut self, has_unread_data: bool) -> bool {
+        let extend = self.timed == Timed::Messages && has_unread_data;
+        if extend {
             self.request = Some(Instant::now() + self.limits.request_deadline);
         }
-        !is_excused
+        !extend
     }
 
-    /// Time for a request to be complete.
-    pub(super) fn request_time(&self) -> Duration {
+    /// The time for a request to be complete.
+    pub(super) fn request_timeout(&self) -> Duration {
         self.limits.request_deadline
     }
 
-    /// There is room for the answer.
-    pub(super) fn has_room(&mut self) {
-        self.room = None;
+    /// Clears the deadline for answer space.
+    pub(super) fn clear_answer_space(&mut self) {
+        self.answer_space = None;
     }
 
-    fn expect(&mut self, message: u64) {
+    fn start_message(&mut self, message: u64) {
         self.message = message;
         self.request = Some(Instant::now() + self.limits.request_deadline);
     }
 
-    /// The peer takes the answers before this one in time, or there is none.
-    pub(super) fn wait_for_room(&mut self) {
-        self.room.get_or_insert_with(|| Instant::now() + self.limits.request_deadline);
+    /// Starts the deadline for answer space, unless it runs.
+    pub(super) fn start_answer_space(&mut self) {
+        self.answer_space.get_or_insert_with(|| Instant::now() + self.limits.request_deadline);
     }
 
-    /// The peer has taken something, and whether more waits for it.
-    pub(super) fn peer_moves(&mut self, more: bool) {
-        self.peer = more.then(|| Instant::now() + self.limits.response_stall);
+    /// Restarts the stall deadline if data waits for the peer, else clears it.
+    pub(super) fn restart_response_stall(&mut self, waiting: bool) {
+        self.response_stall = waiting.then(|| Instant::now() + self.limits.response_stall);
     }
 
-    /// Only the end of the request is waited for.
-    pub(super) fn hold(&mut self) {
+    /// Replaces all deadlines by the one for the peer's half-close.
+    pub(super) fn await_half_close(&mut self) {
         self.request = None;
         self.call = None;
-        self.room = None;
-        self.peer = None;
-        self.hold = Some(Instant::now() + HOLD);
+        self.answer_space = None;
+        self.response_stall = None;
+        self.half_close = Some(Instant::now() + HALF_CLOSE_TIMEOUT);
     }
 
-    /// Ready with what is late, once for each deadline.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
+    /// Ready with the next expired deadline, once for each.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
         let all = [
-            (&mut self.request, Late::Request),
-            (&mut self.call, Late::Call),
-            (&mut self.room, Late::Room),
-            (&mut self.peer, Late::Peer),
-            (&mut self.hold, Late::Hold),
+            (&mut self.request, Expired::Request),
+            (&mut self.call, Expired::Call),
+            (&mut self.answer_space, Expired::AnswerSpace),
+            (&mut self.response_stall, Expired::ResponseStall),
+            (&mut self.half_close, Expired::HalfClose),
         ];
-        let set = all.into_iter().filter_map(|(at, late)| at.map(|time| (time, at, late)));
-        let Some((time, at, late)) = set.min_by_key(|(time, ..)| *time) else {
+        let set = all.into_iter().filter_map(|(at, expired)| at.map(|time| (time, at, expired)));
+        let Some((time, at, expired)) = set.min_by_key(|(time, ..)| *time) else {
             self.timer = None;
             return Poll::Pending;
         };
@@ -161,6 +167,6 @@ impl Deadlines {
         }
         ready!(timer.as_mut().poll(cx));
         *at = None;
-        Poll::Ready(late)
+        Poll::Ready(expired)
     }
 }

@@ -1,10 +1,12 @@
-//! The frames that a peer sends, counted by their headers beneath HTTP/2.
+//! A scanner for the headers of received frames.
 //!
-//! h2 has no hook for frames and reads all that a socket has before its streams are looked at. So the bytes are scanned
-//! before h2 gets them, for three things: how many frames one turn of the transport takes, what frames cost that carry no
-//! message, and how far the peer's flow-control windows are open. Reference: RFC 9113, sections 4.1 and 6.
+//! h2 has no hook for frames, and reads everything in the socket before its caller sees a stream. So the bytes are scanned
+//! before h2 gets them, for three things: the number of frames in a turn, the cost of frames that carry no message, and the
+//! changes of the peer's flow-control windows. Reference: RFC 9113, sections 4.1 and 6.
+//!
+//! Deliberately does not validate: h2 does, and closes the connection. Wrong bytes may at worst be counted wrong.
 
-/// Length of the bytes that every HTTP/2 connection begins with (RFC 9113, section 3.4).
+/// Length of the connection preface (RFC 9113, section 3.4).
 pub(super) const PREFACE_LEN: usize = 24;
 
 const HEADER_LEN: usize = 9;
@@ -17,38 +19,38 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 /// Bytes of one setting: its identifier and its value.
 const SETTING_LEN: usize = 6;
 
-/// What a frame without data costs, in units of [`super::pace::Pace`].
+/// The cost of a frame without data, in units of [`super::frame_rate::FrameRate`].
 const COST: u32 = 4;
-/// Data is bounded by flow control; but with so few bytes it is the frame that costs.
+/// DATA is bounded by flow control, but below this many bytes the frame itself is the larger cost.
 const SHORT_DATA: usize = 64;
 const COST_OF_SHORT_DATA: u32 = 2;
-/// A reset comes with the stream that it ends, which costs hundred times as much as a bare frame; and a change of settings
+/// A reset includes the cost of the stream that it ends, about a hundred times that of a bare frame. A change of settings
 /// visits every open stream.
 const COST_OF_RESET_OR_SETTINGS: u32 = 100 * COST;
 
-/// What frames change.
-pub(super) trait Observer {
-    /// The peer takes more on one stream, or on all (stream 0).
+/// Receives the changes of the peer's flow-control windows.
+pub(super) trait FrameObserver {
+    /// The window of one stream, or of the connection (stream 0), grows by `increment` bytes.
     fn window_update(&mut self, stream: u32, increment: u32);
-    /// The peer takes this much on every stream, before what it has taken and given since.
+    /// `SETTINGS_INITIAL_WINDOW_SIZE` of every stream becomes `bytes`.
     fn initial_window(&mut self, bytes: u32);
 }
 
-/// Follows the frames in a stream of bytes, however these are cut.
+/// Finds the frames in a byte stream, whatever the chunks in which it arrives.
 pub(super) struct FrameScanner {
-    /// Bytes to pass by: of the preface, or of a payload that says nothing.
+    /// Bytes to skip: of the preface, or of a payload that is not read.
     skip: usize,
     header: [u8; HEADER_LEN],
-    /// Bytes of the header, or of the value, that are there.
+    /// Bytes of the header, or of the value, that have arrived.
     have: usize,
-    /// What is left of a payload that is read in values.
+    /// Bytes left of a payload that is read value by value.
     values: usize,
     value: [u8; SETTING_LEN],
     in_values: bool,
 }
 
 impl FrameScanner {
-    /// At the beginning of a connection.
+    /// A scanner at the start of a connection.
     pub(super) fn new() -> Self {
         Self {
             skip: PREFACE_LEN,
@@ -60,9 +62,14 @@ impl FrameScanner {
         }
     }
 
-    /// Scans until `frames` have ended, which it counts down, or the bytes have. Returns how many bytes that takes, and
-    /// what the frames cost that began there.
-    pub(super) fn scan(&mut self, bytes: &[u8], frames: &mut u32, to: &mut impl Observer) -> (usize, u32) {
+    /// Scans until `frames` frames have ended, or `bytes` has; counts `frames` down. Returns the number of bytes scanned,
+    /// and the cost of the frames that started in them.
+    pub(super) fn scan(
+        &mut self,
+        bytes: &[u8],
+        frames: &mut u32,
+        to: &mut impl FrameObserver,
+    ) -> (usize, u32) {
         let mut at = 0;
         let mut cost = 0;
         while at < bytes.len() && *frames > 0 {
@@ -71,7 +78,7 @@ impl FrameScanner {
                 let skipped = self.skip.min(rest.len());
                 self.skip -= skipped;
                 if self.skip == 0 && self.have == HEADER_LEN {
-                    self.frame_ends(frames);
+                    self.end_frame(frames);
                 }
                 skipped
             } else if self.in_values {
@@ -79,7 +86,7 @@ impl FrameScanner {
             } else {
                 let read = fill(&mut self.header, &mut self.have, rest, HEADER_LEN);
                 if self.have == HEADER_LEN {
-                    cost += self.frame_begins(frames);
+                    cost += self.start_frame(frames);
                 }
                 read
             };
@@ -87,7 +94,7 @@ impl FrameScanner {
         (at, cost)
     }
 
-    fn frame_begins(&mut self, frames: &mut u32) -> u32 {
+    fn start_frame(&mut self, frames: &mut u32) -> u32 {
         let [a, b, c, kind, flags, ..] = self.header;
         let len = u32::from_be_bytes([0, a, b, c]) as usize;
         self.in_values = match kind {
@@ -101,7 +108,7 @@ impl FrameScanner {
         } else {
             self.skip = len;
             if len == 0 {
-                self.frame_ends(frames);
+                self.end_frame(frames);
             }
         }
         match kind {
@@ -113,7 +120,7 @@ impl FrameScanner {
         }
     }
 
-    fn read_value(&mut self, rest: &[u8], frames: &mut u32, to: &mut impl Observer) -> usize {
+    fn read_value(&mut self, rest: &[u8], frames: &mut u32, to: &mut impl FrameObserver) -> usize {
         let is_window = self.header[3] == WINDOW_UPDATE;
         let len = if is_window { 4 } else { SETTING_LEN };
         let read = fill(&mut self.value, &mut self.have, rest, len);
@@ -125,7 +132,7 @@ impl FrameScanner {
         let [id0, id1, value @ ..] = self.value;
         if is_window {
             let [.., s0, s1, s2, s3] = self.header;
-            // The first bit of both is reserved.
+            // The first bit of both is reserved (RFC 9113, sections 4.1 and 6.9).
             let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
             let [i0, i1, i2, i3, ..] = self.value;
             to.window_update(stream, u32::from_be_bytes([i0, i1, i2, i3]) & 0x7fff_ffff);
@@ -134,18 +141,18 @@ impl FrameScanner {
         }
         if self.values == 0 {
             self.in_values = false;
-            self.frame_ends(frames);
+            self.end_frame(frames);
         }
         read
     }
 
-    fn frame_ends(&mut self, frames: &mut u32) {
+    fn end_frame(&mut self, frames: &mut u32) {
         self.have = 0;
         *frames -= 1;
     }
 }
 
-/// Fills `into` up to `len` from `bytes`; returns how many of them that takes.
+/// Fills `into` up to `len` from `bytes`; returns the number of bytes used.
 fn fill(into: &mut [u8], have: &mut usize, bytes: &[u8], len: usize) -> usize {
     let read = (len - *have).min(bytes.len());
     into[*have..*have + read].copy_from_slice(&bytes[..read]);
@@ -159,9 +166,9 @@ mod tests {
     use proptest::prelude::*;
 
     #[derive(Debug, Default, PartialEq, Eq)]
-    struct Seen(Vec<(u32, u32)>);
+    struct WindowChanges(Vec<(u32, u32)>);
 
-    impl Observer for Seen {
+    impl FrameObserver for WindowChanges {
         fn window_update(&mut self, stream: u32, increment: u32) {
             self.0.push((stream, increment));
         }
@@ -195,54 +202,56 @@ mod tests {
         .concat()
     }
 
-    fn changes() -> Seen {
-        Seen(vec![(u32::MAX, 65_536), (0, 5), (1, 7)])
+    fn expected() -> WindowChanges {
+        WindowChanges(vec![(u32::MAX, 65_536), (0, 5), (1, 7)])
     }
 
     #[test]
-    fn windows_and_costs_are_read_from_the_headers() {
-        let mut seen = Seen::default();
+    fn headers_give_windows_and_costs() {
+        let mut changes = WindowChanges::default();
         let mut frames = 100;
         let bytes = connection();
-        let scanned = FrameScanner::new().scan(&bytes, &mut frames, &mut seen);
-        // Settings and reset; the acknowledgement, two window updates, headers, and data without data.
+        let scanned = FrameScanner::new().scan(&bytes, &mut frames, &mut changes);
+        // SETTINGS and RST_STREAM; then the SETTINGS acknowledgement, two WINDOW_UPDATE, HEADERS, and an empty DATA.
         let cost = 2 * COST_OF_RESET_OR_SETTINGS + 5 * COST;
         assert_eq!((scanned, frames), ((bytes.len(), cost), 92));
-        assert_eq!(seen, changes());
+        assert_eq!(changes, expected());
     }
 
     #[test]
-    fn a_scan_ends_where_its_last_frame_does() {
+    fn scan_stops_after_last_frame() {
         let bytes = connection();
         let mut scanner = FrameScanner::new();
-        let mut seen = Seen::default();
+        let mut changes = WindowChanges::default();
         let mut at = 0;
         for _ in 0..8 {
             let mut frames = 1;
-            at += scanner.scan(&bytes[at..], &mut frames, &mut seen).0;
+            at += scanner.scan(&bytes[at..], &mut frames, &mut changes).0;
             assert_eq!(frames, 0);
         }
-        assert_eq!((at, seen), (bytes.len(), changes()));
+        assert_eq!((at, changes), (bytes.len(), expected()));
     }
 
     proptest! {
         #[test]
-        fn it_does_not_matter_how_the_bytes_are_cut(cuts in prop::collection::vec(1usize..40, 1..200)) {
+        fn chunking_changes_nothing(cuts in prop::collection::vec(1usize..40, 1..200)) {
             let bytes = connection();
             let mut scanner = FrameScanner::new();
-            let mut seen = Seen::default();
-            let (mut rest, mut frames, mut total) = (&bytes[..], 100, 0);
+            let mut changes = WindowChanges::default();
+            let mut rest = &bytes[..];
+            let mut frames = 100;
+            let mut total = 0;
             for cut in cuts.into_iter().cycle() {
                 if rest.is_empty() {
                     break;
                 }
                 let (now, later) = rest.split_at(cut.min(rest.len()));
-                let (used, cost) = scanner.scan(now, &mut frames, &mut seen);
+                let (used, cost) = scanner.scan(now, &mut frames, &mut changes);
                 prop_assert_eq!(used, now.len());
                 total += cost;
                 rest = later;
             }
-            prop_assert_eq!((seen, frames, total), (changes(), 92, 820));
+            prop_assert_eq!((changes, frames, total), (expected(), 92, 820));
         }
     }
 }

@@ -1,19 +1,21 @@
-//! Data on its way through HTTP/2.
+//! DATA that HTTP/2 has and the socket has not.
 
-use super::call::Transport;
+use super::state::TransportState;
 use bytes::{Buf, Bytes};
 use std::io::IoSlice;
 use std::sync::Arc;
 
-/// The data of one frame, from when a response hands it over until it is written. If its stream is reset before, HTTP/2
-/// drops it: then what is left of it has not used up the transport's window.
+/// The payload of one DATA frame, from the response to the socket.
+///
+/// h2 drops it unsent if the stream is reset first. What is left of it then has used none of the connection window, and
+/// returns to [`SendWindows`](super::send_windows::SendWindows).
 pub(super) struct InFlightData {
     data: Bytes,
-    transport: Arc<Transport>,
+    transport: Arc<TransportState>,
 }
 
 impl InFlightData {
-    pub(super) fn new(data: Bytes, transport: &Arc<Transport>) -> Self {
+    pub(super) fn new(data: Bytes, transport: &Arc<TransportState>) -> Self {
         Self { data, transport: Arc::clone(transport) }
     }
 }
@@ -21,7 +23,7 @@ impl InFlightData {
 impl Drop for InFlightData {
     fn drop(&mut self) {
         if self.data.has_remaining() {
-            self.transport.returns_unsent(self.data.remaining());
+            self.transport.return_unsent(self.data.remaining());
         }
     }
 }

@@ -1,20 +1,20 @@
-//! Listening sockets, and the descriptors they may use up.
+//! Listening sockets, the options of accepted ones, and the limit of open files.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-/// Connections that may wait to be accepted: reconnect storms lose SYNs with the usual 128.
+/// Connections that may wait to be accepted. Reconnect storms lose SYNs with the usual 128.
 const BACKLOG: i32 = 4096;
 
-/// Bytes the kernel may hold for one transport's peer: a stuck peer else holds about 3 MB.
+/// Bytes of a socket's send buffer in the kernel. By default a stuck peer occupies about 3 MB.
 const SEND_BUFFER: usize = 256 * 1024;
 
-/// How long the kernel keeps sending without an acknowledgement before it gives the peer up.
+/// Time without a TCP acknowledgement after which the kernel closes a connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The address cannot be listened on.
+/// An address on which the server cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {}", reason(.cause))]
 pub struct ListenError {
@@ -38,6 +38,8 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Binds and listens.
+    ///
     /// # Errors
     /// [`ListenError`] with the address and the cause.
     pub fn bind(address: SocketAddr) -> Result<Self, ListenError> {
@@ -47,7 +49,7 @@ impl Listener {
 
     fn open(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // So that a restart need not wait for the last connections of the one before to time out.
+        // A restart does not wait for the connections of the previous process to leave TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -57,13 +59,13 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// The bound address: the real port where 0 was asked for.
+    /// The bound address, with the real port if 0 was requested.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Takes the socket into the current runtime.
+    /// Registers the socket with the current runtime.
     ///
     /// # Errors
     /// When the runtime has no I/O driver.
@@ -72,21 +74,20 @@ impl Listener {
     }
 }
 
-/// Prepares an accepted socket: small frames leave at once, the kernel's share is bounded, and a peer that does not read is
-/// given up.
+/// Sets the options of an accepted socket: no Nagle delay, a bounded send buffer, and a timeout for unacknowledged data.
 ///
 /// # Errors
 /// When the peer is gone already.
-pub fn prepare(socket: &tokio::net::TcpStream) -> io::Result<()> {
+pub fn configure_socket(socket: &tokio::net::TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = socket2::SockRef::from(socket);
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
-/// Raises the soft limit of open files to the hard one, and returns it.
+/// Raises the soft limit of open files to the hard limit, and returns it.
 #[must_use]
-pub fn open_file_limit() -> u64 {
+pub fn raise_open_file_limit() -> u64 {
     let fallback = || rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
     rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|_| fallback())
 }

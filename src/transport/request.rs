@@ -1,8 +1,11 @@
-//! A request on its way in: read promptly, granted by need, bounded in size and time.
+//! Reading requests: bounded in size, and slowed by flow control.
 //!
-//! Frames that have come are taken from HTTP/2 at once, whoever reads the request and however slowly: h2 closes
-//! transports whose many small frames it has to keep. What is withheld is the flow-control credit, until the service
-//! takes the bytes. So a fast sender is slowed, and holds no more than the window of its stream.
+//! Received frames are taken from h2 at once, however slowly the service reads: h2 closes transports that have many small
+//! unread frames. Flow-control credit returns to the peer only when the service takes the bytes. So a fast sender is
+//! slowed down, and its unread bytes fit its stream's window.
+//!
+//! [`RequestReader`] is the transport's side, [`RequestBody`] the service's. Deliberately does not decode messages; it only
+//! follows their length prefixes.
 
 use crate::rpc::refused;
 use bytes::{Bytes, BytesMut};
@@ -15,23 +18,24 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tonic::{Code, Status};
 
-/// Bytes before each message of gRPC: a flag, and the message's length.
+/// Bytes of a gRPC message's prefix: a compressed flag, and the message's length.
 const PREFIX_LEN: usize = 5;
 
-/// Where the messages of a request begin and end.
+/// The boundaries of messages in a request.
 #[derive(Default)]
-struct Framing {
+struct MessageFraming {
     prefix: [u8; PREFIX_LEN],
+    /// Bytes of the prefix that have arrived.
     have: usize,
-    /// Bytes of the current message that are to come.
+    /// Bytes of the current message that are missing.
     rest: usize,
-    /// Messages that have begun.
+    /// Messages that have started.
     messages: u64,
 }
 
-impl Framing {
-    /// Follows the bytes. An error is the first message that has more than `max` bytes.
-    fn follow(&mut self, bytes: &[u8], max: usize) -> Result<(), TooLong> {
+impl MessageFraming {
+    /// Scans the next bytes. Fails at the first message with more than `max` bytes.
+    fn scan(&mut self, bytes: &[u8], max: usize) -> Result<(), MessageTooLong> {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
@@ -50,7 +54,7 @@ impl Framing {
                 self.messages += 1;
                 self.rest = u32::from_be_bytes([a, b, c, d]) as usize;
                 if self.rest > max {
-                    return Err(TooLong { after: at, len: self.rest });
+                    return Err(MessageTooLong { after: at, len: self.rest });
                 }
             }
             at += read;
@@ -58,35 +62,35 @@ impl Framing {
         Ok(())
     }
 
-    /// Whether a message has begun and not ended.
+    /// Whether a message has started and is not complete.
     fn is_within_message(&self) -> bool {
         self.have > 0 || self.rest > 0
     }
 }
 
-/// A message over the limit.
+/// A message above the limit.
 #[derive(Debug, PartialEq, Eq)]
-struct TooLong {
-    /// Bytes that belong to messages before it.
+struct MessageTooLong {
+    /// Bytes of complete messages before it.
     after: usize,
-    /// Its length.
+    /// Its length, from the prefix.
     len: usize,
 }
 
-/// What has come and was not taken, shared by the stream and the service.
-struct Buffer {
+/// The bytes between [`RequestReader`] and [`RequestBody`].
+struct RequestBuffer {
     data: BytesMut,
-    /// No more comes.
+    /// No more data will arrive.
     ended: bool,
-    /// Why no more comes, if the request did not end by itself.
+    /// Why the request ended early, if it did.
     error: Option<Status>,
-    /// The service has no use for more.
-    unwanted: bool,
+    /// The service dropped the body: further data is not stored.
+    dropped: bool,
     reader: Option<Waker>,
     credit: FlowControl,
 }
 
-impl Buffer {
+impl RequestBuffer {
     fn wake(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.wake();
@@ -94,62 +98,75 @@ impl Buffer {
     }
 }
 
-/// The stream's side of a request.
-pub(super) struct Request {
+/// The transport's side of a request.
+pub(super) struct RequestReader {
     stream: RecvStream,
-    buffer: Arc<Mutex<Buffer>>,
-    framing: Framing,
+    buffer: Arc<Mutex<RequestBuffer>>,
+    framing: MessageFraming,
     message_bytes_max: usize,
-    /// The whole request is one message.
-    is_one: bool,
+    /// The method takes one request message.
+    single_message: bool,
     ended: bool,
+    /// Further data is discarded.
     failed: bool,
-    /// Why the transport has failed it, until the call is told.
+    /// The status with which the transport refused the request, until the call takes it.
     failure: Option<Status>,
 }
 
-/// What has become of a request.
+/// How much of a request has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// More may come, after as many messages.
+pub(super) enum RequestProgress {
+    /// Between messages, after this many.
     Open(u64),
-    /// The message of this number has begun, and is to be complete in time.
+    /// Within the message of this number.
     WithinMessage(u64),
-    /// All of it has come, or no more is wanted.
+    /// It has all arrived, or the rest is discarded.
     Complete,
-    /// The peer has given the call up, or the transport is gone.
+    /// The peer has reset the stream, or the transport is gone.
     Gone,
 }
 
-impl Request {
-    /// Reads a request whose messages may have so many bytes each, and which may be one message only; the body is for the
-    /// service.
-    pub(super) fn new(mut stream: RecvStream, message_bytes_max: usize, is_one: bool) -> (Self, RequestBody) {
+impl RequestReader {
+    /// Creates both sides of a request. Each message may have up to `message_bytes_max` bytes; `single_message` is set for
+    /// methods without client streaming.
+    pub(super) fn new(
+        mut stream: RecvStream,
+        message_bytes_max: usize,
+        single_message: bool,
+    ) -> (Self, RequestBody) {
         let credit = stream.flow_control().clone();
         let ended = stream.is_end_stream();
         let buffer =
-            Buffer { data: BytesMut::new(), ended, error: None, unwanted: false, reader: None, credit };
+            RequestBuffer { data: BytesMut::new(), ended, error: None, dropped: false, reader: None, credit };
         let buffer = Arc::new(Mutex::new(buffer));
         let body = RequestBody(Arc::clone(&buffer));
-        let framing = Framing::default();
-        let request =
-            Self { stream, buffer, framing, message_bytes_max, is_one, ended, failed: false, failure: None };
+        let framing = MessageFraming::default();
+        let request = Self {
+            stream,
+            buffer,
+            framing,
+            message_bytes_max,
+            single_message,
+            ended,
+            failed: false,
+            failure: None,
+        };
         (request, body)
     }
 
-    /// Whether the peer has ended it.
+    /// Whether the peer has half-closed the stream.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Takes what has come.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
+    /// Takes the received data from h2.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> RequestProgress {
         while !self.ended {
             match self.stream.poll_data(cx) {
-                Poll::Ready(Some(Ok(data))) => self.take(&data),
+                Poll::Ready(Some(Ok(data))) => self.receive(&data),
                 Poll::Ready(Some(Err(_))) => {
                     self.fail(Status::cancelled("the call was cancelled"));
-                    return Progress::Gone;
+                    return RequestProgress::Gone;
                 }
                 Poll::Ready(None) => {
                     self.ended = true;
@@ -157,67 +174,67 @@ impl Request {
                     buffer.ended = true;
                     buffer.wake();
                 }
-                Poll::Pending if self.failed => return Progress::Complete,
+                Poll::Pending if self.failed => return RequestProgress::Complete,
                 Poll::Pending if self.framing.is_within_message() => {
-                    return Progress::WithinMessage(self.framing.messages);
+                    return RequestProgress::WithinMessage(self.framing.messages);
                 }
-                Poll::Pending => return Progress::Open(self.framing.messages),
+                Poll::Pending => return RequestProgress::Open(self.framing.messages),
             }
         }
-        Progress::Complete
+        RequestProgress::Complete
     }
 
-    fn take(&mut self, data: &Bytes) {
+    fn receive(&mut self, data: &Bytes) {
         if self.failed {
             return self.discard(data.len());
         }
-        if let Err(TooLong { after, len }) = self.framing.follow(data, self.message_bytes_max) {
-            // What came before it was right.
-            self.keep(&data[..after]);
+        if let Err(MessageTooLong { after, len }) = self.framing.scan(data, self.message_bytes_max) {
+            // The messages before it are valid.
+            self.store(&data[..after]);
             let max = self.message_bytes_max;
             let words = format!("a message may have at most {max} bytes, not {len}");
             self.refuse(refused(Code::ResourceExhausted, words, "MESSAGE_TOO_LARGE", &[], None));
             return self.discard(data.len() - after);
         }
-        if self.is_one && self.framing.messages > 1 {
+        if self.single_message && self.framing.messages > 1 {
             // gRPC's code for it (its status codes, "request cardinality violation").
             let words = "the method takes one request, not several";
             self.refuse(refused(Code::Unimplemented, words, "ONE_REQUEST_ONLY", &[], None));
             return self.discard(data.len());
         }
-        self.keep(data);
+        self.store(data);
     }
 
-    /// Keeps it for the service.
-    fn keep(&mut self, data: &[u8]) {
+    /// Stores data for the service.
+    fn store(&mut self, data: &[u8]) {
         let mut buffer = self.buffer.lock();
-        if buffer.unwanted {
-            // Without credit: a window's worth may come, and no more.
+        if buffer.dropped {
+            // No credit is returned: at most a window of it can arrive.
             return;
         }
-        // Copied, as it is little as a rule: a slice would hold on to all that was read with it.
+        // Copied, as requests are small: a slice would keep alive everything that was read together with it.
         buffer.data.extend_from_slice(data);
         buffer.wake();
     }
 
-    /// Lets the peer send as much again.
+    /// Discards data, and returns its credit to the peer.
     fn discard(&mut self, bytes: usize) {
-        // It was received and not released before.
+        // It was received, and not released before.
         let _ = self.stream.flow_control().release_capacity(bytes);
     }
 
-    /// Fails it for what the peer did or did not send.
+    /// Fails the request because of what the peer sent, or did not send.
     fn refuse(&mut self, status: Status) {
         self.failure = Some(status.clone());
         self.fail(status);
     }
 
-    /// Why the transport has failed the request, once.
+    /// Takes the status with which the transport refused the request. `None` if there is none, or it was taken before.
     pub(super) fn take_failure(&mut self) -> Option<Status> {
         self.failure.take()
     }
 
-    /// Has the service find an error where the rest of the request should be; what comes from now on is discarded.
+    /// Ends the service's side with an error, and discards the data that still arrives.
     fn fail(&mut self, status: Status) {
         self.failed = true;
         let mut buffer = self.buffer.lock();
@@ -228,29 +245,29 @@ impl Request {
         }
     }
 
-    /// Whether the service has not taken what is there.
-    pub(super) fn waits_for_service(&self) -> bool {
+    /// Whether the service has not taken all received data.
+    pub(super) fn has_unread_data(&self) -> bool {
         !self.buffer.lock().data.is_empty()
     }
 
-    /// The request was not complete in time.
-    pub(super) fn fail_late(&mut self, within: Duration) {
+    /// Fails the request because it was not complete within this time.
+    pub(super) fn fail_incomplete(&mut self, within: Duration) {
         let words = format!("the request was not complete within {within:?}");
         self.refuse(refused(Code::DeadlineExceeded, words, "REQUEST_INCOMPLETE", &[], None));
     }
 
-    /// The response is complete: reads what still comes, and lets the peer end its request by itself.
-    pub(super) fn hold(&mut self) {
+    /// Discards the rest of the request, so that the peer can finish sending it. For when the response is complete.
+    pub(super) fn discard_rest(&mut self) {
         self.failed = true;
         let mut buffer = self.buffer.lock();
         buffer.data = BytesMut::new();
-        let held = buffer.credit.used_capacity();
-        let _ = buffer.credit.release_capacity(held);
+        let unreleased = buffer.credit.used_capacity();
+        let _ = buffer.credit.release_capacity(unreleased);
     }
 }
 
 /// The service's side of a request.
-pub(super) struct RequestBody(Arc<Mutex<Buffer>>);
+pub(super) struct RequestBody(Arc<Mutex<RequestBuffer>>);
 
 impl Body for RequestBody {
     type Data = Bytes;
@@ -260,7 +277,7 @@ impl Body for RequestBody {
         let mut buffer = self.0.lock();
         if !buffer.data.is_empty() {
             let data = buffer.data.split().freeze();
-            // An error means that the stream is gone, which the next poll finds.
+            // An error means that the stream is gone; the next poll reports it.
             let _ = buffer.credit.release_capacity(data.len());
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -280,7 +297,7 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         let mut buffer = self.0.lock();
-        buffer.unwanted = true;
+        buffer.dropped = true;
         buffer.reader = None;
         buffer.data = BytesMut::new();
     }
@@ -300,11 +317,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn framing_knows_the_ends_of_messages_however_they_are_cut(
+        fn framing_finds_message_ends_in_any_chunking(
             lens in prop::collection::vec(0u32..50, 1..20),
             cut in 1usize..20,
         ) {
-            let mut framing = Framing::default();
+            let mut framing = MessageFraming::default();
             let bytes: Vec<u8> = lens.iter().flat_map(|len| message(*len)).collect();
             let mut ends = vec![0];
             for len in &lens {
@@ -312,7 +329,7 @@ mod tests {
             }
             let mut at = 0;
             for piece in bytes.chunks(cut) {
-                prop_assert_eq!(framing.follow(piece, 50), Ok(()));
+                prop_assert_eq!(framing.scan(piece, 50), Ok(()));
                 at += piece.len();
                 prop_assert_eq!(framing.is_within_message(), !ends.contains(&at));
             }
@@ -320,12 +337,12 @@ mod tests {
     }
 
     #[test]
-    fn a_message_over_the_limit_is_found_by_its_prefix() {
-        let mut framing = Framing::default();
-        assert_eq!(framing.follow(&message(10), 10), Ok(()));
+    fn message_above_limit_is_found_by_its_prefix() {
+        let mut framing = MessageFraming::default();
+        assert_eq!(framing.scan(&message(10), 10), Ok(()));
         let mut bytes = message(3);
         bytes.extend([0, 0xff, 0xff, 0xff, 0xff]);
-        let too_long = TooLong { after: PREFIX_LEN + 3, len: u32::MAX as usize };
-        assert_eq!(framing.follow(&bytes, 10), Err(too_long));
+        let too_long = MessageTooLong { after: PREFIX_LEN + 3, len: u32::MAX as usize };
+        assert_eq!(framing.scan(&bytes, 10), Err(too_long));
     }
 }

@@ -1,8 +1,8 @@
-//! What a response sends: chunks that fit the room that the peer's windows leave now.
+//! Response bodies that know how much the peer accepts.
 //!
-//! An `http_body::Body` hands out data without knowing how much of it the peer takes. What does not fit then waits in
-//! HTTP/2, and the status behind it. A [`ResponseBody`] is offered the room first, so that a broadcast leaves in its log
-//! what a slow peer cannot take, and its status can be sent at any time.
+//! An `http_body::Body` returns data of any size. What exceeds the peer's windows then waits in HTTP/2, and the status waits
+//! behind it. A [`ResponseBody`] gets the available window with each poll, so a broadcast leaves in its log what a slow peer
+//! cannot take, and its status can be sent at any time.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -11,40 +11,40 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tonic::body::Body;
 
-/// What a response has for its peer next.
+/// The next part of a response.
 #[derive(Debug)]
 pub enum Chunk {
-    /// Data. What exceeds the room that was offered is sent in parts, and the status waits behind it.
+    /// Data. If it exceeds the `room` of the poll, it is sent in parts, and the status waits behind it.
     Data(Bytes),
-    /// What comes next needs this many bytes of room; it stays where it is.
+    /// The next data needs this many bytes of room, and stays in its source.
     NoRoom(usize),
-    /// The trailers, which end the response.
+    /// The trailers. They end the response.
     Trailers(HeaderMap),
     /// The response ends without trailers.
     End,
-    /// The response cannot go on: its stream is reset.
+    /// The response failed: its stream is reset.
     Failed,
 }
 
-/// A response body that is told how much room there is.
+/// A response body that is polled with the room in the peer's windows.
 pub trait ResponseBody: Send + 'static {
-    /// The next chunk, with at most `room` bytes of data if it can be cut there. After [`Chunk::NoRoom`] the caller asks
-    /// again when there is more room, or when the task is woken.
+    /// Polls for the next chunk, with at most `room` bytes of data if it can be cut there. After [`Chunk::NoRoom`] the caller
+    /// polls again when there is more room, or when the task is woken.
     fn poll_chunk(self: Pin<&mut Self>, cx: &mut Context<'_>, room: usize) -> Poll<Chunk>;
 
-    /// Whether nothing will come.
+    /// Whether the response has ended.
     fn is_end_stream(&self) -> bool {
         false
     }
 
-    /// Whether it ends by itself, with a status of its own, when the request turns out to be wrong or late. Else the
-    /// transport ends it with its own.
-    fn minds_request(&self) -> bool {
+    /// Whether the body itself ends with a status when the request is invalid or late. Otherwise the transport ends the
+    /// call with one.
+    fn handles_request_errors(&self) -> bool {
         false
     }
 }
 
-/// Answers of tonic's services: data of any size, sent in parts.
+/// Bodies of tonic's services: data of any size, sent in parts.
 impl ResponseBody for Body {
     fn poll_chunk(mut self: Pin<&mut Self>, cx: &mut Context<'_>, _: usize) -> Poll<Chunk> {
         loop {

@@ -1,4 +1,7 @@
-//! Transports and calls, counted.
+//! Counts of transports and calls.
+//!
+//! Guarantees: the counts of what is open now equal the guards that exist, so they are exact after an error or a panic too.
+//! Limits are checked in the same step that counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -6,21 +9,21 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// Why a transport was closed before it carried a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The server had all it may have.
+    /// The limit of transports was reached.
     Limit,
-    /// It did not begin to speak HTTP/2 in time.
+    /// The HTTP/2 preface was not complete in time.
     NoPreface,
-    /// It opened no call in time.
+    /// The peer opened no call in time.
     NoCall,
-    /// It spoke something else: HTTP/1, TLS, noise.
+    /// The peer spoke something else: HTTP/1, TLS, noise.
     NotHttp2,
 }
 
 impl Refusal {
-    /// All of them.
+    /// All reasons.
     pub const ALL: &[Self] = &[Self::Limit, Self::NoPreface, Self::NoCall, Self::NotHttp2];
 
-    /// The word that metrics use.
+    /// The value of the metric label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -32,126 +35,126 @@ impl Refusal {
     }
 }
 
-/// Transports, their calls, and what these hold, counted for one listener.
+/// The transports of one listener, their calls, and the bytes that these hold.
 #[derive(Debug, Default)]
-pub struct TransportCensus {
+pub struct TransportStats {
     opened: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
-    present: AtomicUsize,
-    /// Open calls, by [`CallKind`].
+    open: AtomicUsize,
+    /// Open calls, by [`RpcKind`].
     calls: [AtomicUsize; 2],
     calls_refused: AtomicU64,
     unread_answer_bytes: AtomicUsize,
 }
 
-/// How long a call lives, as its method is declared.
+/// The kind of a method, as far as the transport distinguishes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CallKind {
-    /// One request, one answer.
+pub(super) enum RpcKind {
+    /// One request, one response.
     Unary,
-    /// As long as both sides like.
-    Stream,
+    /// Any kind of streaming: the call may last for ever.
+    Streaming,
 }
 
-impl TransportCensus {
-    /// Transports that are open now.
+impl TransportStats {
+    /// Open transports now.
     #[must_use]
     pub fn present(&self) -> usize {
-        self.present.load(Ordering::Acquire)
+        self.open.load(Ordering::Acquire)
     }
 
-    /// Transports that were ever accepted and served.
+    /// Transports accepted since the start, without refused ones.
     #[must_use]
     pub fn opened_total(&self) -> u64 {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// Transports that were refused for this reason.
+    /// Transports refused for this reason.
     #[must_use]
     pub fn refused_total(&self, refusal: Refusal) -> u64 {
         self.refused[refusal as usize].load(Ordering::Relaxed)
     }
 
-    /// Calls that are open now.
+    /// Open calls now.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.calls.iter().map(|calls| calls.load(Ordering::Relaxed)).sum()
     }
 
-    /// Calls that were refused because there were too many.
+    /// Calls refused because there were too many.
     #[must_use]
     pub fn calls_refused_total(&self) -> u64 {
         self.calls_refused.load(Ordering::Relaxed)
     }
 
-    /// Bytes of answers that their peers have not taken.
+    /// Bytes of answers that peers have not read.
     #[must_use]
     pub fn unread_answer_bytes(&self) -> usize {
         self.unread_answer_bytes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn answers_unread(&self, bytes: usize) {
+    pub(super) fn add_unread_answer(&self, bytes: usize) {
         self.unread_answer_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn answers_read(&self, bytes: usize) {
+    pub(super) fn remove_unread_answer(&self, bytes: usize) {
         self.unread_answer_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn refused(&self, refusal: Refusal) {
+    pub(super) fn count_refusal(&self, refusal: Refusal) {
         self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one more transport, until what it returns is dropped. None if there are `max` already.
-    pub(super) fn open(self: &Arc<Self>, max: usize) -> Option<CountedTransport> {
-        if !count_up(&self.present, max) {
-            self.refused(Refusal::Limit);
+    /// Counts one more transport, until the guard is dropped. `None` if there are `max` already.
+    pub(super) fn open_transport(self: &Arc<Self>, max: usize) -> Option<TransportGuard> {
+        if !count_up(&self.open, max) {
+            self.count_refusal(Refusal::Limit);
             return None;
         }
         self.opened.fetch_add(1, Ordering::Relaxed);
-        Some(CountedTransport(Arc::clone(self)))
+        Some(TransportGuard(Arc::clone(self)))
     }
 
-    /// Counts one more call of a kind, until what it returns is dropped. None if there are `max` already.
-    pub(super) fn open_call(self: &Arc<Self>, kind: CallKind, max: usize) -> Option<CountedCall> {
+    /// Counts one more call of a kind, until the guard is dropped. `None` if there are `max` already.
+    pub(super) fn open_call(self: &Arc<Self>, kind: RpcKind, max: usize) -> Option<CallGuard> {
         if !count_up(&self.calls[kind as usize], max) {
             self.calls_refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        Some(CountedCall { census: Arc::clone(self), kind })
+        Some(CallGuard { stats: Arc::clone(self), kind })
     }
 }
 
-/// Adds one unless there are `max`.
+/// Adds one unless the count is `max`; returns whether it did.
 fn count_up(count: &AtomicUsize, max: usize) -> bool {
-    let more = |here| (here < max).then_some(here + 1);
-    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    let next = |now| (now < max).then_some(now + 1);
+    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
 }
 
-/// A transport that is counted until this is dropped.
-pub(super) struct CountedTransport(Arc<TransportCensus>);
+/// Counts a transport until dropped.
+pub(super) struct TransportGuard(Arc<TransportStats>);
 
-impl CountedTransport {
-    pub(super) fn census(&self) -> &Arc<TransportCensus> {
+impl TransportGuard {
+    pub(super) fn stats(&self) -> &Arc<TransportStats> {
         &self.0
     }
 }
 
-impl Drop for CountedTransport {
+impl Drop for TransportGuard {
     fn drop(&mut self) {
-        self.0.present.fetch_sub(1, Ordering::AcqRel);
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// A call that is counted until this is dropped.
-pub(super) struct CountedCall {
-    census: Arc<TransportCensus>,
-    kind: CallKind,
+/// Counts a call until dropped.
+pub(super) struct CallGuard {
+    stats: Arc<TransportStats>,
+    kind: RpcKind,
 }
 
-impl Drop for CountedCall {
+impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.census.calls[self.kind as usize].fetch_sub(1, Ordering::AcqRel);
+        self.stats.calls[self.kind as usize].fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -160,19 +163,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_holds_when_it_is_met_and_everyone_leaves_and_comes_again() {
-        let census = Arc::new(TransportCensus::default());
+    fn limits_hold_and_guards_free_them() {
+        let stats = Arc::new(TransportStats::default());
         for round in 1..=2 {
-            let open: Vec<_> = (0..100).filter_map(|_| census.open(50)).collect();
-            assert_eq!((open.len(), census.present()), (50, 50));
-            assert_eq!(census.refused_total(Refusal::Limit), round * 50);
+            let open: Vec<_> = (0..100).filter_map(|_| stats.open_transport(50)).collect();
+            assert_eq!((open.len(), stats.present()), (50, 50));
+            assert_eq!(stats.refused_total(Refusal::Limit), round * 50);
             drop(open);
-            assert_eq!(census.present(), 0);
+            assert_eq!(stats.present(), 0);
         }
-        let calls: Vec<_> = (0..7).filter_map(|_| census.open_call(CallKind::Stream, 5)).collect();
-        assert!(census.open_call(CallKind::Unary, 5).is_some(), "a limit of its own");
-        assert_eq!((calls.len(), census.calls(), census.calls_refused_total()), (5, 5, 2));
+        let calls: Vec<_> = (0..7).filter_map(|_| stats.open_call(RpcKind::Streaming, 5)).collect();
+        assert!(stats.open_call(RpcKind::Unary, 5).is_some(), "a limit of its own");
+        assert_eq!((calls.len(), stats.calls(), stats.calls_refused_total()), (5, 5, 2));
         drop(calls);
-        assert_eq!(census.calls(), 0);
+        assert_eq!(stats.calls(), 0);
     }
 }

@@ -1,15 +1,18 @@
-//! Workers: threads with one current-thread runtime each, on which transports live and stay.
+//! Workers: threads with a current-thread runtime each. A transport stays on its worker.
 //!
-//! A message for a thousand members wakes a thousand transports; threads that steal them from each other cost more than
-//! they win. Connections are spread when they are accepted instead.
+//! A message for a thousand members wakes a thousand transports. Work stealing between threads costs more than it gains
+//! there, so connections are distributed when they are accepted instead.
 //!
-//! A worker that cannot go on ends the server: its rooms would hang, and its empty list of transports would attract every
-//! new one.
+//! Guarantees: a worker that fails cancels a token that ends the server. Otherwise its rooms would hang, and its empty list
+//! of transports would attract all new ones. Deliberately does not know what the services or the critical task do.
 
-use super::call::{Transport, TransportId};
-use super::connection::{Closed, Connection, Limits, Services};
-use super::methods::Methods;
-use super::stats::{CountedTransport, Refusal};
+use super::connection::Connection;
+use super::lifecycle::CloseReason;
+use super::limits::TransportLimits;
+use super::rpc_metrics::RpcMetrics;
+use super::services::Services;
+use super::state::{TransportId, TransportState};
+use super::stats::{Refusal, TransportGuard};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use std::any::Any;
@@ -22,41 +25,41 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Sockets on their way to one worker; beyond it they queue in the kernel.
-const HANDOVER: usize = 1024;
+/// Accepted sockets that may wait for one worker; further ones wait in the kernel.
+const ACCEPTED_MAX: usize = 1024;
 
-type Transports = Arc<Mutex<HashMap<TransportId, Arc<Transport>>>>;
+type Transports = Arc<Mutex<HashMap<TransportId, Arc<TransportState>>>>;
 
-/// A socket on its way to a worker.
-type Accepted = (TcpStream, SocketAddr, CountedTransport);
+/// A socket that waits for its worker.
+type Accepted = (TcpStream, SocketAddr, TransportGuard);
 
-/// A worker to be started.
+/// The settings of a worker that is not started.
 pub struct Worker<S> {
-    /// The services for this worker's calls.
+    /// The services that handle its calls.
     pub services: S,
-    /// Bounds for its transports.
-    pub limits: Arc<Limits>,
-    /// The methods that can be called.
-    pub methods: Arc<Methods>,
-    /// Cancelled when the worker ends without having been stopped.
+    /// Bounds of its transports.
+    pub limits: Arc<TransportLimits>,
+    /// Limits and counts of all methods.
+    pub methods: Arc<RpcMetrics>,
+    /// Cancelled when the worker ends without [`WorkerHandle::stop`].
     pub failed: CancellationToken,
 }
 
-/// A worker that runs.
+/// A running worker.
 pub struct WorkerHandle {
-    sockets: mpsc::Sender<Accepted>,
+    accepted: mpsc::Sender<Accepted>,
     transports: Transports,
     stop: CancellationToken,
-    /// None for a worker that runs as a task of somebody else's runtime.
+    /// `None` for a worker that is a task of another runtime.
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl<S: Services> Worker<S> {
-    /// Starts the worker's thread. `critical` runs there as one task as long as the worker does; if it ends before, the
-    /// worker has failed.
+    /// Starts the worker's thread. `critical` runs there as a task. It must run as long as the worker does: if it ends or
+    /// panics before, the worker fails.
     ///
     /// # Errors
-    /// When the system gives no thread or no runtime.
+    /// When the system cannot provide a thread or a runtime.
     pub fn start<F>(self, number: usize, critical: F) -> io::Result<WorkerHandle>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -65,17 +68,17 @@ impl<S: Services> Worker<S> {
         let (mut handle, run) = self.run(critical);
         let thread = thread::Builder::new()
             .name(format!("worker-{number}"))
-            // The runtime is dropped with the thread, and with it every task that is left.
+            // The thread drops the runtime at its end, and with it every remaining task.
             .spawn(move || runtime.block_on(run))?;
         handle.thread = Some(thread);
         Ok(handle)
     }
 
-    /// Starts the worker as a task of the current runtime, for listeners that carry little.
+    /// Starts the worker as a task of the current runtime. For listeners with little traffic.
     #[must_use]
     pub fn start_here(self) -> WorkerHandle {
         let (handle, run) = self.run(std::future::pending());
-        // It is stopped by its handle, and a panic in it cancels `failed`.
+        // Its handle stops it, and a panic in it cancels `failed`.
         tokio::spawn(run);
         handle
     }
@@ -84,12 +87,12 @@ impl<S: Services> Worker<S> {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (sockets, incoming) = mpsc::channel(HANDOVER);
+        let (accepted, incoming) = mpsc::channel(ACCEPTED_MAX);
         let transports = Transports::default();
         let stop = CancellationToken::new();
         let handle =
-            WorkerHandle { sockets, transports: Arc::clone(&transports), stop: stop.clone(), thread: None };
-        // Dropped by a panic, too.
+            WorkerHandle { accepted, transports: Arc::clone(&transports), stop: stop.clone(), thread: None };
+        // A panic drops it too.
         let failed = self.failed.clone().drop_guard();
         (handle, self.main(incoming, transports, stop, critical, failed))
     }
@@ -116,9 +119,9 @@ impl<S: Services> Worker<S> {
                     tracing::error!(cause = cause_of(ended), "a worker's task ended: the server cannot go on");
                     return;
                 }
-                // After the last of them the worker goes on with what it has.
-                Some((socket, peer, counted)) = incoming.recv() => {
-                    if let Err(error) = self.serve(socket, peer, counted, &transports) {
+                // Disabled once the acceptor is gone: the worker then serves the transports that it has.
+                Some((socket, peer, guard)) = incoming.recv() => {
+                    if let Err(error) = self.serve(socket, peer, guard, &transports) {
                         tracing::debug!(%peer, %error, "socket could not be served");
                     }
                 }
@@ -130,10 +133,10 @@ impl<S: Services> Worker<S> {
         &self,
         socket: TcpStream,
         peer: SocketAddr,
-        counted: CountedTransport,
+        guard: TransportGuard,
         transports: &Transports,
     ) -> io::Result<()> {
-        let entry = Entry::new(counted, Arc::clone(transports), peer);
+        let entry = TransportEntry::new(guard, Arc::clone(transports), peer);
         let socket = tokio::net::TcpStream::from_std(socket)?;
         let connection = Connection::new(
             socket,
@@ -142,13 +145,13 @@ impl<S: Services> Worker<S> {
             Arc::clone(&self.methods),
             Arc::clone(&self.limits),
         );
-        // Not an async block: that would have room for the connection twice.
-        tokio::spawn(connection.map(move |closed| entry.closes(&closed)));
+        // Not an async block: that would reserve memory for the connection twice.
+        tokio::spawn(connection.map(move |reason| entry.finish(&reason)));
         Ok(())
     }
 }
 
-/// Why a task ended that should not have.
+/// Describes why a critical task ended.
 fn cause_of(ended: Result<(), JoinError>) -> String {
     let panic = match ended {
         Ok(()) => return "it returned".to_owned(),
@@ -163,33 +166,33 @@ fn cause_of(ended: Result<(), JoinError>) -> String {
 }
 
 impl WorkerHandle {
-    /// Transports that live on this worker, or are on their way to it.
+    /// Transports on this worker, including those that wait for it.
     #[must_use]
     pub fn load(&self) -> usize {
-        let on_their_way = self.sockets.max_capacity() - self.sockets.capacity();
-        self.transports.lock().len() + on_their_way
+        let waiting = self.accepted.max_capacity() - self.accepted.capacity();
+        self.transports.lock().len() + waiting
     }
 
-    /// Hands over a socket; waits while the worker is behind. A worker that has ended closes it.
-    pub(super) async fn take(&self, socket: TcpStream, peer: SocketAddr, counted: CountedTransport) {
-        // An error gives it all back, to be dropped.
-        let _ = self.sockets.send((socket, peer, counted)).await;
+    /// Assigns a socket to this worker. Waits while the worker is behind. If the worker has ended, the socket is closed.
+    pub(super) async fn assign(&self, socket: TcpStream, peer: SocketAddr, guard: TransportGuard) {
+        // An error returns the socket, which is dropped here.
+        let _ = self.accepted.send((socket, peer, guard)).await;
     }
 
-    /// Tells every peer to open no more calls; transports close when their calls have ended.
+    /// Sends GOAWAY on every transport. Transports close when their calls have ended.
     pub fn go_away(&self) {
         for transport in self.transports.lock().values() {
             transport.go_away();
         }
     }
 
-    /// Whether something is on its way to a peer.
+    /// Whether a transport has data that its peer or its socket does not accept yet.
     #[must_use]
-    pub fn is_writing(&self) -> bool {
-        self.transports.lock().values().any(|transport| transport.is_writing())
+    pub fn has_unsent_data(&self) -> bool {
+        self.transports.lock().values().any(|transport| transport.has_unsent_data())
     }
 
-    /// Ends the worker, and whatever still lives on it.
+    /// Ends the worker with all its transports, and waits for its thread.
     pub fn stop(self) {
         self.stop.cancel();
         if self.thread.is_some_and(|thread| thread.join().is_err()) {
@@ -198,36 +201,35 @@ impl WorkerHandle {
     }
 }
 
-/// A transport's entry in the worker's list, removed when it is dropped.
-struct Entry {
-    transport: Arc<Transport>,
+/// A transport's entry in its worker's list, removed on drop.
+struct TransportEntry {
+    transport: Arc<TransportState>,
     transports: Transports,
-    _counted: CountedTransport,
+    _guard: TransportGuard,
 }
 
-impl Entry {
-    fn new(counted: CountedTransport, transports: Transports, peer: SocketAddr) -> Self {
-        let census = Arc::clone(counted.census());
-        let transport = Arc::new(Transport::new(TransportId::next(), peer, census));
+impl TransportEntry {
+    fn new(guard: TransportGuard, transports: Transports, peer: SocketAddr) -> Self {
+        let transport = Arc::new(TransportState::new(peer, Arc::clone(guard.stats())));
         transports.lock().insert(transport.id, Arc::clone(&transport));
-        Self { transport, transports, _counted: counted }
+        Self { transport, transports, _guard: guard }
     }
 
-    /// The transport has ended.
-    fn closes(self, closed: &Closed) {
-        let Transport { id, peer, census, .. } = &*self.transport;
+    /// Counts and logs the end of the transport.
+    fn finish(self, reason: &CloseReason) {
+        let TransportState { id, peer, stats, .. } = &*self.transport;
         let has_called = self.transport.has_had_calls();
-        match closed {
-            Closed::Done => tracing::debug!(transport = %id, %peer, "transport closed"),
-            Closed::Failed(error) if !has_called && !error.is_io() => {
-                census.refused(Refusal::NotHttp2);
+        match reason {
+            CloseReason::Done => tracing::debug!(transport = %id, %peer, "transport closed"),
+            CloseReason::Failed(error) if !has_called && !error.is_io() => {
+                stats.count_refusal(Refusal::NotHttp2);
                 tracing::info!(transport = %id, %peer, "transport closed: it does not speak HTTP/2 without TLS");
             }
-            Closed::Failed(error) => tracing::debug!(transport = %id, %peer, %error, "transport failed"),
+            CloseReason::Failed(error) => tracing::debug!(transport = %id, %peer, %error, "transport failed"),
             why => {
                 match why {
-                    Closed::NoPreface => census.refused(Refusal::NoPreface),
-                    Closed::NoCall => census.refused(Refusal::NoCall),
+                    CloseReason::NoPreface => stats.count_refusal(Refusal::NoPreface),
+                    CloseReason::NoCall => stats.count_refusal(Refusal::NoCall),
                     _ => {}
                 }
                 tracing::info!(transport = %id, %peer, ?why, "transport closed by the server");
@@ -236,7 +238,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for TransportEntry {
     fn drop(&mut self) {
         self.transports.lock().remove(&self.transport.id);
     }

@@ -3,9 +3,9 @@
 use super::{body, requests};
 use crate::chat::message::{Message, position};
 use crate::hub::{Cursor, Gap, Hub, Position, Refused, Room, RoomName, Sequencing, Start, StartError};
-use crate::rpc::lists::Slice;
+use crate::rpc::lists::TimeSlice;
 use crate::rpc::not_found;
-use crate::rpc::page::{self, Smallest, Tokens};
+use crate::rpc::page::{self, FirstN, PageTokens};
 use crate::wire::v1 as api;
 use prost::Message as _;
 use std::ops::ControlFlow;
@@ -27,7 +27,7 @@ const SEGMENTS_AT_ONCE: u64 = 4;
 #[derive(Clone)]
 pub(super) struct Source {
     pub(super) hub: Hub<Message>,
-    pub(super) tokens: Arc<Tokens>,
+    pub(super) tokens: Arc<PageTokens>,
     /// The room that the call's metadata names.
     pub(super) named_room: Option<RoomName>,
 }
@@ -44,7 +44,7 @@ pub(super) async fn events(
     source: Source,
     request: api::ListEventsRequest,
 ) -> Result<api::ListEventsResponse, Status> {
-    let size = page::size(request.page_size)?;
+    let size = page::page_size(request.page_size)?;
     let kinds = requests::kinds("kinds", &request.kinds)?;
     let (start, strict) = requests::start("start", request.start.as_ref(), Start::Earliest)?;
     let room = source.room(&request.room)?;
@@ -57,7 +57,7 @@ pub(super) async fn events(
     let (mut events, mut bytes, mut looked_at, mut is_full) = (Vec::new(), 0, 0, false);
     let wanted =
         |said: &Message| kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| **kind == *said.kind()));
-    let mut slice = Slice::default();
+    let mut slice = TimeSlice::default();
     while !is_full && looked_at < EVENTS_LOOKED_AT_MAX {
         let reached = room.log().visit(&next, SEGMENTS_AT_ONCE, |entry, meta| {
             looked_at += 1;
@@ -107,14 +107,14 @@ pub(super) async fn members(
     source: Source,
     request: api::ListMembersRequest,
 ) -> Result<api::ListMembersResponse, Status> {
-    let size = page::size(request.page_size)?;
+    let size = page::page_size(request.page_size)?;
     let room = source.room(&request.room)?;
     let query = format!("members {}", room.name());
     let after = source.tokens.read(&query, &request.page_token)?;
     // A sealed token holds a number.
     let after: u64 = after.and_then(|after| after.parse().ok()).unwrap_or_default();
-    let (mut found, mut total_size) = (Smallest::new(size + 1), 0);
-    let mut slice = Slice::default();
+    let (mut found, mut total_size) = (FirstN::new(size + 1), 0);
+    let mut slice = TimeSlice::default();
     for block in room.member_blocks() {
         for member in block.iter().filter(|member| !member.is_gone()) {
             total_size += 1;
@@ -143,13 +143,13 @@ pub(super) async fn rooms(
     source: Source,
     request: api::ListRoomsRequest,
 ) -> Result<api::ListRoomsResponse, Status> {
-    let size = page::size(request.page_size)?;
+    let size = page::page_size(request.page_size)?;
     let Source { hub, tokens, .. } = source;
     let after = |name: &str, count| hub.rooms_after(name, count);
     let name = |room: &Arc<Room<Message>>| room.name().clone();
-    let found = page::by_name(hub.room_count(), after, name, size, &tokens, &request.page_token)?;
+    let found = page::page_by_name(hub.room_count(), after, name, size, &tokens, &request.page_token)?;
     let mut rooms = Vec::with_capacity(found.page.len());
-    let mut slice = Slice::default();
+    let mut slice = TimeSlice::default();
     for room in &found.page {
         let (log, epoch) = (room.log(), room.epoch());
         let oldest = position(Position { epoch, offset: log.oldest().offset });

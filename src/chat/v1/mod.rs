@@ -16,8 +16,8 @@ use super::codec;
 use super::metadata;
 use super::response::open;
 use crate::hub::RoomName;
-use crate::rpc::lists::Lists;
-use crate::rpc::page::Tokens;
+use crate::rpc::lists::ListExecutor;
+use crate::rpc::page::PageTokens;
 use crate::rpc::{invalid, no_such_method, with_reason};
 use crate::wire::v1::chat_service_server;
 use body::JoinOutcome;
@@ -44,8 +44,8 @@ const LIST_ROOMS: &str = "/chatroom.v1.ChatService/ListRooms";
 #[derive(Clone)]
 pub(super) struct ChatService {
     admission: Admission,
-    tokens: Arc<Tokens>,
-    lists: Lists,
+    tokens: Arc<PageTokens>,
+    lists: ListExecutor,
 }
 
 impl NamedService for ChatService {
@@ -61,7 +61,7 @@ pub(super) enum Answer {
 }
 
 impl ChatService {
-    pub(super) fn new(admission: Admission, tokens: Arc<Tokens>, lists: Lists) -> Self {
+    pub(super) fn new(admission: Admission, tokens: Arc<PageTokens>, lists: ListExecutor) -> Self {
         Self { admission, tokens, lists }
     }
 

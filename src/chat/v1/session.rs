@@ -140,12 +140,12 @@ impl CallContext {
         let room = requests::room("room", &room, self.named_room.as_ref())?;
         let span = self.call.span();
         if let Some(span) = span {
-            span.in_room(&room);
+            span.record_room(&room);
         }
         let name = requests::name("display_name", &display_name)?;
         let sender = Sender::new(None, &name);
         let publish = api::Publish { reference: String::new(), kind, body, idempotency_key };
-        let message = requests::message("", publish, &sender)?.with_span(span.map(RpcSpan::message));
+        let message = requests::message("", publish, &sender)?.with_span(span.map(RpcSpan::begin_message));
         let (message, receipt) = message.with_receipt();
         let publisher = self.admission.hub.one_shot_publisher(&room, &self.call.client_info(name));
         let publisher = publisher.map_err(|refusal| status::of_refusal(&refusal))?;
@@ -219,7 +219,7 @@ impl Session {
                 },
             };
             let message = match message {
-                Ok(message) => message.with_span(self.span.as_ref().map(RpcSpan::message)),
+                Ok(message) => message.with_span(self.span.as_ref().map(RpcSpan::begin_message)),
                 Err(status) => {
                     let detail = status.message().to_owned();
                     // Before the disconnect, upon which the response body looks for it.

@@ -117,7 +117,7 @@ impl Plan {
         let loopback = matches!(self.addr.ip(), IpAddr::V4(ip) if ip.is_loopback());
         ensure!(self.sources == 1 || loopback, "--sources is for servers on 127.0.0.1, {} is not", self.addr);
         let needed = u64::from(self.sockets()) + OTHER_FILES;
-        let limit = transport::open_file_limit();
+        let limit = transport::raise_open_file_limit();
         if needed > limit {
             bail!(
                 "{} TCP connections need {needed} open files, and the limit is {limit}: raise it (ulimit -Hn), or \

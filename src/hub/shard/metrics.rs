@@ -1,7 +1,7 @@
 //! Metrics: one set for each shard, so that no two threads write the same memory on the broadcast path.
 
 use crate::hub::wire_form::ByForm;
-use crate::metrics::{BATCHES, Counter, DURATIONS, Distribution, Histogram, SIZES};
+use crate::metrics::{BATCHES, Counter, DURATIONS, Histogram, HistogramSnapshot, SIZES};
 use std::time::Duration;
 
 /// The counts of one shard.
@@ -58,15 +58,15 @@ pub struct Totals {
     /// How often messages were skipped for a slow receiver.
     pub skips: u64,
     /// Sizes of published messages.
-    pub message_size: Distribution,
+    pub message_size: HistogramSnapshot,
     /// From accepting the oldest message of a segment to handing the segment to one receiver's transport.
-    pub broadcast_latency: Distribution,
+    pub broadcast_latency: HistogramSnapshot,
     /// From taking a batch to waking its last member.
-    pub fanout: Distribution,
+    pub fanout: HistogramSnapshot,
     /// Messages in a batch.
-    pub batch_messages: Distribution,
+    pub batch_messages: HistogramSnapshot,
     /// How long the oldest message of a batch waited in the inbox.
-    pub inbox_wait: Distribution,
+    pub inbox_wait: HistogramSnapshot,
 }
 
 impl Totals {
@@ -79,7 +79,7 @@ impl Totals {
             ByForm::from_fn(|form| shards.iter().map(|t| counters(t)[form].get()).sum())
         };
         let merged = |histogram: fn(&ShardMetrics) -> &Histogram| {
-            let read = shards.iter().map(|t| histogram(t).read());
+            let read = shards.iter().map(|t| histogram(t).snapshot());
             read.reduce(|a, b| a.merged(&b)).expect("a hub has at least one shard")
         };
         Self {

@@ -9,7 +9,7 @@ use crate::common::server::Server;
 use crate::common::v1::{Guest, hello, said_in, text};
 use crate::common::{PATIENCE, eventually, within};
 use chatroom::rpc::code_name;
-use chatroom::telemetry::trace::{Rpc, RpcSpan};
+use chatroom::telemetry::trace::{RpcInfo, RpcSpan};
 use chatroom::telemetry::{self, LogFormat};
 use chatroom::wire::admin::{GetServerInfoRequest, KickConnectionsRequest};
 use chatroom::wire::v1::{ListMembersRequest, Publish, PublishRequest};
@@ -342,7 +342,8 @@ fn traces_off_disable_spans_at_callsite() {
         let (telemetry, _last_lines) = telemetry::init(LogFormat::Text, "info", &[]).unwrap();
         // Static, so that what is not wanted costs a load wherever it stands in the code, also in h2.
         assert_eq!(LevelFilter::current(), LevelFilter::INFO);
-        let rpc = Rpc { method: Some(CHAT), path: "/hello.ChatRoom/Chat", peer: ([127, 0, 0, 1], 1).into() };
+        let rpc =
+            RpcInfo { method: Some(CHAT), path: "/hello.ChatRoom/Chat", peer: ([127, 0, 0, 1], 1).into() };
         assert!(RpcSpan::begin(&http::HeaderMap::new(), rpc).is_none());
         let change = telemetry.logs().set("warn", None).unwrap();
         assert_eq!((change.previous.as_str(), LevelFilter::current()), ("info", LevelFilter::WARN));

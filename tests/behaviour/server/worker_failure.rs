@@ -2,13 +2,13 @@
 
 use crate::common::own_process::output_of;
 use chatroom::config::Settings;
-use chatroom::drain::{Drain, Stages};
+use chatroom::drain::{Drain, DrainTimes};
 use chatroom::hub::{
     ClientInfo, EventMeta, Hub, Limits, Payload, RoomName, ShardDriver, SubscribeOptions, WireForm,
 };
 use chatroom::server::Server;
 use chatroom::telemetry::{self, LogFormat};
-use chatroom::transport::{self, MethodLimits, Methods, Worker};
+use chatroom::transport::{self, MethodLimits, RpcMetrics, Worker};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -29,9 +29,9 @@ impl Payload for Bomb {
     }
 }
 
-fn limits() -> Arc<transport::Limits> {
+fn limits() -> Arc<transport::TransportLimits> {
     let Settings { keepalive_interval, keepalive_timeout, .. } = Settings::default();
-    Arc::new(transport::Limits {
+    Arc::new(transport::TransportLimits {
         streams: 10,
         calls: 10,
         message_bytes: 1024,
@@ -47,9 +47,12 @@ fn limits() -> Arc<transport::Limits> {
 }
 
 fn worker(failed: &CancellationToken) -> Worker<tonic::service::Routes> {
-    let methods =
-        Methods::of(&[], |_, _| MethodLimits { request_bytes: 1024, answer_bytes: 1024, silence: true })
-            .unwrap();
+    let methods = RpcMetrics::from_descriptors(&[], |_, _| MethodLimits {
+        request_bytes: 1024,
+        answer_bytes: 1024,
+        may_be_silent: true,
+    })
+    .unwrap();
     let services = tonic::service::Routes::default();
     Worker { services, limits: limits(), methods, failed: failed.clone() }
 }
@@ -100,7 +103,7 @@ fn serve_until_a_shard_panics() {
             panic!("planted in the shard");
         });
         let second = Duration::from_secs(1);
-        let drain = Drain::new(Stages { notice: second, spread: second, deadline: 10 * second });
+        let drain = Drain::new(DrainTimes { notice: second, spread: second, deadline: 10 * second });
         server.run(drain, std::future::ready(())).await
     });
     eprintln!("{}", ended.unwrap_err());

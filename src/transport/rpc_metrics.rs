@@ -1,11 +1,11 @@
-//! Every RPC: its span, and its counts as the gRPC ecosystem's dashboards expect them (go-grpc-middleware's metric and label
-//! names).
+//! The metrics and the span of every RPC. Metric and label names are those of go-grpc-middleware, which the gRPC ecosystem's
+//! dashboards expect.
 //!
-//! Methods are learnt from the compiled-in descriptors, so that a client cannot add a label by calling a method that
-//! does not exist: those are counted together.
+//! Guarantees: each RPC is counted as started once and as handled once. The methods come from the compiled-in descriptors, so
+//! a client cannot add a label value by calling a method that does not exist: unknown methods share one set of counts.
 
-use super::stats::CallKind;
-use crate::metrics::{Counter, Distribution, Exposition, Histogram};
+use super::stats::RpcKind;
+use crate::metrics::{Counter, Exposition, Histogram, HistogramSnapshot};
 use crate::rpc::{CODES, go_code_names};
 use crate::telemetry::trace::{self, RpcSpan};
 use http::HeaderMap;
@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use tonic::Code;
 
-/// Upper bounds for handling times, in nanoseconds: 5 ms to 10 s as usual, then to an hour, as streams live long.
-const HANDLING: &[u64] = &[
+/// Upper bounds of handling times, in nanoseconds: the usual 5 ms to 10 s, then up to an hour, as streams last long.
+const HANDLING_BOUNDS: &[u64] = &[
     5_000_000,
     25_000_000,
     100_000_000,
@@ -29,18 +29,18 @@ const HANDLING: &[u64] = &[
     3_600_000_000_000,
 ];
 
-/// Where the counts of unknown methods are.
+/// The index of the counts of unknown methods.
 const UNKNOWN: usize = 0;
 
-/// What bounds the calls of a method.
+/// The bounds of a method's calls.
 #[derive(Clone, Copy, Debug)]
 pub struct MethodLimits {
-    /// Bytes that each message of a request may have.
+    /// The longest request message, in bytes.
     pub request_bytes: usize,
-    /// Bytes that an answer in one piece may have, about.
+    /// The longest answer of a unary method, in bytes; an estimate, for reserving space.
     pub answer_bytes: usize,
-    /// A client that streams requests may be silent between them.
-    pub silence: bool,
+    /// Whether a client that streams requests may pause between them for any time.
+    pub may_be_silent: bool,
 }
 
 struct Method {
@@ -65,24 +65,24 @@ impl Method {
             limits,
             started: Counter::default(),
             handled: std::array::from_fn(|_| Counter::default()),
-            seconds: Histogram::new(HANDLING),
+            seconds: Histogram::new(HANDLING_BOUNDS),
         }
     }
 }
 
-/// All methods of a server: how they are called, and their counts.
-pub struct Methods {
+/// All methods of a server, with their limits and counts.
+pub struct RpcMetrics {
     methods: Vec<Method>,
     by_path: HashMap<String, usize>,
 }
 
-impl Methods {
-    /// Knows the methods in these encoded `FileDescriptorSet`s, and one more for all unknown ones. `limits` gives
-    /// what bounds the calls of a service's method, by their names.
+impl RpcMetrics {
+    /// Registers the methods of these encoded `FileDescriptorSet`s, and one more for all unknown methods. `limits` maps the
+    /// names of a service and of its method to the method's bounds.
     ///
     /// # Errors
-    /// When one of them is no `FileDescriptorSet`.
-    pub fn of(
+    /// When one of the sets cannot be decoded.
+    pub fn from_descriptors(
         descriptors: &[&[u8]],
         limits: impl Fn(&str, &str) -> MethodLimits,
     ) -> Result<Arc<Self>, prost::DecodeError> {
@@ -108,18 +108,18 @@ impl Methods {
         Ok(Arc::new(Self { methods, by_path }))
     }
 
-    /// A call begins.
-    pub(super) fn start(self: &Arc<Self>, path: &str, headers: &HeaderMap, peer: SocketAddr) -> Rpc {
+    /// Counts a call as started, and begins its span.
+    pub(super) fn start(self: &Arc<Self>, path: &str, headers: &HeaderMap, peer: SocketAddr) -> ActiveRpc {
         let known = self.by_path.get(path).copied();
         let method = known.unwrap_or(UNKNOWN);
         self.methods[method].started.add(1);
         let name = known.map(|method| &*self.methods[method].full_name);
-        let span = RpcSpan::begin(headers, trace::Rpc { method: name, path, peer });
-        Rpc { methods: Arc::clone(self), method, began: Instant::now(), span, handled: false }
+        let span = RpcSpan::begin(headers, trace::RpcInfo { method: name, path, peer });
+        ActiveRpc { metrics: Arc::clone(self), method, began: Instant::now(), span, handled: false }
     }
 
-    /// Adds the three metrics, with a series for each method (and code) from the start: a rate over a series that
-    /// appears with its first error would miss that error.
+    /// Adds the three metrics. Every method (and code) has a series from the start: a rate over a series that appears with
+    /// its first error would miss that error.
     pub fn expose(&self, to: &mut Exposition) {
         for method in &self.methods {
             let help = "RPCs that began. Equals the sum of grpc_server_handled_total over all codes when none is open.";
@@ -135,8 +135,8 @@ impl Methods {
         }
         for method in &self.methods {
             let help = "Time from the beginning of an RPC to its end; for a stream that is its whole life.";
-            let read: Distribution = method.seconds.read();
-            to.histogram("grpc_server_handling_seconds", help, &labels(method), &read, 1e9);
+            let snapshot: HistogramSnapshot = method.seconds.snapshot();
+            to.histogram("grpc_server_handling_seconds", help, &labels(method), &snapshot, 1e9);
         }
     }
 }
@@ -145,25 +145,25 @@ fn labels(method: &Method) -> [(&'static str, &str); 3] {
     [("grpc_type", method.kind), ("grpc_service", &method.service), ("grpc_method", &method.name)]
 }
 
-/// One call that is under way; counted as handled once, when its status is known or it is dropped.
-pub(super) struct Rpc {
-    methods: Arc<Methods>,
+/// A call in progress. Counted as handled once: when its status is known, or as cancelled when dropped before.
+pub(super) struct ActiveRpc {
+    metrics: Arc<RpcMetrics>,
     method: usize,
     began: Instant,
     span: Option<RpcSpan>,
     handled: bool,
 }
 
-impl Rpc {
+impl ActiveRpc {
     fn method(&self) -> &Method {
-        &self.methods.methods[self.method]
+        &self.metrics.methods[self.method]
     }
 
-    pub(super) fn kind(&self) -> CallKind {
-        if self.method().kind == "unary" { CallKind::Unary } else { CallKind::Stream }
+    pub(super) fn kind(&self) -> RpcKind {
+        if self.method().kind == "unary" { RpcKind::Unary } else { RpcKind::Streaming }
     }
 
-    /// Whether the whole request is one message.
+    /// Whether the method takes one request message.
     pub(super) fn has_one_request(&self) -> bool {
         matches!(self.method().kind, "unary" | "server_stream")
     }
@@ -172,17 +172,17 @@ impl Rpc {
         self.method().limits
     }
 
-    /// The span, if the call is sampled.
+    /// The call's span, if it is sampled.
     pub(super) fn span(&self) -> Option<&RpcSpan> {
         self.span.as_ref()
     }
 
-    fn ends(&mut self, code: Code) {
+    fn finish(&mut self, code: Code) {
         if std::mem::replace(&mut self.handled, true) {
             return;
         }
         if let Some(span) = &self.span {
-            span.ended(code);
+            span.record_status(code);
         }
         let method = self.method();
         method.handled[code as usize].add(1);
@@ -190,16 +190,16 @@ impl Rpc {
         method.seconds.observe(took, 1);
     }
 
-    /// Reads the status, if it is in these headers.
-    pub(super) fn read(&mut self, headers: &HeaderMap) {
+    /// Finishes the call if these headers or trailers have its status.
+    pub(super) fn finish_by_headers(&mut self, headers: &HeaderMap) {
         if let Some(code) = headers.get("grpc-status") {
-            self.ends(Code::from_bytes(code.as_bytes()));
+            self.finish(Code::from_bytes(code.as_bytes()));
         }
     }
 }
 
-impl Drop for Rpc {
+impl Drop for ActiveRpc {
     fn drop(&mut self) {
-        self.ends(Code::Cancelled);
+        self.finish(Code::Cancelled);
     }
 }

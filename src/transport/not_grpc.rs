@@ -1,14 +1,16 @@
-//! Answers what cannot be gRPC before any service sees it: tonic would take a GET, and any content type.
+//! Rejects requests that are not gRPC before a service sees them: tonic accepts a GET, and any content type.
+//!
+//! Source: gRPC over HTTP/2, "Requests".
 
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-/// The answer to a request that is not gRPC; `None` lets it in.
-pub(super) fn refuse<B>(request: &Request<B>) -> Option<Response<()>> {
+/// The HTTP response to a request that is not gRPC: 405 or 415. `None` for a gRPC request.
+pub(super) fn reject<B>(request: &Request<B>) -> Option<Response<()>> {
     if request.method() != Method::POST {
-        let mut answer = empty(StatusCode::METHOD_NOT_ALLOWED);
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-        return Some(answer);
+        let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return Some(response);
     }
     let content_type = request.headers().get(CONTENT_TYPE);
     if !content_type.is_some_and(|value| is_grpc(value.as_bytes())) {
@@ -17,7 +19,7 @@ pub(super) fn refuse<B>(request: &Request<B>) -> Option<Response<()>> {
     None
 }
 
-/// `application/grpc`, alone or followed by `+` or `;`: as the gRPC-over-HTTP/2 protocol has it.
+/// Whether the type is `application/grpc`, alone or followed by `+` or `;`.
 fn is_grpc(content_type: &[u8]) -> bool {
     content_type
         .strip_prefix(b"application/grpc")
@@ -25,9 +27,9 @@ fn is_grpc(content_type: &[u8]) -> bool {
 }
 
 fn empty(status: StatusCode) -> Response<()> {
-    let mut answer = Response::new(());
-    *answer.status_mut() = status;
-    answer
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response
 }
 
 #[cfg(test)]
@@ -35,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_grpc_content_types_get_in() {
+    fn only_grpc_content_types_are_accepted() {
         for (content_type, grpc) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),

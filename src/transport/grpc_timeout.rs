@@ -1,13 +1,13 @@
-//! The `grpc-timeout` of a call (gRPC over HTTP/2, "Requests").
+//! Parses the `grpc-timeout` header of a call (gRPC over HTTP/2, "Requests").
 
 use http::HeaderMap;
 use std::time::Duration;
 
-/// Digits that a timeout may have.
+/// The longest value, in digits.
 const DIGITS_MAX: usize = 8;
 
-/// How long the client waits for the call to end; none if it has not said, or not in the protocol's form.
-pub(super) fn of(headers: &HeaderMap) -> Option<Duration> {
+/// The call's timeout. `None` without the header, or with one that does not follow the protocol.
+pub(super) fn parse(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > DIGITS_MAX || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -31,17 +31,17 @@ mod tests {
 
     #[test]
     fn timeouts_have_up_to_eight_digits_and_a_unit() {
-        let parse = |text: &str| {
+        let parsed = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-timeout", text.parse().unwrap());
-            of(&headers)
+            parse(&headers)
         };
-        assert_eq!(parse("10S"), Some(Duration::from_secs(10)));
-        assert_eq!(parse("2H"), Some(Duration::from_secs(7200)));
-        assert_eq!(parse("99999999u"), Some(Duration::from_micros(99_999_999)));
+        assert_eq!(parsed("10S"), Some(Duration::from_secs(10)));
+        assert_eq!(parsed("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(parsed("99999999u"), Some(Duration::from_micros(99_999_999)));
         for bad in ["", "S", "10", "-1S", "123456789S", "1x", "1 S", "ü"] {
-            assert_eq!(parse(bad), None, "{bad:?}");
+            assert_eq!(parsed(bad), None, "{bad:?}");
         }
-        assert_eq!(of(&HeaderMap::new()), None);
+        assert_eq!(parse(&HeaderMap::new()), None);
     }
 }

@@ -1,23 +1,23 @@
-//! Every metric of the server: its name, what it says, and where its value is read.
+//! Every metric of the server, with its name, help text and source.
 //!
-//! The names are a contract with dashboards and alerts. Nothing is counted here, only read: at scrape, from the
-//! counts that the layers below keep.
+//! The names are a contract with dashboards and alerts. This module counts nothing: at each scrape it reads the counts that
+//! the layers below keep.
 
 use crate::chat::Message;
 use crate::drain::Drain;
 use crate::hub::{DisconnectReason, Hub, WireForm};
 use crate::metrics::Exposition;
 use crate::telemetry::LogControl;
-use crate::transport::{Methods, Refusal, TransportCensus};
+use crate::transport::{Refusal, RpcMetrics, TransportStats};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-/// What the metrics are read from.
-pub(super) struct Observed {
+/// The sources of the metrics.
+pub(super) struct MetricSources {
     pub(super) hub: Hub<Message>,
-    pub(super) transports: Arc<TransportCensus>,
+    pub(super) transports: Arc<TransportStats>,
     pub(super) transports_limit: usize,
-    pub(super) methods: Arc<Methods>,
+    pub(super) methods: Arc<RpcMetrics>,
     pub(super) drain: Drain,
     pub(super) log: LogControl,
 }
@@ -32,8 +32,9 @@ fn api(form: WireForm) -> (&'static str, &'static str) {
 
 const SECOND: f64 = 1e9;
 
-impl Observed {
-    pub(super) fn text(&self) -> Vec<u8> {
+impl MetricSources {
+    /// The response to a scrape.
+    pub(super) fn exposition(&self) -> Vec<u8> {
         let mut to = Exposition::default();
         self.connections(&mut to);
         self.transports(&mut to);
@@ -66,10 +67,10 @@ impl Observed {
             to.counter("chatroom_connections_opened_total", help, &[api], of_form.joined_total());
         }
         for (of_form, api) in apis() {
-            for reason in DisconnectReason::ALL {
+            for departure in DisconnectReason::ALL {
                 let help = "Connections that left, by reason, counted once when their call has ended.";
-                let labels = [api, ("reason", reason.as_str())];
-                let closed = of_form.disconnected_total(*reason);
+                let labels = [api, ("reason", departure.as_str())];
+                let closed = of_form.disconnected_total(*departure);
                 to.counter("chatroom_connections_closed_total", help, &labels, closed);
             }
         }
@@ -144,10 +145,12 @@ impl Observed {
         to.histogram("chatroom_inbox_wait_seconds", help, &[], &totals.inbox_wait, SECOND);
     }
 
-    /// Read from the rooms at scrape: one step for each room and member.
+    /// Reads rooms and members. Cost of a scrape: one step for each.
     fn rooms_and_lag(&self, to: &mut Exposition) {
         let half_limit = self.hub.limits().lag_bytes / 2;
-        let (mut messages, mut lag_max, mut lagging) = (0, 0, 0u64);
+        let mut messages = 0;
+        let mut lag_max = 0;
+        let mut lagging = 0u64;
         let rooms = self.hub.rooms();
         for room in &rooms {
             messages += room.log().retained().1;
