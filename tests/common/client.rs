@@ -119,7 +119,7 @@ impl Transport {
         let call = chat(&[("chatroom-room", room), ("chatroom-name", name)]);
         let (response, member) = self.open(call).await;
         assert_eq!(response.status(), 200);
-        if let Some(ending) = &member.ear.ending {
+        if let Some(ending) = &member.responses.ending {
             panic!("{name} was not let into {room:?}: {ending:?}");
         }
         member
@@ -140,10 +140,10 @@ impl Transport {
     pub async fn ask(&self, call: request::Builder, request: Bytes) -> (Response<()>, Member) {
         let asking = async {
             let (answer, words) = self.send(call).await.unwrap();
-            let mut mouth = Mouth { words };
-            mouth.send(request).await;
-            mouth.half_close();
-            Member::answered(answer, mouth.words).await
+            let mut requests = RequestStream { words };
+            requests.send(request).await;
+            requests.half_close();
+            Member::answered(answer, requests.words).await
         };
         within(PATIENCE, "an answer", asking).await.unwrap()
     }
@@ -178,8 +178,8 @@ pub fn call(method: Method, path: &str, content_type: &str, headers: &[(&str, &s
 
 /// One open call.
 pub struct Member {
-    pub mouth: Mouth,
-    pub ear: Ear,
+    pub requests: RequestStream,
+    pub responses: ResponseStream,
 }
 
 impl Member {
@@ -189,32 +189,32 @@ impl Member {
         words: SendStream<Bytes>,
     ) -> Result<(Response<()>, Self), h2::Error> {
         let (head, body) = answer.await?.into_parts();
-        let ear = Ear {
+        let responses = ResponseStream {
             body,
             unframer: Unframer::default(),
-            heard: VecDeque::new(),
+            received: VecDeque::new(),
             ending: Ending::of_trailers(&head.headers),
         };
-        let mouth = Mouth { words };
-        Ok((Response::from_parts(head, ()), Self { mouth, ear }))
+        let requests = RequestStream { words };
+        Ok((Response::from_parts(head, ()), Self { requests, responses }))
     }
 
-    pub async fn say(&mut self, text: &str) {
-        self.mouth.say(text).await;
+    pub async fn publish(&mut self, text: &str) {
+        self.requests.publish(text).await;
     }
 
     /// The next message is `text`.
-    pub async fn hears(&mut self, text: &str) {
-        let heard = self.next().await;
-        assert_eq!(heard.as_deref(), Ok(text));
+    pub async fn receives(&mut self, text: &str) {
+        let received = self.next().await;
+        assert_eq!(received.as_deref(), Ok(text));
     }
 
     pub async fn next(&mut self) -> Result<String, Ending> {
-        within(PATIENCE, "the next message", self.ear.next()).await
+        within(PATIENCE, "the next message", self.responses.next()).await
     }
 
     pub fn half_close(&mut self) {
-        self.mouth.half_close();
+        self.requests.half_close();
     }
 
     /// Nothing more is heard before the call ends.
@@ -229,21 +229,21 @@ impl Member {
 
     /// `RST_STREAM` with CANCEL.
     pub fn reset(mut self) {
-        self.mouth.words.send_reset(Reason::CANCEL);
+        self.requests.words.send_reset(Reason::CANCEL);
     }
 }
 
-pub struct Mouth {
+pub struct RequestStream {
     words: SendStream<Bytes>,
 }
 
-impl Mouth {
-    pub async fn say(&mut self, text: &str) {
+impl RequestStream {
+    pub async fn publish(&mut self, text: &str) {
         self.send(frames::message(text.as_bytes())).await;
     }
 
     /// Says them in as few frames as the window allows.
-    pub async fn say_all(&mut self, texts: &[String]) {
+    pub async fn publish_all(&mut self, texts: &[String]) {
         let mut bytes = BytesMut::new();
         for text in texts {
             frames::put_message(&mut bytes, text.as_bytes());
@@ -287,24 +287,24 @@ impl Mouth {
     }
 }
 
-pub struct Ear {
+pub struct ResponseStream {
     body: RecvStream,
     unframer: Unframer,
-    heard: VecDeque<String>,
+    received: VecDeque<String>,
     pub ending: Option<Ending>,
 }
 
-impl Ear {
+impl ResponseStream {
     /// The next message, or how the call ended.
     pub async fn next(&mut self) -> Result<String, Ending> {
         loop {
-            if let Some(text) = self.heard.pop_front() {
+            if let Some(text) = self.received.pop_front() {
                 return Ok(text);
             }
             let mut texts = Vec::new();
-            let ending = self.hear(|text| texts.push(String::from_utf8(text.to_vec()).unwrap())).await;
-            self.heard.extend(texts);
-            if let (Some(ending), true) = (ending, self.heard.is_empty()) {
+            let ending = self.receive(|text| texts.push(String::from_utf8(text.to_vec()).unwrap())).await;
+            self.received.extend(texts);
+            if let (Some(ending), true) = (ending, self.received.is_empty()) {
                 return Err(ending);
             }
         }
@@ -312,12 +312,12 @@ impl Ear {
 
     /// Reads one DATA frame and calls `each` with every text it completes; or the ending, which stays.
     /// May be dropped while it waits without losing anything.
-    pub async fn hear(&mut self, mut each: impl FnMut(&[u8])) -> Option<Ending> {
-        self.hear_bodies(|body| each(&body[frames::text_in(body)])).await
+    pub async fn receive(&mut self, mut each: impl FnMut(&[u8])) -> Option<Ending> {
+        self.receive_bodies(|body| each(&body[frames::text_in(body)])).await
     }
 
     /// The same with the encoding of every message, of whatever type.
-    pub async fn hear_bodies(&mut self, each: impl FnMut(&[u8])) -> Option<Ending> {
+    pub async fn receive_bodies(&mut self, each: impl FnMut(&[u8])) -> Option<Ending> {
         if self.ending.is_some() {
             return self.ending.clone();
         }

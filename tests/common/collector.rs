@@ -31,8 +31,8 @@ pub struct Seen {
 
 impl Seen {
     /// An attribute; empty if it has none of this name.
-    pub fn says(&self, attribute: &str) -> &str {
-        self.attributes.get(attribute).map_or("", String::as_str)
+    pub fn attribute(&self, name: &str) -> &str {
+        self.attributes.get(name).map_or("", String::as_str)
     }
 }
 

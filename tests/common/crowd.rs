@@ -13,7 +13,7 @@ use tonic::Code;
 
 use super::{
     PATIENCE,
-    client::{Ear, Member, Mouth},
+    client::{Member, RequestStream, ResponseStream},
     history::{Id, Log, Stay},
     within,
 };
@@ -37,10 +37,10 @@ impl Crowd {
     /// A member who only listens, to the end. It must have joined before the first message.
     pub fn listens(&mut self, member: Member, name: &str) {
         let (hand_over, handed_over) = oneshot::channel();
-        let _ = hand_over.send(member.mouth);
+        let _ = hand_over.send(member.requests);
         self.attends(Attendance {
-            ear: member.ear,
-            mouth: Some(handed_over),
+            responses: member.responses,
+            requests: Some(handed_over),
             log: Log::of(name, Stay::Part),
             echo: watch::Sender::new(0),
             own: None,
@@ -51,11 +51,11 @@ impl Crowd {
     pub fn speaks(&mut self, member: Member, sender: u16) -> Speaker {
         let (hand_over, handed_over) = oneshot::channel();
         let echo = watch::Sender::new(0);
-        let mouth = Some((member.mouth, hand_over));
-        let speaker = Speaker { sender, said: 0, mouth, echo: echo.subscribe() };
+        let requests = Some((member.requests, hand_over));
+        let speaker = Speaker { sender, published: 0, requests, echo: echo.subscribe() };
         self.attends(Attendance {
-            ear: member.ear,
-            mouth: Some(handed_over),
+            responses: member.responses,
+            requests: Some(handed_over),
             log: Log::of_sender(sender, Stay::Part),
             echo,
             own: Some(sender),
@@ -87,9 +87,9 @@ impl Crowd {
 }
 
 struct Attendance {
-    ear: Ear,
+    responses: ResponseStream,
     /// Comes when the speaker has nothing more to say; never, if it leaves by itself.
-    mouth: Option<oneshot::Receiver<Mouth>>,
+    requests: Option<oneshot::Receiver<RequestStream>>,
     log: Log,
     echo: watch::Sender<u32>,
     own: Option<u16>,
@@ -97,23 +97,23 @@ struct Attendance {
 
 impl Attendance {
     async fn until(self, mut goal: watch::Receiver<usize>) -> Log {
-        let Self { mut ear, mut mouth, mut log, echo, own } = self;
-        let (mut heard, mut echoed) = (0, 0);
+        let Self { mut responses, mut requests, mut log, echo, own } = self;
+        let (mut received, mut echoed) = (0, 0);
         let ending = loop {
-            if heard >= *goal.borrow_and_update()
-                && let Some(handed_over) = mouth.take()
-                && let Ok(mut mouth) = handed_over.await
+            if received >= *goal.borrow_and_update()
+                && let Some(handed_over) = requests.take()
+                && let Ok(mut requests) = handed_over.await
             {
-                mouth.half_close();
+                requests.half_close();
                 log.is_whole();
             }
             let each = |text: &[u8]| {
-                let id = log.hear(text).filter(|id| !id.is_loose());
-                heard += usize::from(id.is_some());
+                let id = log.receive(text).filter(|id| !id.is_loose());
+                received += usize::from(id.is_some());
                 echoed += u32::from(own.is_some() && id.map(Id::sender) == own);
             };
             tokio::select! {
-                ending = ear.hear(each) => if let Some(ending) = ending { break ending },
+                ending = responses.receive(each) => if let Some(ending) = ending { break ending },
                 Ok(()) = goal.changed() => {}
             }
             if echoed != *echo.borrow() {
@@ -127,29 +127,29 @@ impl Attendance {
 
 pub struct Speaker {
     sender: u16,
-    said: u32,
+    published: u32,
     /// With the way to hand it over to the attendance; `None` when that has happened.
-    mouth: Option<(Mouth, oneshot::Sender<Mouth>)>,
+    requests: Option<(RequestStream, oneshot::Sender<RequestStream>)>,
     echo: watch::Receiver<u32>,
 }
 
 impl Speaker {
-    pub fn said(&self) -> u32 {
-        self.said
+    pub fn published(&self) -> u32 {
+        self.published
     }
 
     /// Says its next `messages`, each with `padding` bytes of ballast, in as few frames as it can.
-    pub async fn says(&mut self, messages: u32, padding: usize) {
-        let next = self.said..self.said + messages;
+    pub async fn publishes(&mut self, messages: u32, padding: usize) {
+        let next = self.published..self.published + messages;
         let texts: Vec<String> = next.map(|sequence| Id::new(self.sender, sequence).text(padding)).collect();
-        let (mouth, _) = self.mouth.as_mut().expect("only `stays` takes it");
-        mouth.say_all(&texts).await;
-        self.said += messages;
+        let (requests, _) = self.requests.as_mut().expect("only `stays` takes it");
+        requests.publish_all(&texts).await;
+        self.published += messages;
     }
 
     /// Waits until it has heard itself, but for the last few messages.
-    pub async fn hears_itself(&mut self, but_for: u32) {
-        let due = self.said.saturating_sub(but_for);
+    pub async fn receives_own(&mut self, but_for: u32) {
+        let due = self.published.saturating_sub(but_for);
         let echo = self.echo.wait_for(|echoed| *echoed >= due);
         // An error means that the call is over, of which the attendance complains better.
         let _ = within(PATIENCE, "the speaker's own echo", echo).await;
@@ -157,8 +157,8 @@ impl Speaker {
 
     /// Says no more and listens to the end with the others.
     pub fn stays(mut self) {
-        if let Some((mouth, hand_over)) = self.mouth.take() {
-            let _ = hand_over.send(mouth);
+        if let Some((requests, hand_over)) = self.requests.take() {
+            let _ = hand_over.send(requests);
         }
     }
 
@@ -170,8 +170,8 @@ impl Speaker {
 
 impl Drop for Speaker {
     fn drop(&mut self) {
-        if let Some((mouth, _)) = &mut self.mouth {
-            mouth.half_close();
+        if let Some((requests, _)) = &mut self.requests {
+            requests.half_close();
         }
     }
 }
@@ -181,7 +181,7 @@ pub async fn passes_by(mut member: Member, messages: usize, mut over: watch::Rec
     let mut log = Log::of("a passer-by", Stay::Part);
     while log.len() < messages {
         tokio::select! {
-            ending = member.ear.hear(|text| { log.hear(text); }) => {
+            ending = member.responses.receive(|text| { log.receive(text); }) => {
                 assert_eq!(ending, None, "a passer-by was sent away");
             }
             _ = over.wait_for(|over| *over) => break,

@@ -96,13 +96,13 @@ pub struct Log {
     stay: Stay,
     /// The sender this member is, if it speaks.
     own: Option<u16>,
-    heard: Vec<Id>,
+    received: Vec<Id>,
     spoilt: Option<String>,
 }
 
 impl Log {
     pub fn of(member: &str, stay: Stay) -> Self {
-        Self { member: member.to_owned(), stay, own: None, heard: Vec::new(), spoilt: None }
+        Self { member: member.to_owned(), stay, own: None, received: Vec::new(), spoilt: None }
     }
 
     /// The log of a sender that stayed until it had heard its own last message.
@@ -111,10 +111,10 @@ impl Log {
         Self { own: Some(sender), ..log }
     }
 
-    pub fn hear(&mut self, text: &[u8]) -> Option<Id> {
+    pub fn receive(&mut self, text: &[u8]) -> Option<Id> {
         let id = Id::of_text(text);
         match id {
-            Some(id) => self.heard.push(id),
+            Some(id) => self.received.push(id),
             None => self.spoilt = Some(String::from_utf8_lossy(text).into_owned()),
         }
         id
@@ -128,7 +128,7 @@ impl Log {
     /// Messages heard.
     #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
-        self.heard.len()
+        self.received.len()
     }
 }
 
@@ -162,16 +162,16 @@ pub struct Breach {
 #[derive(Default)]
 pub struct History {
     logs: Vec<Log>,
-    said: BTreeMap<u16, u32>,
+    published: BTreeMap<u16, u32>,
 }
 
 impl History {
     /// `sender` said this many messages, numbered from 0.
-    pub fn said(&mut self, sender: u16, messages: u32) {
-        self.said.insert(sender, messages);
+    pub fn published(&mut self, sender: u16, messages: u32) {
+        self.published.insert(sender, messages);
     }
 
-    pub fn heard(&mut self, log: Log) {
+    pub fn received(&mut self, log: Log) {
         self.logs.push(log);
     }
 
@@ -189,7 +189,7 @@ impl History {
         if !breaches.is_empty() {
             return Err(breaches);
         }
-        Ok(self.logs.iter().map(|log| log.heard.len()).sum())
+        Ok(self.logs.iter().map(|log| log.received.len()).sum())
     }
 
     /// Panics with the first breaches.
@@ -207,20 +207,20 @@ impl History {
             breach(Law::Intact, format!("heard {text:?}"));
         }
         let mut counts = BTreeMap::new();
-        for run in log.heard.chunk_by(|a, b| a.sender() == b.sender()) {
+        for run in log.received.chunk_by(|a, b| a.sender() == b.sender()) {
             *counts.entry(run[0].sender()).or_insert(0) += run.len() as u32;
         }
         for sender in counts.keys().filter(|sender| **sender < LOOSE) {
-            if !self.said.is_empty() && !self.said.contains_key(sender) {
+            if !self.published.is_empty() && !self.published.contains_key(sender) {
                 breach(Law::Ordered, format!("heard sender {sender}, who said nothing"));
             }
         }
-        for (sender, said) in &self.said {
-            let heard = counts.get(sender).copied().unwrap_or(0);
-            let what = format!("heard {heard} of the {said} messages of sender {sender}");
-            if heard != *said && log.own == Some(*sender) {
+        for (sender, published) in &self.published {
+            let received = counts.get(sender).copied().unwrap_or(0);
+            let what = format!("heard {received} of the {published} messages of sender {sender}");
+            if received != *published && log.own == Some(*sender) {
                 breach(Law::SelfHeard, what);
-            } else if heard != *said && log.stay == Stay::Whole {
+            } else if received != *published && log.stay == Stay::Whole {
                 breach(Law::Contiguous, what);
             }
         }
@@ -229,7 +229,7 @@ impl History {
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} after {} messages", self.member, self.heard.len())
+        write!(f, "{} after {} messages", self.member, self.received.len())
     }
 }
 
@@ -270,10 +270,10 @@ struct Order {
 impl Order {
     fn explaining(logs: &[Log], breaches: &mut Vec<Breach>) -> Self {
         let mut order = Self { ids: VecDeque::new(), places: Places::default(), head: Places::MIDDLE };
-        let mut others: Vec<&Log> = logs.iter().filter(|log| !log.heard.is_empty()).collect();
-        others.sort_by_key(|log| std::cmp::Reverse(log.heard.len()));
+        let mut others: Vec<&Log> = logs.iter().filter(|log| !log.received.is_empty()).collect();
+        others.sort_by_key(|log| std::cmp::Reverse(log.received.len()));
         if let Some(longest) = others.first() {
-            for id in &longest.heard {
+            for id in &longest.received {
                 if !order.append(*id) {
                     breaches.push(longest.breach(Law::Unique, format!("{id:?} twice")));
                 }
@@ -304,17 +304,17 @@ impl Order {
     /// Takes from the log what lies beyond either end; false if the log does not overlap the order.
     fn absorb(&mut self, log: &Log) -> bool {
         let known = |id: &Id| self.places.of(*id).is_some();
-        if !log.heard.iter().any(known) {
+        if !log.received.iter().any(known) {
             return false;
         }
         let (first, last) = (self.ids[0], self.ids[self.ids.len() - 1]);
-        if let Some(at) = log.heard.iter().rposition(|id| *id == last) {
-            for id in &log.heard[at + 1..] {
+        if let Some(at) = log.received.iter().rposition(|id| *id == last) {
+            for id in &log.received[at + 1..] {
                 self.append(*id);
             }
         }
-        if let Some(at) = log.heard.iter().position(|id| *id == first) {
-            for id in log.heard[..at].iter().rev() {
+        if let Some(at) = log.received.iter().position(|id| *id == first) {
+            for id in log.received[..at].iter().rev() {
                 if self.places.of(*id).is_none() {
                     self.head -= 1;
                     self.places.set(*id, self.head);
@@ -327,31 +327,31 @@ impl Order {
 
     /// The log must be a run of the order.
     fn check(&self, log: &Log, breaches: &mut Vec<Breach>) {
-        let start = log.heard.first().and_then(|id| self.places.of(*id));
+        let start = log.received.first().and_then(|id| self.places.of(*id));
         let start = start.map_or(0, |place| (place - self.head) as usize);
         let run = self.ids.range(start..);
-        let Some(at) = log.heard.iter().zip(run).position(|(a, b)| a != b) else {
-            let beyond = log.heard.get(self.ids.len() - start);
+        let Some(at) = log.received.iter().zip(run).position(|(a, b)| a != b) else {
+            let beyond = log.received.get(self.ids.len() - start);
             if let Some(id) = beyond {
                 breaches.push(log.breach(self.law_broken(log, *id, None), format!("{id:?} last")));
             }
             return;
         };
-        let (heard, due) = (log.heard[at], self.ids[start + at]);
-        let law = self.law_broken(log, heard, Some(due));
-        let what = format!("as number {at} heard {heard:?} where {due:?} was due");
+        let (received, due) = (log.received[at], self.ids[start + at]);
+        let law = self.law_broken(log, received, Some(due));
+        let what = format!("as number {at} heard {received:?} where {due:?} was due");
         breaches.push(log.breach(law, what));
-        check_senders(&log.member, log.heard.iter().copied(), breaches);
+        check_senders(&log.member, log.received.iter().copied(), breaches);
     }
 
-    fn law_broken(&self, log: &Log, heard: Id, due: Option<Id>) -> Law {
-        let times = log.heard.iter().filter(|id| **id == heard).count();
+    fn law_broken(&self, log: &Log, received: Id, due: Option<Id>) -> Law {
+        let times = log.received.iter().filter(|id| **id == received).count();
         if times > 1 {
             return Law::Unique;
         }
         match due {
             // The order goes on to what was heard, and what was due never comes.
-            Some(due) if self.places.of(heard) > self.places.of(due) && !log.heard.contains(&due) => {
+            Some(due) if self.places.of(received) > self.places.of(due) && !log.received.contains(&due) => {
                 Law::Contiguous
             }
             _ => Law::Ordered,

@@ -21,7 +21,7 @@ use super::{
     client::{Ending, Member, Transport, Windows},
     history::Id,
     track::{BELL, HelloLog, Track, Wants, kind_of},
-    v1_member::{self, Body, Hello, Saying, Start, V1Member},
+    v1_member::{self, Body, Hello, Publication, Start, V1Member},
     within,
 };
 
@@ -73,12 +73,12 @@ pub struct Speaker {
     /// Said, and not acknowledged.
     open: Vec<(u32, usize)>,
     padding: Range<usize>,
-    said: watch::Sender<Option<u32>>,
+    published: watch::Sender<Option<u32>>,
 }
 
 impl Speaker {
-    pub fn new(sender: u16, padding: Range<usize>, said: watch::Sender<Option<u32>>) -> Self {
-        Self { sender, next: 0, open: Vec::new(), padding, said }
+    pub fn new(sender: u16, padding: Range<usize>, published: watch::Sender<Option<u32>>) -> Self {
+        Self { sender, next: 0, open: Vec::new(), padding, published }
     }
 
     /// The next few messages.
@@ -91,9 +91,9 @@ impl Speaker {
         some
     }
 
-    fn requests(&self, sayings: &[(u32, usize)]) -> bytes::Bytes {
+    fn requests(&self, publications: &[(u32, usize)]) -> bytes::Bytes {
         let mut bytes = bytes::BytesMut::new();
-        for (sequence, padding) in sayings {
+        for (sequence, padding) in publications {
             let id = Id::new(self.sender, *sequence);
             let words = id.text(*padding);
             let body = match kind_of(id) {
@@ -101,8 +101,8 @@ impl Speaker {
                 _ => Body::Text(words.as_bytes()),
             };
             let (reference, key) = (sequence.to_string(), format!("{}-{sequence}", self.sender));
-            let saying = Saying { reference: &reference, kind: kind_of(id), body, key: &key };
-            bytes.extend_from_slice(&saying.publish());
+            let publication = Publication { reference: &reference, kind: kind_of(id), body, key: &key };
+            bytes.extend_from_slice(&publication.publish());
         }
         bytes.freeze()
     }
@@ -216,11 +216,11 @@ impl Life {
         if let Some(speaker) = speaker {
             // Again what it does not know to have arrived, in its order.
             let again = speaker.open.clone();
-            member.mouth.send(speaker.requests(&again)).await;
+            member.requests.send(speaker.requests(&again)).await;
         }
         // In before anybody speaks.
         while track.is_new() {
-            let ending = member.hear(|heard| stay.takes(heard, track, speaker)).await;
+            let ending = member.receive(|received| stay.takes(received, track, speaker)).await;
             assert_eq!(ending, None, "{track:?}");
             self.arrives(!track.is_new() && !manner.comes_late);
         }
@@ -236,7 +236,7 @@ impl Life {
             loop {
                 tokio::select! {
                     () = &mut until => break,
-                    ending = member.hear(|heard| stay.takes(heard, track, speaker)) => {
+                    ending = member.receive(|received| stay.takes(received, track, speaker)) => {
                         assert_eq!(ending, None, "{track:?}");
                     }
                 }
@@ -248,19 +248,19 @@ impl Life {
                 }
             }
             if is_over(end) {
-                let Some(speaking) = speaker.as_mut().filter(|s| s.said.borrow().is_none()) else {
+                let Some(speaking) = speaker.as_mut().filter(|s| s.published.borrow().is_none()) else {
                     // Hears on, until the bell.
                     continue;
                 };
-                let said = speaking.next;
+                let published = speaking.next;
                 self.leaves(member, &mut stay, track, speaker).await;
                 let speaking = speaker.as_mut().unwrap();
                 if !self.place.is_forgetful {
                     assert_eq!(speaking.open, [], "{track:?}: not acknowledged, though it left politely");
                 }
                 speaking.open.clear();
-                track.has_said(said);
-                speaking.said.send_replace(Some(said));
+                track.has_published(published);
+                speaking.published.send_replace(Some(published));
                 return false;
             }
             match turn {
@@ -269,7 +269,7 @@ impl Life {
                     let some = speaking.some(&mut self.rng);
                     speaking.open.extend(&some);
                     let requests = speaking.requests(&some);
-                    member.mouth.send(requests).await;
+                    member.requests.send(requests).await;
                 }
                 Turn::Stalls => {
                     let stall = if self.place.is_forgetful { 2_000..6_000 } else { 200..2_000 };
@@ -290,7 +290,7 @@ impl Life {
                         let some = speaking.some(&mut self.rng);
                         speaking.open.extend(&some);
                         let requests = speaking.requests(&some);
-                        member.mouth.send(requests).await;
+                        member.requests.send(requests).await;
                         let moment = self.time(0..4);
                         sleep(moment).await;
                     }
@@ -331,10 +331,10 @@ impl Life {
         track: &mut Track,
         speaker: &mut Option<Speaker>,
     ) {
-        member.mouth.half_close();
+        member.requests.half_close();
         let hearing = async {
             loop {
-                if let Some(ending) = member.hear(|heard| stay.takes(heard, track, speaker)).await {
+                if let Some(ending) = member.receive(|received| stay.takes(received, track, speaker)).await {
                     return ending;
                 }
             }
@@ -359,25 +359,25 @@ impl Life {
             let first = speaker.next;
             for _ in 0..self.rng.random_range(1..8) {
                 let pause = self.time(200..1_500);
-                self.hears_hello(&mut member, &mut log, pause).await;
+                self.receives_hello(&mut member, &mut log, pause).await;
                 let some = speaker.some(&mut self.rng);
                 let text =
                     |(sequence, padding): &(u32, usize)| Id::new(speaker.sender, *sequence).text(*padding);
                 let texts: Vec<String> = some.iter().map(text).collect();
-                member.mouth.say_all(&texts).await;
+                member.requests.publish_all(&texts).await;
             }
             member.half_close();
-            self.hears_out(&mut member, &mut log).await;
-            log.has_said(speaker.sender, first..speaker.next);
+            self.receives_rest(&mut member, &mut log).await;
+            log.has_published(speaker.sender, first..speaker.next);
             logs.push(log);
             let away = self.time(0..1_500);
             sleep(away).await;
         }
-        speaker.said.send_replace(Some(speaker.next));
+        speaker.published.send_replace(Some(speaker.next));
         logs
     }
 
-    pub async fn hears_all_of_hello(mut self) -> Vec<HelloLog> {
+    pub async fn receives_all_of_hello(mut self) -> Vec<HelloLog> {
         let mut logs = Vec::new();
         let mut early = Some(self.hello().await);
         self.arrives(true);
@@ -391,7 +391,7 @@ impl Life {
             // The last of them stays until the bell; one that comes after it hears nothing.
             if is_over(end) {
                 if !*self.bell.borrow() {
-                    while !self.hears_hello(&mut member, &mut log, Duration::from_millis(100)).await {
+                    while !self.receives_hello(&mut member, &mut log, Duration::from_millis(100)).await {
                         if log.is_empty() && *self.bell.borrow() {
                             // The bell rang while it came.
                             return logs;
@@ -403,15 +403,15 @@ impl Life {
                 return logs;
             }
             let stay = self.time(500..5_000);
-            self.hears_hello(&mut member, &mut log, stay).await;
+            self.receives_hello(&mut member, &mut log, stay).await;
             if !self.place.is_forgetful && self.rng.random_bool(0.3) {
                 let stall = self.time(100..1_500);
                 sleep(stall).await;
-                self.hears_hello(&mut member, &mut log, stay).await;
+                self.receives_hello(&mut member, &mut log, stay).await;
             }
             if self.rng.random() {
                 member.half_close();
-                self.hears_out(&mut member, &mut log).await;
+                self.receives_rest(&mut member, &mut log).await;
             }
             logs.push(log);
             drop(member);
@@ -425,26 +425,26 @@ impl Life {
     }
 
     /// Hears for some time; true when it heard the bell.
-    async fn hears_hello(&self, member: &mut Member, log: &mut HelloLog, time: Duration) -> bool {
+    async fn receives_hello(&self, member: &mut Member, log: &mut HelloLog, time: Duration) -> bool {
         let mut rang = false;
         let mut until = std::pin::pin!(sleep(time));
         while !rang {
-            let each = |text: &[u8]| rang |= log.hear(text).is_some_and(|id| id.sender() == BELL);
+            let each = |text: &[u8]| rang |= log.receive(text).is_some_and(|id| id.sender() == BELL);
             tokio::select! {
                 () = &mut until => break,
-                ending = member.ear.hear(each) => assert_eq!(ending, None, "{} was sent away", self.name),
+                ending = member.responses.receive(each) => assert_eq!(ending, None, "{} was sent away", self.name),
             }
         }
         rang
     }
 
-    async fn hears_out(&self, member: &mut Member, log: &mut HelloLog) {
+    async fn receives_rest(&self, member: &mut Member, log: &mut HelloLog) {
         let hearing = async {
             loop {
                 let each = |text: &[u8]| {
-                    log.hear(text);
+                    log.receive(text);
                 };
-                if let Some(ending) = member.ear.hear(each).await {
+                if let Some(ending) = member.responses.receive(each).await {
                     return ending;
                 }
             }
@@ -461,13 +461,18 @@ struct Stay {
 }
 
 impl Stay {
-    fn takes(&mut self, heard: &v1_member::Heard<'_>, track: &mut Track, speaker: &mut Option<Speaker>) {
-        if let Some(id) = track.hear(heard) {
+    fn takes(
+        &mut self,
+        received: &v1_member::Incoming<'_>,
+        track: &mut Track,
+        speaker: &mut Option<Speaker>,
+    ) {
+        if let Some(id) = track.receive(received) {
             self.rang |= id.sender() == BELL;
         }
-        match heard {
-            v1_member::Heard::Goodbye { .. } => self.goodbye = true,
-            v1_member::Heard::Ack { reference, .. } => {
+        match received {
+            v1_member::Incoming::Goodbye { .. } => self.goodbye = true,
+            v1_member::Incoming::Ack { reference, .. } => {
                 if let Some(speaker) = speaker {
                     speaker.open.retain(|(sequence, _)| sequence.to_string() != *reference);
                 }

@@ -48,20 +48,20 @@ impl Account {
 pub struct Chronicle {
     tracks: Vec<Track>,
     logs: Vec<HelloLog>,
-    said: BTreeMap<u16, u32>,
+    published: BTreeMap<u16, u32>,
 }
 
 impl Chronicle {
     /// `sender` said this many messages, numbered from 0; each is in the order once.
-    pub fn said(&mut self, sender: u16, messages: u32) {
-        self.said.insert(sender, messages);
+    pub fn published(&mut self, sender: u16, messages: u32) {
+        self.published.insert(sender, messages);
     }
 
     pub fn met(&mut self, track: Track) {
         self.tracks.push(track);
     }
 
-    pub fn heard(&mut self, log: HelloLog) {
+    pub fn received(&mut self, log: HelloLog) {
         self.logs.push(log);
     }
 
@@ -78,7 +78,7 @@ impl Chronicle {
     pub fn check(&self) -> Result<Account, Vec<Breach>> {
         let mut breaches = Vec::new();
         let order = Order::of(&self.tracks, &mut breaches);
-        order.check_senders(&self.said, &mut breaches);
+        order.check_senders(&self.published, &mut breaches);
         let mut account = Account { messages: order.ids.len() as u64, ..Account::default() };
         for track in &self.tracks {
             Walk { order: &order, track, at: None, gap_due: None, breaches: Vec::new() }
@@ -86,7 +86,7 @@ impl Chronicle {
         }
         for log in &self.logs {
             order.check_hello(log, &mut breaches);
-            account.deliveries += log.heard.len() as u64;
+            account.deliveries += log.received.len() as u64;
         }
         if breaches.is_empty() { Ok(account) } else { Err(breaches) }
     }
@@ -108,7 +108,7 @@ impl Order {
             }
             for step in &track.steps {
                 let (offset, id) = match *step {
-                    Step::Heard(offset, id) => (offset, id),
+                    Step::Incoming(offset, id) => (offset, id),
                     Step::Acked { sequence, at, .. } => match track.own {
                         Some((sender, _)) => (at, Id::new(sender, sequence)),
                         None => continue,
@@ -130,7 +130,7 @@ impl Order {
         order
     }
 
-    fn check_senders(&self, said: &BTreeMap<u16, u32>, breaches: &mut Vec<Breach>) {
+    fn check_senders(&self, published: &BTreeMap<u16, u32>, breaches: &mut Vec<Breach>) {
         let mut breach = |law, what| breaches.push(Breach { law, member: "everyone".to_owned(), what });
         let mut next: BTreeMap<u16, u32> = BTreeMap::new();
         for (offset, id) in &self.ids {
@@ -141,10 +141,13 @@ impl Order {
             }
             *due = id.sequence() + 1;
         }
-        for sender in next.keys().chain(said.keys()).collect::<BTreeSet<_>>() {
-            let (heard, said) = (next.get(sender).unwrap_or(&0), said.get(sender).unwrap_or(&0));
-            if heard != said {
-                breach(Law::Contiguous, format!("heard {heard} of the {said} messages of sender {sender}"));
+        for sender in next.keys().chain(published.keys()).collect::<BTreeSet<_>>() {
+            let (received, published) = (next.get(sender).unwrap_or(&0), published.get(sender).unwrap_or(&0));
+            if received != published {
+                breach(
+                    Law::Contiguous,
+                    format!("heard {received} of the {published} messages of sender {sender}"),
+                );
             }
         }
     }
@@ -178,7 +181,7 @@ impl Order {
         }
         let wants = Wants { no_moves: true, ..Wants::default() };
         let mut at: Option<u64> = None;
-        for id in &log.heard {
+        for id in &log.received {
             let Some(offset) = self.offsets.get(id) else {
                 breach(Law::Ordered, format!("heard {id:?}, which nobody else did"));
                 return;
@@ -193,11 +196,11 @@ impl Order {
             }
             at = Some(*offset);
         }
-        if let Some((sender, said)) = &log.own {
-            let own = log.heard.iter().filter(|id| id.sender() == *sender);
+        if let Some((sender, published)) = &log.own {
+            let own = log.received.iter().filter(|id| id.sender() == *sender);
             let own: Vec<u32> = own.map(|id| id.sequence()).collect();
-            if !said.clone().eq(own.iter().copied()) {
-                breach(Law::SelfHeard, format!("said {said:?} and heard {own:?} of itself"));
+            if !published.clone().eq(own.iter().copied()) {
+                breach(Law::SelfHeard, format!("said {published:?} and heard {own:?} of itself"));
             }
         }
         if log.to_the_end
@@ -239,12 +242,12 @@ impl Walk<'_> {
                     account.resumed += u64::from(asked.is_some());
                     self.comes(asked, at);
                 }
-                Step::Heard(offset, id) => {
+                Step::Incoming(offset, id) => {
                     account.deliveries += 1;
                     if self.track.wants.not_from == Some(id.sender()) {
                         own_heard.push(id.sequence());
                     }
-                    self.hears(offset, id);
+                    self.receives(offset, id);
                 }
                 Step::Missed { from, to, count, why } => {
                     let (times, messages) = account.gaps.entry(why).or_default();
@@ -289,7 +292,7 @@ impl Walk<'_> {
         self.at = Some(asked.unwrap_or(at));
     }
 
-    fn hears(&mut self, offset: u64, id: Id) {
+    fn receives(&mut self, offset: u64, id: Id) {
         if !self.track.wants.id(id) && self.track.wants.not_from != Some(id.sender()) {
             self.breach(Law::Wanted, format!("heard {id:?}"));
         }
@@ -330,11 +333,11 @@ impl Walk<'_> {
 
     /// All that it said was acknowledged, or is among what it missed.
     fn check_acks(&mut self, acked: &BTreeMap<u32, bool>, gaps: &[Range<u64>]) {
-        let Some((sender, said)) = self.track.own else { return };
-        for sequence in (0..said).filter(|sequence| !acked.contains_key(sequence)) {
+        let Some((sender, published)) = self.track.own else { return };
+        for sequence in (0..published).filter(|sequence| !acked.contains_key(sequence)) {
             let place = self.order.offsets.get(&Id::new(sender, sequence));
             if !place.is_some_and(|place| gaps.iter().any(|gap| gap.contains(place))) {
-                let what = format!("number {sequence} of {said}, at {place:?}, was not acknowledged");
+                let what = format!("number {sequence} of {published}, at {place:?}, was not acknowledged");
                 self.breach(Law::Acknowledged, what);
             }
         }

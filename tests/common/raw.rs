@@ -46,16 +46,16 @@ impl RawClient {
     }
 
     /// Reads on until it has heard this many texts.
-    pub fn hears(&mut self, texts: usize) -> Vec<String> {
-        let (mut unframer, mut heard) = (Unframer::default(), Vec::with_capacity(texts));
-        while heard.len() < texts {
+    pub fn receives(&mut self, texts: usize) -> Vec<String> {
+        let (mut unframer, mut received) = (Unframer::default(), Vec::with_capacity(texts));
+        while received.len() < texts {
             let (kind, payload) = self.reads_frame();
             if kind == frames::DATA {
                 let text = |body: &[u8]| String::from_utf8(body[frames::text_in(body)].to_vec()).unwrap();
-                unframer.take(&payload, |body| heard.push(text(body)));
+                unframer.take(&payload, |body| received.push(text(body)));
             }
         }
-        heard
+        received
     }
 
     /// The next frame's kind and payload; acknowledges SETTINGS.

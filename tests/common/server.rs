@@ -287,15 +287,15 @@ const LISTENERS: [&str; 3] = ["chat", "admin", "metrics"];
 fn announced_addresses(stdout: impl Read + Send + 'static) -> mpsc::Receiver<[SocketAddr; LISTENERS.len()]> {
     let (found, addresses) = mpsc::channel();
     thread::spawn(move || {
-        let mut heard = LISTENERS.map(|_| None);
+        let mut received = LISTENERS.map(|_| None);
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             let told = line.strip_prefix("listening on ").and_then(|rest| rest.split_once(' '));
             let Some((addr, name)) = told else { continue };
             let listener = LISTENERS.iter().position(|listener| name == format!("({listener})"));
             if let Some(listener) = listener {
-                heard[listener] = Some(addr.parse().unwrap());
+                received[listener] = Some(addr.parse().unwrap());
             }
-            if let [Some(chat), Some(admin), Some(metrics)] = heard {
+            if let [Some(chat), Some(admin), Some(metrics)] = received {
                 let _ = found.send([chat, admin, metrics]);
             }
         }

@@ -7,7 +7,7 @@ use std::{fmt, ops::Range};
 
 use super::{
     history::{Breach, Id, Law},
-    v1_member::{Body, Heard, Position, Start, Why},
+    v1_member::{Body, Incoming, Position, Start, Why},
 };
 
 /// The sender of a room's last message, which tells all to go.
@@ -54,7 +54,7 @@ pub(super) enum Step {
         asked: Option<u64>,
         at: u64,
     },
-    Heard(u64, Id),
+    Incoming(u64, Id),
     Missed {
         from: u64,
         to: u64,
@@ -104,9 +104,9 @@ impl Track {
     }
 
     /// It has said so many, numbered from 0.
-    pub fn has_said(&mut self, messages: u32) {
-        let (_, said) = self.own.as_mut().expect("a sender");
-        *said = messages;
+    pub fn has_published(&mut self, messages: u32) {
+        let (_, published) = self.own.as_mut().expect("a sender");
+        *published = messages;
     }
 
     /// How to go on where it is; at the tail if it was nowhere yet.
@@ -123,20 +123,20 @@ impl Track {
     /// Everything up to here is known.
     fn last(&self) -> Option<u64> {
         self.steps.iter().rev().find_map(|step| match step {
-            Step::Came { at: offset, .. } | Step::Heard(offset, _) | Step::Went(offset) => Some(*offset),
+            Step::Came { at: offset, .. } | Step::Incoming(offset, _) | Step::Went(offset) => Some(*offset),
             Step::Missed { to, .. } => Some(*to),
             Step::Acked { at, repeated, .. } => Some(*at).filter(|_| !repeated),
         })
     }
 
     /// Takes it down; the message, if it is one.
-    pub fn hear(&mut self, heard: &Heard<'_>) -> Option<Id> {
-        match *heard {
-            Heard::Welcome(position) => {
+    pub fn receive(&mut self, received: &Incoming<'_>) -> Option<Id> {
+        match *received {
+            Incoming::Welcome(position) => {
                 let at = self.offset(position);
                 self.steps.push(Step::Came { asked: self.asked, at });
             }
-            Heard::Event(event) => {
+            Incoming::Event(event) => {
                 let (Body::Text(words) | Body::Data(words)) = event.body;
                 let is_data = matches!(event.body, Body::Data(_));
                 let id = Id::of_text(words);
@@ -145,22 +145,22 @@ impl Track {
                     return None;
                 };
                 let offset = self.offset(event.position);
-                self.steps.push(Step::Heard(offset, id));
+                self.steps.push(Step::Incoming(offset, id));
                 return Some(id);
             }
-            Heard::Ack { reference, position, repeated } => match reference.parse() {
+            Incoming::Ack { reference, position, repeated } => match reference.parse() {
                 Ok(sequence) => {
                     let at = self.offset(position);
                     self.steps.push(Step::Acked { sequence, at, repeated });
                 }
                 Err(_) => self.spoilt = Some(format!("an acknowledgement of {reference:?}")),
             },
-            Heard::Gap { from, to, count, why } => {
+            Incoming::Gap { from, to, count, why } => {
                 let (from, to) = (self.offset(from), self.offset(to));
                 self.steps.push(Step::Missed { from, to, count, why });
             }
-            Heard::Presence => {}
-            Heard::Goodbye { position, .. } => {
+            Incoming::Presence => {}
+            Incoming::Goodbye { position, .. } => {
                 let at = self.offset(position);
                 self.steps.push(Step::Went(at));
             }
@@ -198,7 +198,7 @@ impl fmt::Debug for Track {
 /// What one connection of `hello.ChatRoom` heard.
 pub struct HelloLog {
     pub(super) member: String,
-    pub(super) heard: Vec<Id>,
+    pub(super) received: Vec<Id>,
     /// What it said itself, and stayed to hear.
     pub(super) own: Option<(u16, Range<u32>)>,
     pub(super) spoilt: Option<String>,
@@ -208,24 +208,24 @@ pub struct HelloLog {
 impl HelloLog {
     pub fn of(member: &str) -> Self {
         let member = member.to_owned();
-        Self { member, heard: Vec::new(), own: None, spoilt: None, to_the_end: false }
+        Self { member, received: Vec::new(), own: None, spoilt: None, to_the_end: false }
     }
 
-    pub fn hear(&mut self, text: &[u8]) -> Option<Id> {
+    pub fn receive(&mut self, text: &[u8]) -> Option<Id> {
         let id = Id::of_text(text).filter(|id| !is_move(*id));
         match id {
-            Some(id) => self.heard.push(id),
+            Some(id) => self.received.push(id),
             None => self.spoilt = Some(String::from_utf8_lossy(text).into_owned()),
         }
         id
     }
 
     pub fn is_empty(&self) -> bool {
-        self.heard.is_empty()
+        self.received.is_empty()
     }
 
     /// It said these and stayed to hear them.
-    pub fn has_said(&mut self, sender: u16, messages: Range<u32>) {
+    pub fn has_published(&mut self, sender: u16, messages: Range<u32>) {
         self.own = Some((sender, messages));
     }
 

@@ -97,7 +97,7 @@ pub fn request(of: Request) -> JoinRequest {
 }
 
 /// For the unary call.
-pub fn said_in(room: &str, publish: Publish) -> PublishRequest {
+pub fn publish_in(room: &str, publish: Publish) -> PublishRequest {
     let Publish { kind, body, idempotency_key, .. } = publish;
     PublishRequest { room: room.to_owned(), kind, body, idempotency_key, ..Default::default() }
 }
@@ -156,7 +156,7 @@ impl Responses {
 
 /// An open call, whoever is let in by it.
 pub struct Call {
-    said: Option<mpsc::UnboundedSender<JoinRequest>>,
+    published: Option<mpsc::UnboundedSender<JoinRequest>>,
     responses: Responses,
 }
 
@@ -168,23 +168,23 @@ impl Call {
 
     /// The same, unless it is refused at once.
     pub async fn try_opens(client: &mut Client) -> Result<Self, Status> {
-        let (said, requests) = mpsc::unbounded_channel();
+        let (published, requests) = mpsc::unbounded_channel();
         let joining = client.join(UnboundedReceiverStream::new(requests));
         let responses = within(PATIENCE, "response headers", joining).await?.into_inner();
-        Ok(Self { said: Some(said), responses: Responses::Join(responses) })
+        Ok(Self { published: Some(published), responses: Responses::Join(responses) })
     }
 
     pub fn sends(&self, request: JoinRequest) {
         // Fails only if the call is over, which the next read tells better.
-        let _ = self.said.as_ref().expect("not yet half-closed").send(request);
+        let _ = self.published.as_ref().expect("not yet half-closed").send(request);
     }
 
-    pub fn says(&self, publish: Publish) {
+    pub fn publishes(&self, publish: Publish) {
         self.sends(request(Request::Publish(publish)));
     }
 
     pub fn half_closes(&mut self) {
-        self.said = None;
+        self.published = None;
     }
 
     /// The next response, or how the call ended.
@@ -216,7 +216,7 @@ impl Call {
 
     /// The next response is an event with this text.
     #[track_caller]
-    pub fn hears(&mut self, words: &str) -> impl Future<Output = Event> {
+    pub fn receives(&mut self, words: &str) -> impl Future<Output = Event> {
         let caller = std::panic::Location::caller();
         async move {
             let event = self.event().await;
@@ -263,12 +263,12 @@ impl Call {
     }
 
     /// Everything until the call ends, and its status.
-    pub async fn hears_out(&mut self) -> (Vec<Response>, Status) {
-        let mut heard = Vec::new();
+    pub async fn receives_rest(&mut self) -> (Vec<Response>, Status) {
+        let mut received = Vec::new();
         loop {
             match self.try_next().await {
-                Ok(response) => heard.push(response),
-                Err(status) => return (heard, status),
+                Ok(response) => received.push(response),
+                Err(status) => return (received, status),
             }
         }
     }
@@ -297,7 +297,7 @@ impl Guest {
         let mut client = client(server).await;
         let subscribing = client.subscribe(request);
         let responses = within(PATIENCE, "response headers", subscribing).await.unwrap().into_inner();
-        let mut call = Call { said: None, responses: Responses::Subscribe(responses) };
+        let mut call = Call { published: None, responses: Responses::Subscribe(responses) };
         let welcome = call.is_welcome().await;
         Self { call, welcome }
     }
@@ -312,9 +312,9 @@ impl Guest {
     }
 
     /// Says a text and hears it: then it has its place.
-    pub async fn is_heard(&mut self, words: &str) -> Event {
-        self.call.says(text(words));
-        self.call.hears(words).await
+    pub async fn publish_and_receive(&mut self, words: &str) -> Event {
+        self.call.publishes(text(words));
+        self.call.receives(words).await
     }
 
     /// Half-closes; hears its goodbye, and OK.

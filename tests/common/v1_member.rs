@@ -10,7 +10,7 @@ use http::Method;
 
 use super::{
     PATIENCE,
-    client::{Ear, Ending, Mouth, Transport, call},
+    client::{Ending, RequestStream, ResponseStream, Transport, call},
     frames, within,
 };
 
@@ -180,7 +180,7 @@ pub enum Why {
 
 /// What a room says to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub enum Incoming<'a> {
     Welcome(Position<'a>),
     Event(Event<'a>),
     Ack { reference: &'a str, position: Position<'a>, repeated: bool },
@@ -189,13 +189,13 @@ pub enum Heard<'a> {
     Goodbye { reason: &'a str, position: Position<'a> },
 }
 
-impl<'a> Heard<'a> {
+impl<'a> Incoming<'a> {
     pub fn of(response: &'a [u8]) -> Self {
-        let mut heard = None;
+        let mut received = None;
         fields(response, |field, value| {
-            assert!(heard.is_none(), "one response says two things");
+            assert!(received.is_none(), "one response says two things");
             let message = value.bytes();
-            heard = Some(match field {
+            received = Some(match field {
                 1 => Self::Welcome(the_position(message, 3)),
                 2 => Self::Event(Event::of(message)),
                 3 => Self::ack(message),
@@ -205,7 +205,7 @@ impl<'a> Heard<'a> {
                 _ => panic!("a response has no field {field}"),
             });
         });
-        heard.expect("an empty response")
+        received.expect("an empty response")
     }
 
     fn ack(message: &'a [u8]) -> Self {
@@ -309,14 +309,14 @@ impl Hello<'_> {
 }
 
 /// Something to say.
-pub struct Saying<'a> {
+pub struct Publication<'a> {
     pub reference: &'a str,
     pub kind: &'a str,
     pub body: Body<'a>,
     pub key: &'a str,
 }
 
-impl Saying<'_> {
+impl Publication<'_> {
     fn body(&self) -> Writing {
         match self.body {
             Body::Text(text) => Writing::new().bytes(1, text),
@@ -333,8 +333,8 @@ impl Saying<'_> {
 
 /// One open call of `Join` or `Subscribe`.
 pub struct V1Member {
-    pub mouth: Mouth,
-    ear: Ear,
+    pub requests: RequestStream,
+    responses: ResponseStream,
 }
 
 impl V1Member {
@@ -345,7 +345,7 @@ impl V1Member {
 
     pub async fn subscribe(transport: &Transport, hello: &Hello<'_>) -> Self {
         let mut member = Self::open(transport, SUBSCRIBE, hello.subscribing()).await;
-        member.mouth.half_close();
+        member.requests.half_close();
         member
     }
 
@@ -353,25 +353,29 @@ impl V1Member {
         let (response, mut opened) =
             transport.open(call(Method::POST, method, "application/grpc", &[])).await;
         assert_eq!(response.status(), 200);
-        opened.mouth.send(first).await;
-        Self { mouth: opened.mouth, ear: opened.ear }
+        opened.requests.send(first).await;
+        Self { requests: opened.requests, responses: opened.responses }
     }
 
     /// Reads one DATA frame and calls `each` with everything it completes; or the ending, which stays.
     /// May be dropped while it waits without losing anything.
-    pub async fn hear(&mut self, mut each: impl FnMut(&Heard<'_>)) -> Option<Ending> {
-        self.ear.hear_bodies(|response| each(&Heard::of(response))).await
+    pub async fn receive(&mut self, mut each: impl FnMut(&Incoming<'_>)) -> Option<Ending> {
+        self.responses.receive_bodies(|response| each(&Incoming::of(response))).await
     }
 
     /// Hears until `each` has had enough.
     ///
     /// # Panics
     /// When the call ends before.
-    pub async fn hears_until(&mut self, what: &str, mut each: impl FnMut(&Heard<'_>) -> ControlFlow<()>) {
+    pub async fn receives_until(
+        &mut self,
+        what: &str,
+        mut each: impl FnMut(&Incoming<'_>) -> ControlFlow<()>,
+    ) {
         let hearing = async {
             let mut enough = false;
             while !enough {
-                let ending = self.hear(|heard| enough |= each(heard).is_break()).await;
+                let ending = self.receive(|received| enough |= each(received).is_break()).await;
                 assert!(enough || ending.is_none(), "{ending:?} instead of {what}");
             }
         };
@@ -387,7 +391,7 @@ pub async fn asks(transport: &Transport, method: &str, request: &Writing) -> Byt
     let ending = within(PATIENCE, method, async {
         loop {
             let each = |body: &[u8]| answer = Some(Bytes::copy_from_slice(body));
-            if let Some(ending) = call.ear.hear_bodies(each).await {
+            if let Some(ending) = call.responses.receive_bodies(each).await {
                 return ending;
             }
         }
@@ -397,9 +401,9 @@ pub async fn asks(transport: &Transport, method: &str, request: &Writing) -> Byt
 }
 
 /// Says one thing by `Publish`; its position's offset.
-pub async fn publishes(transport: &Transport, room: &str, saying: &Saying<'_>) -> u64 {
-    let request = Writing::new().text(1, room).text(3, saying.kind).message(4, &saying.body());
-    let answer = asks(transport, PUBLISH, &request.text(5, saying.key)).await;
+pub async fn publishes(transport: &Transport, room: &str, publication: &Publication<'_>) -> u64 {
+    let request = Writing::new().text(1, room).text(3, publication.kind).message(4, &publication.body());
+    let answer = asks(transport, PUBLISH, &request.text(5, publication.key)).await;
     the_position(&answer, 1).offset
 }
 
@@ -413,7 +417,7 @@ pub async fn lists_events(transport: &Transport, room: &str, mut each: impl FnMu
         fields(&page, |field, value| match field {
             1 => each(&Event::of(value.bytes())),
             2 => value.text().clone_into(&mut token),
-            _ => panic!("a gap in what is retained: {:?}", Heard::gap(value.bytes())),
+            _ => panic!("a gap in what is retained: {:?}", Incoming::gap(value.bytes())),
         });
         if token.is_empty() {
             return;

@@ -70,27 +70,27 @@ async fn churn_does_not_disturb_calls_on_same_transport() {
     crowd.listens(transport.join(ROOM, "neighbour").await, "neighbour");
     let mut speaker = crowd.speaks(transport.join(ROOM, "speaker").await, 0);
     for call in 0..10_000 {
-        let (answer, mouth) = transport.send(chat(&[("chatroom-room", ROOM)])).await.unwrap();
+        let (answer, requests) = transport.send(chat(&[("chatroom-room", ROOM)])).await.unwrap();
         let words = Id::new(LOOSE, call).text(0);
         match call % 3 {
             0 => drop(answer.await.unwrap()),
-            1 => says_and_drops(answer, mouth, &words).await.unwrap(),
+            1 => publishes_and_drops(answer, requests, &words).await.unwrap(),
             _ => {
                 answer.await.unwrap();
-                resets(mouth, Reason::CANCEL).await;
+                resets(requests, Reason::CANCEL).await;
             }
         }
         if call % 10 == 0 {
-            speaker.says(1, 20).await;
-            speaker.hears_itself(50).await;
+            speaker.publishes(1, 20).await;
+            speaker.receives_own(50).await;
         }
     }
     let mut history = History::default();
-    let said = speaker.said();
-    history.said(0, said);
+    let published = speaker.published();
+    history.published(0, published);
     speaker.stays();
-    for log in crowd.leaves(said as usize).await {
-        history.heard(log);
+    for log in crowd.leaves(published as usize).await {
+        history.received(log);
     }
     history.holds();
     let stopped = server.stop().await;
@@ -116,14 +116,14 @@ async fn a_room_talks(addr: SocketAddr, over: watch::Receiver<bool>) -> History 
     }
     let talks = speakers.into_iter().map(|speaker| tokio::spawn(talks(speaker, over.clone())));
     let mut history = History::default();
-    let mut said = 0;
+    let mut published = 0;
     for (sender, talk) in talks.collect::<Vec<_>>().into_iter().enumerate() {
         let messages = talk.await.unwrap();
-        history.said(sender as u16, messages);
-        said += messages as usize;
+        history.published(sender as u16, messages);
+        published += messages as usize;
     }
-    for log in crowd.leaves(said).await {
-        history.heard(log);
+    for log in crowd.leaves(published).await {
+        history.received(log);
     }
     history
 }
@@ -133,11 +133,11 @@ async fn talks(mut speaker: Speaker, over: watch::Receiver<bool>) -> u32 {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !*over.borrow() {
         pace.tick().await;
-        speaker.says(1, 20).await;
+        speaker.publishes(1, 20).await;
     }
-    let said = speaker.said();
+    let published = speaker.published();
     speaker.stays();
-    said
+    published
 }
 
 #[derive(Debug)]
@@ -177,35 +177,35 @@ async fn calls_storm(addr: SocketAddr, sender: u16) -> (u32, u32) {
 }
 
 async fn one_call(transport: &Transport, words: &str) -> Result<(), h2::Error> {
-    let (answer, mouth) = transport.send(chat(&[("chatroom-room", ROOM)])).await?;
+    let (answer, requests) = transport.send(chat(&[("chatroom-room", ROOM)])).await?;
     match rand::rng().random_range(0..6) {
-        0 => drop((answer, mouth)),
+        0 => drop((answer, requests)),
         1 => {
             // The HEADERS are out, the answer is not here yet.
             tokio::task::yield_now().await;
         }
         2 => drop(answer.await?),
-        3 => says_and_drops(answer, mouth, words).await?,
-        4 => resets(mouth, Reason::CANCEL).await,
-        _ => resets(mouth, Reason::INTERNAL_ERROR).await,
+        3 => publishes_and_drops(answer, requests, words).await?,
+        4 => resets(requests, Reason::CANCEL).await,
+        _ => resets(requests, Reason::INTERNAL_ERROR).await,
     }
     Ok(())
 }
 
-async fn says_and_drops(
+async fn publishes_and_drops(
     answer: ResponseFuture,
-    mut mouth: SendStream<Bytes>,
+    mut requests: SendStream<Bytes>,
     words: &str,
 ) -> Result<(), h2::Error> {
     let _hears = answer.await?;
-    mouth.send_data(frames::message(words.as_bytes()), false)?;
+    requests.send_data(frames::message(words.as_bytes()), false)?;
     tokio::task::yield_now().await;
     Ok(())
 }
 
-async fn resets(mut mouth: SendStream<Bytes>, reason: Reason) {
+async fn resets(mut requests: SendStream<Bytes>, reason: Reason) {
     tokio::task::yield_now().await;
-    mouth.send_reset(reason);
+    requests.send_reset(reason);
 }
 
 /// Opens and drops whole transports; returns how many.

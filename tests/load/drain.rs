@@ -48,7 +48,7 @@ async fn stays(mut member: Member, name: String) -> Stayed {
     let mut log = Log::of(&name, Stay::Part);
     let mut last = None;
     let ending = loop {
-        let hearing = member.ear.hear(|text| last = log.hear(text).map(Id::sequence).or(last));
+        let hearing = member.responses.receive(|text| last = log.receive(text).map(Id::sequence).or(last));
         if let Some(ending) = hearing.await {
             break ending;
         }
@@ -58,11 +58,11 @@ async fn stays(mut member: Member, name: String) -> Stayed {
 }
 
 /// More than the sockets of those who do not read can hold.
-async fn says_eight_megabytes(mut member: Member) {
+async fn publishes_eight_megabytes(mut member: Member) {
     let text = "x".repeat(60_000);
     for _ in 0..140 {
-        member.say(&text).await;
-        member.hears(&text).await;
+        member.publish(&text).await;
+        member.receives(&text).await;
     }
 }
 
@@ -72,15 +72,15 @@ async fn speaks(mut member: Member, echoes: Echoes) {
     let mut sequence = 0;
     loop {
         let ending = tokio::select! {
-            ending = member.ear.hear(|text| {
-                let heard = Id::of_text(text).unwrap();
-                echoes.lock().unwrap().push((Instant::now(), heard.sequence()));
+            ending = member.responses.receive(|text| {
+                let received = Id::of_text(text).unwrap();
+                echoes.lock().unwrap().push((Instant::now(), received.sequence()));
             }) => ending,
             _ = tick.tick() => {
                 let text = Id::new(0, sequence).text(100);
                 sequence += 1;
                 // Fails only when its call is over, which the ear tells.
-                let _ = member.mouth.try_send(frames::message(text.as_bytes())).await;
+                let _ = member.requests.try_send(frames::message(text.as_bytes())).await;
                 None
             }
         };
@@ -105,7 +105,7 @@ async fn full_server_drains_evenly_and_in_time() {
     let frozen = Sleeper::joins(server.addr, "loud", "frozen");
     server.id_of("frozen").await;
     frozen.stops();
-    says_eight_megabytes(server.join("loud").await).await;
+    publishes_eight_megabytes(server.join("loud").await).await;
     let mut staying = Vec::new();
     for group in 0..MEMBERS / PER_TRANSPORT {
         let transport = Transport::connect(server.addr).await;
@@ -146,7 +146,7 @@ async fn full_server_drains_evenly_and_in_time() {
     println!("drained {} in {took:?}; the speaker heard {} messages", stayed.len(), echoes.len());
     let mut history = History::default();
     for member in stayed {
-        history.heard(member.log);
+        history.received(member.log);
     }
     history.holds();
 }

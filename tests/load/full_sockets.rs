@@ -34,8 +34,8 @@ async fn tiny_messages_wait_in_log_not_in_frames() {
     let before = server.settled_rss().await;
     for number in 0..MESSAGES {
         let text = format!("{number:05}");
-        speaker.say(&text).await;
-        speaker.hears(&text).await;
+        speaker.publish(&text).await;
+        speaker.receives(&text).await;
     }
     let after = server.rss();
     let scrape = Scrape::of(server.metrics_addr).await;
@@ -46,13 +46,13 @@ async fn tiny_messages_wait_in_log_not_in_frames() {
 
     // They are behind and no more: who reads on gets everything.
     let mut reader = stuck.into_iter().next().unwrap();
-    let heard = tokio::task::spawn_blocking(move || reader.hears(MESSAGES as usize));
-    let heard = within(PATIENCE + Duration::from_secs(20), "all of it", heard).await.unwrap();
-    let said: Vec<String> = (0..MESSAGES).map(|number| format!("{number:05}")).collect();
+    let received = tokio::task::spawn_blocking(move || reader.receives(MESSAGES as usize));
+    let received = within(PATIENCE + Duration::from_secs(20), "all of it", received).await.unwrap();
+    let published: Vec<String> = (0..MESSAGES).map(|number| format!("{number:05}")).collect();
     assert!(
-        heard == said,
+        received == published,
         "{} of {} in order",
-        heard.iter().zip(&said).take_while(|(a, b)| a == b).count(),
+        received.iter().zip(&published).take_while(|(a, b)| a == b).count(),
         MESSAGES
     );
 }

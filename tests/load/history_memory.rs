@@ -13,7 +13,7 @@ use crate::common::{
     history::Id,
     metrics::Scrape,
     server::Server,
-    v1_member::{Body, Heard, Hello, Start, V1Member},
+    v1_member::{Body, Hello, Incoming, Start, V1Member},
     within,
 };
 use crate::machine;
@@ -42,12 +42,12 @@ async fn history_is_encoded_once_for_all_readers() {
     let options = ["--retention-age=1h", "--lag-limit-age=5m", "--slow-policy=skip"];
     let server = Server::start_quiet(&options);
     let mut speaker = server.join(ROOM).await;
-    let mut said = 0;
+    let mut published = 0;
     // Until the room forgets the oldest.
     let full = loop {
-        says(&mut speaker, &mut said, 100).await;
+        publishes(&mut speaker, &mut published, 100).await;
         let scrape = Scrape::of(server.metrics_addr).await;
-        if scrape.sum("chatroom_log_messages") < f64::from(said) {
+        if scrape.sum("chatroom_log_messages") < f64::from(published) {
             break scrape;
         }
     };
@@ -55,7 +55,7 @@ async fn history_is_encoded_once_for_all_readers() {
     let rss_before = server.settled_rss().await;
 
     let began = Instant::now();
-    let (reads, peak) = everyone_reads(&server, said.into()).await;
+    let (reads, peak) = everyone_reads(&server, published.into()).await;
     let took = began.elapsed();
     let rss_after = server.settled_rss().await;
     let kib = |bytes: u64| bytes >> 10;
@@ -66,7 +66,7 @@ async fn history_is_encoded_once_for_all_readers() {
     let bound = encoding + READERS as u64 * (PER_STREAM + PER_TRANSPORT) + 8 * MIB;
     assert!(peak - rss_before <= bound, "{} KiB over {} KiB", kib(peak - rss_before), kib(bound));
 
-    let oldest = u64::from(said) - retained + 1;
+    let oldest = u64::from(published) - retained + 1;
     let begins: Vec<u64> = reads.iter().map(|read| read.first).collect();
     println!(
         "they began with {:?} to {:?}; the oldest was {oldest}",
@@ -74,7 +74,7 @@ async fn history_is_encoded_once_for_all_readers() {
         begins.iter().max()
     );
     assert_eq!(begins.iter().min(), Some(&oldest));
-    says(&mut speaker, &mut said, 1).await;
+    publishes(&mut speaker, &mut published, 1).await;
     let scrape = Scrape::of(server.metrics_addr).await;
     let (kept, messages) = (scrape.sum("chatroom_log_bytes"), scrape.sum("chatroom_log_messages"));
     let gaps: u64 = reads.iter().map(|read| read.missed).sum();
@@ -114,14 +114,14 @@ struct Read {
     missed: u64,
 }
 
-async fn says(speaker: &mut crate::common::client::Member, said: &mut u32, messages: u32) {
-    let next = *said..*said + messages;
+async fn publishes(speaker: &mut crate::common::client::Member, published: &mut u32, messages: u32) {
+    let next = *published..*published + messages;
     let texts: Vec<String> = next.map(|sequence| Id::new(0, sequence).text(PADDING)).collect();
-    speaker.mouth.say_all(&texts).await;
+    speaker.requests.publish_all(&texts).await;
     for text in &texts {
-        speaker.hears(text).await;
+        speaker.receives(text).await;
     }
-    *said += messages;
+    *published += messages;
 }
 
 /// Half of those who read all that is retained, at once.
@@ -146,21 +146,21 @@ async fn reads_all(transport: Transport, tail: u64) -> Read {
     let mut member = V1Member::join(&transport, &hello).await;
     let (mut read, mut last) = (Read { first: 0, missed: 0 }, 0);
     while last < tail {
-        let each = |heard: &Heard<'_>| match heard {
-            Heard::Welcome(position) => (read.first, last) = (position.offset + 1, position.offset),
-            Heard::Event(event) => {
+        let each = |received: &Incoming<'_>| match received {
+            Incoming::Welcome(position) => (read.first, last) = (position.offset + 1, position.offset),
+            Incoming::Event(event) => {
                 assert_eq!(event.position.offset, last + 1);
                 assert!(matches!(event.body, Body::Text(words) if words.len() > PADDING));
                 last += 1;
             }
-            Heard::Gap { from, to, count, .. } => {
+            Incoming::Gap { from, to, count, .. } => {
                 assert_eq!((from.offset, *count), (last + 1, to.offset - last));
                 read.missed += count;
                 last = to.offset;
             }
-            heard => panic!("{heard:?} after {last}"),
+            received => panic!("{received:?} after {last}"),
         };
-        let ending = member.hear(each).await;
+        let ending = member.receive(each).await;
         assert_eq!(ending, None, "after {last}");
     }
     read

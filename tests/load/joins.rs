@@ -24,12 +24,14 @@ async fn crowds_join_and_receive_next_message() {
         let (size, joined) = (members.len(), began.elapsed());
         let resident = (server.rss() - idle) / 1024 / size as u64;
         let began = Instant::now();
-        members[size / 2].say("hello everyone").await;
+        members[size / 2].publish("hello everyone").await;
         for member in &mut members {
-            member.hears("hello everyone").await;
+            member.receives("hello everyone").await;
         }
-        let heard = began.elapsed();
-        println!("{size:>6} joined in {joined:?}; all heard one message in {heard:?}; {resident} KiB each");
+        let received = began.elapsed();
+        println!(
+            "{size:>6} joined in {joined:?}; all heard one message in {received:?}; {resident} KiB each"
+        );
         let began = Instant::now();
         drop(members);
         let stopped = server.stop().await;

@@ -156,20 +156,20 @@ async fn list_loops_do_not_disturb_broadcast() {
     let mut history = History::default();
     let talks: Vec<_> = speakers.into_iter().map(|s| tokio::spawn(talks(s, 25_000))).collect();
     let (answers, latest) = operators_meanwhile(&server, || talks.iter().all(JoinHandle::is_finished)).await;
-    let mut said = 0;
+    let mut published = 0;
     for (sender, talk) in talks.into_iter().enumerate() {
         let messages = talk.await.unwrap();
-        history.said(sender as u16, messages);
-        said += messages as usize;
+        history.published(sender as u16, messages);
+        published += messages as usize;
     }
     let took = began.elapsed();
     over.send_replace(true);
     let lists = loops.done().await;
-    for log in crowd.leaves(said).await {
-        history.heard(log);
+    for log in crowd.leaves(published).await {
+        history.received(log);
     }
     let deliveries = history.holds();
-    println!("{deliveries} deliveries checked, {said} messages in {took:?} beside {lists} lists");
+    println!("{deliveries} deliveries checked, {published} messages in {took:?} beside {lists} lists");
     println!("{:.1} ms of server time for each", seconds_for_each_list(&server).await * 1000.0);
     println!("{answers} rounds of a scrape and an announcement meanwhile, the longest took {latest:?}");
     assert!(lists >= LIST_LOOPS as u64, "{lists} lists");
@@ -196,9 +196,9 @@ async fn operators_meanwhile(server: &Server, over: impl Fn() -> bool) -> (u32, 
 }
 
 async fn talks(mut speaker: Speaker, messages: u32) -> u32 {
-    while speaker.said() < messages {
-        speaker.says(20, 50).await;
-        speaker.hears_itself(100).await;
+    while speaker.published() < messages {
+        speaker.publishes(20, 50).await;
+        speaker.receives_own(100).await;
     }
     speaker.stays();
     messages

@@ -45,15 +45,15 @@ async fn all_members_agree_on_one_order() {
     let mut history = History::default();
     for half in halves {
         for log in half.done().await {
-            history.heard(log);
+            history.received(log);
         }
     }
-    let heard = began.elapsed();
+    let received = began.elapsed();
     for sender in 0..SENDERS {
-        history.said(sender, MESSAGES_EACH);
+        history.published(sender, MESSAGES_EACH);
     }
     let deliveries = history.holds();
-    println!("{deliveries} deliveries in {heard:?}, checked {:?} after the start", began.elapsed());
+    println!("{deliveries} deliveries in {received:?}, checked {:?} after the start", began.elapsed());
     let stopped = server.stop().await;
     assert!(stopped.status.success(), "{stopped:?}");
     assert_eq!(stopped.joined, stopped.departed, "{stopped:?}");
@@ -73,7 +73,7 @@ async fn half_of_the_room(addr: SocketAddr, half: usize, everyone_is_in: Arc<Bar
     }
     everyone_is_in.wait().await;
     for speaker in speakers {
-        tokio::spawn(says_its_part(speaker));
+        tokio::spawn(publishes_its_part(speaker));
     }
     let over = watch::Sender::new(false);
     let passing = tokio::spawn(some_pass_by(addr, over.subscribe()));
@@ -84,12 +84,12 @@ async fn half_of_the_room(addr: SocketAddr, half: usize, everyone_is_in: Arc<Bar
 }
 
 /// Speaks in bursts of any size, never far ahead of its own echo. Every other one leaves after its last word.
-async fn says_its_part(mut speaker: Speaker) {
-    while speaker.said() < MESSAGES_EACH {
+async fn publishes_its_part(mut speaker: Speaker) {
+    while speaker.published() < MESSAGES_EACH {
         let burst = rand::rng().random_range(1..=40);
         let padding = rand::rng().random_range(0..20);
-        speaker.says(burst.min(MESSAGES_EACH - speaker.said()), padding).await;
-        speaker.hears_itself(100).await;
+        speaker.publishes(burst.min(MESSAGES_EACH - speaker.published()), padding).await;
+        speaker.receives_own(100).await;
     }
     if rand::rng().random() {
         speaker.stays();

@@ -13,7 +13,7 @@ use std::{
 
 use crate::common::{
     Elsewhere,
-    client::{Ending, Member, Mouth, Transport, Windows},
+    client::{Ending, Member, RequestStream, Transport, Windows},
     frames,
     history::Id,
     metrics::Scrape,
@@ -22,7 +22,7 @@ use crate::common::{
     server::Server,
     track::{HelloLog, Track, Wants},
     until,
-    v1_member::{Body, Heard, Hello, JOIN, Saying, V1Member, Why},
+    v1_member::{Body, Hello, Incoming, JOIN, Publication, V1Member, Why},
     within,
 };
 use crate::machine;
@@ -79,25 +79,25 @@ async fn stalled_half_costs_the_other_half_nothing() {
 
     // Several times what is retained, and until all who are slow are gone.
     let mut slow_ones = 0.0;
-    while slow_ones < SLOW as f64 || u64::from(speaker.said) * (PADDING as u64) < 2 * RETENTION {
-        speaker.says(BURST).await;
+    while slow_ones < SLOW as f64 || u64::from(speaker.published) * (PADDING as u64) < 2 * RETENTION {
+        speaker.publishes(BURST).await;
         speaker.waits_for(&progress, BEHIND_MAX).await;
         peak = peak.max(server.rss());
-        if speaker.said.is_multiple_of(8 * BURST) {
+        if speaker.published.is_multiple_of(8 * BURST) {
             let scrape = Scrape::of(server.metrics_addr).await;
             slow_ones = scrape.sum_of("chatroom_connections_closed_total", "slow_consumer");
-            if u64::from(speaker.said) * PADDING as u64 > 2 * MIB {
+            if u64::from(speaker.published) * PADDING as u64 > 2 * MIB {
                 // Now it waits for the housekeeping only.
                 sleep(Duration::from_millis(100)).await;
             }
         }
-        assert!(speaker.said < 20_000, "{slow_ones} of {SLOW} were cut");
+        assert!(speaker.published < 20_000, "{slow_ones} of {SLOW} were cut");
     }
     let after = server.settled_rss().await;
     let scrape = Scrape::of(server.metrics_addr).await;
-    let (log_bytes, said) = (scrape.sum("chatroom_log_bytes"), speaker.said);
+    let (log_bytes, published) = (scrape.sum("chatroom_log_bytes"), speaker.published);
     println!(
-        "{said} messages of {PADDING} bytes to {HEALTHY} healthy and {SLOW} slow; log {log_bytes} bytes"
+        "{published} messages of {PADDING} bytes to {HEALTHY} healthy and {SLOW} slow; log {log_bytes} bytes"
     );
     println!("resident {} KiB before, {} at the peak, {} after", before >> 10, peak >> 10, after >> 10);
     assert!(log_bytes <= RETENTION as f64);
@@ -114,13 +114,13 @@ async fn stalled_half_costs_the_other_half_nothing() {
     assert_eq!(scrape.sum("chatroom_connections"), (HEALTHY + 1) as f64);
 
     let mut chronicle = Chronicle::default();
-    chronicle.said(0, said);
-    chronicle.said(LAST, 1);
-    chronicle.heard(speaker.says_the_last().await);
+    chronicle.published(0, published);
+    chronicle.published(LAST, 1);
+    chronicle.received(speaker.publishes_the_last().await);
     for half in halves {
         let (logs, tracks) = half.done().await;
         for log in logs {
-            chronicle.heard(log);
+            chronicle.received(log);
         }
         for track in tracks {
             chronicle.met(track);
@@ -128,7 +128,7 @@ async fn stalled_half_costs_the_other_half_nothing() {
     }
     let account = chronicle.holds();
     println!("{account:?}");
-    assert_eq!(account.deliveries, u64::from(said + 1) * (HEALTHY + 1) as u64);
+    assert_eq!(account.deliveries, u64::from(published + 1) * (HEALTHY + 1) as u64);
     assert_eq!(account.missed(), 0);
     drop(slow);
     are_logged_once(server).await;
@@ -163,41 +163,41 @@ async fn everyone_is_in(server: &Server, count: usize) {
 
 /// A client of hello.ChatRoom who speaks, and hears itself.
 struct Speaker {
-    mouth: Mouth,
-    said: u32,
-    hears: JoinHandle<HelloLog>,
+    requests: RequestStream,
+    published: u32,
+    receives: JoinHandle<HelloLog>,
 }
 
 impl Speaker {
     async fn joins(addr: SocketAddr) -> Self {
-        let Member { mouth, mut ear } = Transport::connect(addr).await.join(ROOM, "speaker").await;
-        let hears = tokio::spawn(async move {
+        let Member { requests, mut responses } = Transport::connect(addr).await.join(ROOM, "speaker").await;
+        let receives = tokio::spawn(async move {
             let mut log = HelloLog::of("speaker");
             loop {
                 let each = |text: &[u8]| {
-                    log.hear(text);
+                    log.receive(text);
                 };
-                match ear.hear(each).await {
+                match responses.receive(each).await {
                     None => {}
                     Some(ending) if ending.code() == Some(Code::Ok) => return log,
                     Some(ending) => panic!("the speaker's call ended with {ending:?}"),
                 }
             }
         });
-        Self { mouth, said: 0, hears }
+        Self { requests, published: 0, receives }
     }
 
-    async fn says(&mut self, messages: u32) {
-        let next = self.said..self.said + messages;
+    async fn publishes(&mut self, messages: u32) {
+        let next = self.published..self.published + messages;
         let texts: Vec<String> = next.map(|sequence| Id::new(0, sequence).text(PADDING)).collect();
-        self.mouth.say_all(&texts).await;
-        self.said += messages;
+        self.requests.publish_all(&texts).await;
+        self.published += messages;
     }
 
     /// Waits until none of these is further behind.
     async fn waits_for(&self, progress: &[AtomicU32], behind_max: u32) {
-        let due = self.said.saturating_sub(behind_max);
-        let all = || progress.iter().all(|heard| heard.load(Ordering::Relaxed) >= due);
+        let due = self.published.saturating_sub(behind_max);
+        let all = || progress.iter().all(|received| received.load(Ordering::Relaxed) >= due);
         within(LONG_PATIENCE, "the healthy", async {
             while !all() {
                 sleep(Duration::from_millis(1)).await;
@@ -207,11 +207,11 @@ impl Speaker {
     }
 
     /// The last message.
-    async fn says_the_last(mut self) -> HelloLog {
-        self.mouth.say(&Id::new(LAST, 0).text(0)).await;
-        self.mouth.half_close();
-        let mut log = within(LONG_PATIENCE, "the speaker's end", self.hears).await.unwrap();
-        log.has_said(0, 0..self.said);
+    async fn publishes_the_last(mut self) -> HelloLog {
+        self.requests.publish(&Id::new(LAST, 0).text(0)).await;
+        self.requests.half_close();
+        let mut log = within(LONG_PATIENCE, "the speaker's end", self.receives).await.unwrap();
+        log.has_published(0, 0..self.published);
         log.is_complete();
         log
     }
@@ -230,23 +230,23 @@ async fn the_healthy(
         let transport = Transport::connect(addr).await;
         if (number / 2).is_multiple_of(2) {
             let member = transport.join(ROOM, &name).await;
-            logs.push(tokio::spawn(hears_by_hello(member, name, number, progress)));
+            logs.push(tokio::spawn(receives_by_hello(member, name, number, progress)));
         } else {
             let member = V1Member::join(&transport, &Hello { room: ROOM, ..Hello::default() }).await;
-            tracks.push(tokio::spawn(hears_by_v1(transport, member, name, number, progress)));
+            tracks.push(tokio::spawn(receives_by_v1(transport, member, name, number, progress)));
         }
     }
-    let (mut heard, mut met) = (Vec::new(), Vec::new());
+    let (mut received, mut met) = (Vec::new(), Vec::new());
     for log in logs {
-        heard.push(log.await.expect("a healthy member panicked, see above"));
+        received.push(log.await.expect("a healthy member panicked, see above"));
     }
     for track in tracks {
         met.push(track.await.expect("a healthy member panicked, see above"));
     }
-    (heard, met)
+    (received, met)
 }
 
-async fn hears_by_hello(
+async fn receives_by_hello(
     mut member: Member,
     name: String,
     number: usize,
@@ -256,10 +256,10 @@ async fn hears_by_hello(
     let mut is_last = false;
     loop {
         let each = |text: &[u8]| {
-            is_last |= log.hear(text).is_some_and(|id| id.sender() == LAST);
+            is_last |= log.receive(text).is_some_and(|id| id.sender() == LAST);
             progress[number].fetch_add(1, Ordering::Relaxed);
         };
-        let ending = member.ear.hear(each).await;
+        let ending = member.responses.receive(each).await;
         if std::mem::take(&mut is_last) {
             member.half_close();
         }
@@ -271,7 +271,7 @@ async fn hears_by_hello(
     }
 }
 
-async fn hears_by_v1(
+async fn receives_by_v1(
     _transport: Transport,
     mut member: V1Member,
     name: String,
@@ -281,15 +281,15 @@ async fn hears_by_v1(
     let mut track = Track::of(&name, Wants::default());
     let mut is_last = false;
     loop {
-        let each = |heard: &Heard<'_>| {
-            if let Some(id) = track.hear(heard) {
+        let each = |received: &Incoming<'_>| {
+            if let Some(id) = track.receive(received) {
                 is_last |= id.sender() == LAST;
                 progress[number].fetch_add(1, Ordering::Relaxed);
             }
         };
-        let ending = member.hear(each).await;
+        let ending = member.receive(each).await;
         if std::mem::take(&mut is_last) {
-            member.mouth.half_close();
+            member.requests.half_close();
         }
         if let Some(ending) = ending {
             assert_eq!(ending.code(), Some(Code::Ok), "{name}: {ending:?}");
@@ -342,8 +342,8 @@ async fn stalled_member_of_skipping_room_gets_one_gap() {
     let mut member = V1Member::join(&transport, &Hello { room: ROOM, ..Hello::default() }).await;
     let mut track = Track::of("stalled", Wants::default());
     member
-        .hears_until("welcome", |heard| {
-            track.hear(heard);
+        .receives_until("welcome", |received| {
+            track.receive(received);
             ControlFlow::Break(())
         })
         .await;
@@ -352,38 +352,40 @@ async fn stalled_member_of_skipping_room_gets_one_gap() {
     let witness = V1Member::join(&witness_transport, &Hello { room: ROOM, ..Hello::default() }).await;
     let progress: Arc<[AtomicU32]> = [AtomicU32::new(0)].into();
     let name = "witness".to_owned();
-    let witness = tokio::spawn(hears_by_v1(witness_transport, witness, name, 0, progress.clone()));
+    let witness = tokio::spawn(receives_by_v1(witness_transport, witness, name, 0, progress.clone()));
     everyone_is_in(&server, 3).await;
     // Many times what is retained.
-    while speaker.said < 1_000 {
-        speaker.says(BURST).await;
+    while speaker.published < 1_000 {
+        speaker.publishes(BURST).await;
         // The witness is to miss nothing, though little is retained.
         speaker.waits_for(&progress, 0).await;
     }
     let mut last = 0;
-    let said = u64::from(speaker.said);
+    let published = u64::from(speaker.published);
     member
-        .hears_until("the last message", |heard| {
-            track.hear(heard);
-            if let Heard::Event(event) = heard {
+        .receives_until("the last message", |received| {
+            track.receive(received);
+            if let Incoming::Event(event) = received {
                 last = event.position.offset;
             }
-            if last == said { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if last == published { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .await;
     // It goes on.
-    speaker.says(BURST).await;
+    speaker.publishes(BURST).await;
     let mut chronicle = Chronicle::default();
-    chronicle.said(0, speaker.said);
-    chronicle.said(LAST, 1);
-    chronicle.heard(speaker.says_the_last().await);
+    chronicle.published(0, speaker.published);
+    chronicle.published(LAST, 1);
+    chronicle.received(speaker.publishes_the_last().await);
     let mut is_last = false;
     let ending: Ending = within(LONG_PATIENCE, "the end", async {
         loop {
-            let each = |heard: &Heard<'_>| is_last |= track.hear(heard).is_some_and(|id| id.sender() == LAST);
-            let ending = member.hear(each).await;
+            let each = |received: &Incoming<'_>| {
+                is_last |= track.receive(received).is_some_and(|id| id.sender() == LAST);
+            };
+            let ending = member.receive(each).await;
             if std::mem::take(&mut is_last) {
-                member.mouth.half_close();
+                member.requests.half_close();
             }
             if let Some(ending) = ending {
                 return ending;
@@ -441,13 +443,13 @@ async fn filtered_backlog_is_bounded() {
     let mut speaker = V1Member::join(&transport, &Hello { room: ROOM, ..Hello::default() }).await;
     everyone_is_in(&server, streams + 1).await;
     // Until the sockets are full.
-    let mut said = 0;
+    let mut published = 0;
     for _ in 0..20 {
-        says_much(&mut speaker, "chat", &mut said).await;
+        publishes_much(&mut speaker, "chat", &mut published).await;
     }
     let before = server.settled_rss().await;
     for _ in 0..RARE {
-        says_much(&mut speaker, "rare", &mut said).await;
+        publishes_much(&mut speaker, "rare", &mut published).await;
     }
     let after = server.settled_rss().await;
     let scrape = Scrape::of(server.metrics_addr).await;
@@ -464,19 +466,19 @@ async fn filtered_backlog_is_bounded() {
 }
 
 /// 15 messages that nobody who filters wants and one of this kind, in few segments; waits until they were heard.
-async fn says_much(speaker: &mut V1Member, kind: &str, said: &mut u64) {
+async fn publishes_much(speaker: &mut V1Member, kind: &str, published: &mut u64) {
     let words = "x".repeat(PADDING);
     let mut bytes = bytes::BytesMut::new();
     for number in 0..16 {
         let (kind, words) = if number == 7 { (kind, "!") } else { ("chat", &*words) };
         let body = Body::Text(words.as_bytes());
-        bytes.extend_from_slice(&Saying { reference: "", kind, body, key: "" }.publish());
+        bytes.extend_from_slice(&Publication { reference: "", kind, body, key: "" }.publish());
     }
-    speaker.mouth.send(bytes.freeze()).await;
-    *said += 16;
+    speaker.requests.send(bytes.freeze()).await;
+    *published += 16;
     speaker
-        .hears_until("its own words", |heard| match heard {
-            Heard::Event(event) if event.position.offset == *said => ControlFlow::Break(()),
+        .receives_until("its own words", |received| match received {
+            Incoming::Event(event) if event.position.offset == *published => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         })
         .await;

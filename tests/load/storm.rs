@@ -18,7 +18,7 @@ use crate::common::{
     positions::{Account, Chronicle},
     server::Server,
     track::{BELL, HelloLog, Track, Wants, kind_of},
-    v1_member::{self, Body, Saying, Why},
+    v1_member::{self, Body, Publication, Why},
     within,
 };
 use crate::machine;
@@ -140,14 +140,14 @@ struct Half {
     tracks: Vec<JoinHandle<Track>>,
     logs: Vec<JoinHandle<Vec<HelloLog>>>,
     /// How much each of its senders has said.
-    said: Vec<(u16, u32)>,
+    published: Vec<(u16, u32)>,
 }
 
 /// One order of what both halves met.
 struct Met {
     tracks: Vec<Track>,
     logs: Vec<HelloLog>,
-    said: Vec<(u16, u32)>,
+    published: Vec<(u16, u32)>,
 }
 
 async fn a_place_is_over(place: &Place, halves: Vec<Elsewhere<Met>>) -> Chronicle {
@@ -155,19 +155,19 @@ async fn a_place_is_over(place: &Place, halves: Vec<Elsewhere<Met>>) -> Chronicl
     for half in halves {
         let met = half.done().await;
         met.tracks.into_iter().for_each(|track| chronicle.met(track));
-        met.logs.into_iter().for_each(|log| chronicle.heard(log));
-        met.said.into_iter().for_each(|(sender, said)| chronicle.said(sender, said));
+        met.logs.into_iter().for_each(|log| chronicle.received(log));
+        met.published.into_iter().for_each(|(sender, published)| chronicle.published(sender, published));
     }
-    chronicle.said(BELL, 1);
+    chronicle.published(BELL, 1);
     let mut listed = Track::of("the list of events", Wants::default());
     let transport = Transport::connect(place.addr).await;
     let mut is_first = true;
     v1_member::lists_events(&transport, place.room, |event| {
         if std::mem::take(&mut is_first) {
             let before = v1_member::Position { offset: event.position.offset - 1, ..event.position };
-            listed.hear(&v1_member::Heard::Welcome(before));
+            listed.receive(&v1_member::Incoming::Welcome(before));
         }
-        listed.hear(&v1_member::Heard::Event(*event));
+        listed.receive(&v1_member::Incoming::Event(*event));
     })
     .await;
     listed.is_complete();
@@ -194,12 +194,12 @@ async fn half_of_a_place(
     let Population { v1_senders, hello_senders, v1_receivers, subscribers, hello_receivers } =
         place.population;
     let mine = |count: usize| (0..count).filter(move |number| number % HALVES == half);
-    let (mut tracks, mut logs, mut saying) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tracks, mut logs, mut publication) = (Vec::new(), Vec::new(), Vec::new());
     for number in mine(v1_senders) {
-        let (said, told) = watch::channel(None);
+        let (published, told) = watch::channel(None);
         let sender = 2 * number as u16 + 1;
-        saying.push((sender, told));
-        let speaker = Speaker::new(sender, place.padding.clone(), said);
+        publication.push((sender, told));
+        let speaker = Speaker::new(sender, place.padding.clone(), published);
         let echo = rng.random_bool(0.7);
         let wants = Wants { not_from: (!echo).then_some(sender), ..Wants::default() };
         let track = Track::of_sender(sender, wants);
@@ -207,10 +207,10 @@ async fn half_of_a_place(
         tracks.push(tokio::spawn(life(number, &mut rng).speaks_v1(track, wants, manner, Some(speaker))));
     }
     for number in mine(hello_senders) {
-        let (said, told) = watch::channel(None);
+        let (published, told) = watch::channel(None);
         let sender = 2 * number as u16;
-        saying.push((sender, told));
-        let speaker = Speaker::new(sender, place.padding.clone(), said);
+        publication.push((sender, told));
+        let speaker = Speaker::new(sender, place.padding.clone(), published);
         logs.push(tokio::spawn(life(number, &mut rng).speaks_hello(speaker)));
     }
     for number in mine(v1_receivers) {
@@ -230,29 +230,29 @@ async fn half_of_a_place(
         tracks.push(tokio::spawn(life(number, &mut rng).speaks_v1(track, wants, manner, None)));
     }
     for number in mine(hello_receivers) {
-        logs.push(tokio::spawn(life(number, &mut rng).hears_all_of_hello()));
+        logs.push(tokio::spawn(life(number, &mut rng).receives_all_of_hello()));
     }
     let mut arrived = place.arrived.subscribe();
     let early = arrived.wait_for(|arrived| *arrived == place.population.early());
     within(LAST_PATIENCE, "everyone's arrival", early).await.unwrap();
     everyone.wait().await;
     begin.send_replace(Some(Instant::now() + talk));
-    let met = Half { tracks, logs, said: Vec::new() };
-    the_bell_rings(met, saying, &place, half, talk).await
+    let met = Half { tracks, logs, published: Vec::new() };
+    the_bell_rings(met, publication, &place, half, talk).await
 }
 
 /// When all senders of this half have said all, it waits for the other half; then the bell rings.
 async fn the_bell_rings(
     mut half: Half,
-    saying: Vec<(u16, watch::Receiver<Option<u32>>)>,
+    publication: Vec<(u16, watch::Receiver<Option<u32>>)>,
     place: &Place,
     number: usize,
     talk: Duration,
 ) -> Met {
-    for (sender, mut said) in saying {
-        let waiting = said.wait_for(Option::is_some);
-        let said = within(talk + LAST_PATIENCE, "a sender's last word", waiting).await.unwrap();
-        half.said.push((sender, said.unwrap()));
+    for (sender, mut published) in publication {
+        let waiting = published.wait_for(Option::is_some);
+        let published = within(talk + LAST_PATIENCE, "a sender's last word", waiting).await.unwrap();
+        half.published.push((sender, published.unwrap()));
     }
     place.silent.send_modify(|silent| *silent += 1);
     if number == 0 {
@@ -263,11 +263,11 @@ async fn the_bell_rings(
         let bell = Id::new(BELL, 0);
         let words = bell.text(0);
         let body = Body::Text(words.as_bytes());
-        let saying = Saying { reference: "", kind: kind_of(bell), body, key: "" };
-        v1_member::publishes(&transport, place.room, &saying).await;
+        let publication = Publication { reference: "", kind: kind_of(bell), body, key: "" };
+        v1_member::publishes(&transport, place.room, &publication).await;
         place.bells.send_replace(true);
     }
-    let mut met = Met { tracks: Vec::new(), logs: Vec::new(), said: half.said };
+    let mut met = Met { tracks: Vec::new(), logs: Vec::new(), published: half.published };
     for track in half.tracks {
         met.tracks
             .push(within(LAST_PATIENCE, "a member's end", track).await.expect("it panicked, see above"));

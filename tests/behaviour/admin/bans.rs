@@ -36,7 +36,7 @@ async fn comes_from(host: Ipv4Addr, addr: SocketAddr, name: &str) -> Result<Memb
     socket.bind((host, 0).into()).unwrap();
     let transport = Transport::over(socket.connect(addr).await.unwrap(), Windows::WIDE).await.unwrap();
     let (_, member) = transport.open(chat(&[("chatroom-room", ROOM), ("chatroom-name", name)])).await;
-    match &member.ear.ending {
+    match &member.responses.ending {
         None => Ok(member),
         Some(ending) => Err(ending.code()),
     }
@@ -90,7 +90,7 @@ async fn comes_back_at_once(addr: SocketAddr) -> JoinHandle<bool> {
         member.ends_with(Code::PermissionDenied).await;
         let call = chat(&[("chatroom-room", ROOM), ("chatroom-name", "mallory")]);
         let (_, member) = within(PATIENCE, "an answer", back.try_open(call)).await.unwrap();
-        member.ear.ending.and_then(|ending| ending.code()) != Some(Code::PermissionDenied)
+        member.responses.ending.and_then(|ending| ending.code()) != Some(Code::PermissionDenied)
     })
 }
 

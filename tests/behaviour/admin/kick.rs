@@ -76,13 +76,13 @@ fn was_kicked(ending: &Ending, reason: &str) {
 }
 
 /// Listens until its call ends; what it heard, and how and when it ended.
-async fn hears_out(mut member: Member, name: String) -> (Log, Ending, Instant) {
+async fn receives_rest(mut member: Member, name: String) -> (Log, Ending, Instant) {
     let mut log = Log::of(&name, Stay::Part);
     loop {
         let each = |text: &[u8]| {
-            log.hear(text);
+            log.receive(text);
         };
-        if let Some(ending) = member.ear.hear(each).await {
+        if let Some(ending) = member.responses.receive(each).await {
             return (log, ending, Instant::now());
         }
     }
@@ -90,12 +90,12 @@ async fn hears_out(mut member: Member, name: String) -> (Log, Ending, Instant) {
 
 async fn talks(mut speaker: Speaker, over: watch::Receiver<bool>) -> u32 {
     while !*over.borrow() {
-        speaker.says(10, 50).await;
-        speaker.hears_itself(60).await;
+        speaker.publishes(10, 50).await;
+        speaker.receives_own(60).await;
     }
-    let said = speaker.said();
+    let published = speaker.published();
     speaker.stays();
-    said
+    published
 }
 
 /// Kicks each target with a reason of its own, at an even pace; when each kick was asked for.
@@ -127,7 +127,7 @@ async fn kicks_under_load_end_targets_only() {
         for n in 0..10 {
             let name = format!("target {}", shared * 10 + n);
             let member = transport.join(ROOM, &name).await;
-            targets.push((name.clone(), tokio::spawn(hears_out(member, name))));
+            targets.push((name.clone(), tokio::spawn(receives_rest(member, name))));
         }
         // On the transports of the targets, too.
         if shared % 4 == 0 {
@@ -153,21 +153,21 @@ async fn kicks_under_load_end_targets_only() {
         let (log, ending, at) = within(PATIENCE, "the end of a target", target).await.unwrap();
         was_kicked(&ending, &reason_for(&name));
         latest = latest.max(at.duration_since(asked[&name]));
-        history.heard(log);
+        history.received(log);
     }
     over.send_replace(true);
-    let mut said = 0;
+    let mut published = 0;
     for (sender, talk) in talks.into_iter().enumerate() {
         let messages = talk.await.unwrap();
-        history.said(sender as u16, messages);
-        said += messages as usize;
+        history.published(sender as u16, messages);
+        published += messages as usize;
     }
-    for log in crowd.leaves(said).await {
-        history.heard(log);
+    for log in crowd.leaves(published).await {
+        history.received(log);
     }
     let deliveries = history.holds();
     println!("{TARGETS} kicks in {took:?}, the latest target ended after {latest:?}");
-    println!("{said} messages, {deliveries} deliveries checked");
+    println!("{published} messages, {deliveries} deliveries checked");
     let scrape = Scrape::of(server.metrics_addr).await;
     assert_eq!(scrape.sum("chatroom_kicks_total"), TARGETS as f64);
     assert_eq!(scrape.sum_of("chatroom_connections_closed_total", "kicked"), TARGETS as f64);
@@ -196,8 +196,8 @@ impl Talk {
     async fn goes_on(&mut self) {
         let text = "x".repeat(4_000);
         for _ in 0..2_000 {
-            self.hearing.say(&text).await;
-            self.hearing.hears(&text).await;
+            self.hearing.publish(&text).await;
+            self.hearing.receives(&text).await;
         }
     }
 
@@ -260,9 +260,9 @@ async fn dry_run_names_targets_and_kicks_nobody() {
     let dry = KickConnectionsRequest { dry_run: true, ban, ..of_name("ann") };
     let named = kick(&mut admin, dry).await.unwrap();
     assert_eq!((named.kicked_count, &*named.kicked[0].name, named.bans), (1, "ann", 0));
-    ann.say("still here").await;
-    ann.hears("still here").await;
-    bob.hears("still here").await;
+    ann.publish("still here").await;
+    ann.receives("still here").await;
+    bob.receives("still here").await;
     let _second_ann = server.join_as("blue", "ann").await;
     let line = server.logs("audit", |line| line["action"] == "kick (dry run)").await;
     assert!(line["whom"].as_str().unwrap().contains("ann"), "{line}");

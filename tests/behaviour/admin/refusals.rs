@@ -26,8 +26,8 @@ async fn begins() -> (Server, Admin, Vec<Member>) {
 
 async fn all_are_still_there(members: Vec<Member>) {
     for mut member in members {
-        member.say("here").await;
-        member.hears("here").await;
+        member.publish("here").await;
+        member.receives("here").await;
     }
 }
 

@@ -49,11 +49,11 @@ async fn joins_deaf(server: &Server, room: &str, name: &str) -> Member {
 }
 
 /// Far more than a stream's send buffer on the server holds.
-async fn says_a_megabyte(member: &mut Member) {
+async fn publishes_a_megabyte(member: &mut Member) {
     let text = "x".repeat(10_000);
     for _ in 0..100 {
-        member.say(&text).await;
-        member.hears(&text).await;
+        member.publish(&text).await;
+        member.receives(&text).await;
     }
 }
 
@@ -64,9 +64,9 @@ async fn get_connection_shows_identity_and_counts() {
     let mut ann = server.join_as("blue", "ann").await;
     let mut bob = server.join_as("blue", "bob").await;
     for text in ["one", "two", "three"] {
-        ann.say(text).await;
-        ann.hears(text).await;
-        bob.hears(text).await;
+        ann.publish(text).await;
+        ann.receives(text).await;
+        bob.receives(text).await;
     }
     let id = server.id_of("ann").await;
     let got = admin.get_connection(GetConnectionRequest { id: id.clone() }).await;
@@ -109,7 +109,7 @@ async fn list_filters_and_orders() {
     let shared = Transport::connect(server.addr).await;
     let _cleo = shared.join("red", "cleo").await;
     let _dora = shared.join("red", "dora").await;
-    says_a_megabyte(&mut ann).await;
+    publishes_a_megabyte(&mut ann).await;
 
     let by_age = list(&mut admin, any(), ConnectionOrder::Unspecified).await;
     assert_eq!(names(&by_age), ["ann", "deaf", "cleo", "dora"]);
@@ -158,8 +158,8 @@ async fn rooms_are_paged_by_name_and_counted() {
             members.push(transport.join(&format!("room-{n:02}"), "someone").await);
         }
     }
-    members[0].say("hi").await;
-    members[0].hears("hi").await;
+    members[0].publish("hi").await;
+    members[0].receives("hi").await;
     let (mut rooms, mut page_token, mut pages) = (Vec::new(), String::new(), 0);
     loop {
         let page =
@@ -209,7 +209,7 @@ async fn watch_reports_join_lag_kick_and_leave() {
     let Event::Joined(joined) = watched(&mut events).await else { panic!("no one joined") };
     assert_eq!(name(joined.connection), "deaf");
 
-    says_a_megabyte(&mut ann).await;
+    publishes_a_megabyte(&mut ann).await;
     let Event::Lagging(lagging) = watched(&mut events).await else { panic!("no one lags") };
     assert_eq!(name(lagging.connection), "deaf");
     let kick = KickConnectionsRequest {
@@ -263,17 +263,18 @@ async fn announcement_reaches_its_room_only() {
     let server = Server::start(&[]);
     let mut admin = admin(&server).await;
     let (mut ann, mut bob) = (server.join_as("blue", "ann").await, server.join_as("red", "bob").await);
-    let said = |room: &str, text: &str| AnnounceRequest { room: room.to_owned(), text: text.to_owned() };
-    assert_eq!(admin.announce(said("blue", "to blue")).await.unwrap().into_inner().rooms, 1);
-    assert_eq!(admin.announce(said("", "to all")).await.unwrap().into_inner().rooms, 2);
-    let unknown = admin.announce(said("green", "to nobody")).await.unwrap_err();
+    let announcement =
+        |room: &str, text: &str| AnnounceRequest { room: room.to_owned(), text: text.to_owned() };
+    assert_eq!(admin.announce(announcement("blue", "to blue")).await.unwrap().into_inner().rooms, 1);
+    assert_eq!(admin.announce(announcement("", "to all")).await.unwrap().into_inner().rooms, 2);
+    let unknown = admin.announce(announcement("green", "to nobody")).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
-    ann.hears("to blue").await;
-    ann.hears("to all").await;
-    bob.hears("to all").await;
+    ann.receives("to blue").await;
+    ann.receives("to all").await;
+    bob.receives("to all").await;
     // It takes a place in the order like any message.
-    ann.say("thanks").await;
-    ann.hears("thanks").await;
+    ann.publish("thanks").await;
+    ann.receives("thanks").await;
     for (whom, result) in [("blue", "announced in 1"), ("all rooms", "announced in 2"), ("green", "NotFound")]
     {
         let fits = |line: &serde_json::Value| line["action"] == "announce" && line["whom"] == whom;
@@ -289,8 +290,8 @@ async fn server_info_has_limits_listeners_and_counts() {
     let mut admin = admin(&server).await;
     let mut ann = server.join_as("blue", "ann").await;
     let _bob = server.join_as("blue", "bob").await;
-    ann.say("hi").await;
-    ann.hears("hi").await;
+    ann.publish("hi").await;
+    ann.receives("hi").await;
     server.join_as("red", "gone").await.reset();
     server.departure_of("gone").await;
     let info = admin.get_server_info(GetServerInfoRequest {}).await.unwrap().into_inner();

@@ -14,12 +14,12 @@ fn check(logs: &[Vec<Id>]) -> Result<usize, Vec<Breach>> {
     for (member, ids) in logs.iter().enumerate() {
         let mut log = Log::of(&member.to_string(), Stay::Whole);
         for id in ids {
-            assert_eq!(log.hear(id.text(3).as_bytes()), Some(*id));
+            assert_eq!(log.receive(id.text(3).as_bytes()), Some(*id));
         }
-        history.heard(log);
+        history.received(log);
     }
     for sender in 0..3 {
-        history.said(sender, 3);
+        history.published(sender, 3);
     }
     history.check()
 }
@@ -100,9 +100,9 @@ fn corrupted_text_is_found() {
         assert_eq!(Id::of_text(&right.as_bytes()[..at]), None, "{at}");
     }
     let mut log = Log::of("one", Stay::Part);
-    log.hear(b"s1:2:00000000:");
+    log.receive(b"s1:2:00000000:");
     let mut history = History::default();
-    history.heard(log);
+    history.received(log);
     assert_eq!(history.check().unwrap_err()[0].law, Law::Intact);
 }
 
@@ -112,14 +112,14 @@ fn missing_own_message_is_found() {
     let mut whole = Log::of("one", Stay::Whole);
     let mut own = Log::of_sender(0, Stay::Part);
     for sequence in 0..5 {
-        whole.hear(Id::new(0, sequence).text(0).as_bytes());
+        whole.receive(Id::new(0, sequence).text(0).as_bytes());
     }
     for sequence in 0..4 {
-        own.hear(Id::new(0, sequence).text(0).as_bytes());
+        own.receive(Id::new(0, sequence).text(0).as_bytes());
     }
-    history.heard(whole);
-    history.heard(own);
-    history.said(0, 5);
+    history.received(whole);
+    history.received(own);
+    history.published(0, 5);
     assert_eq!(history.check().unwrap_err()[0].law, Law::SelfHeard);
 }
 
@@ -128,10 +128,10 @@ fn loose_senders_share_only_the_rooms_order() {
     let ids = [(LOOSE, 4), (LOOSE, 1), (0, 0), (LOOSE, 9)];
     let ids = ids.map(|(sender, sequence)| Id::new(sender, sequence));
     let mut history = History::default();
-    history.heard(part(&ids));
-    history.heard(part(&ids[1..3]));
+    history.received(part(&ids));
+    history.received(part(&ids[1..3]));
     assert_eq!(history.check().unwrap(), 6);
-    history.heard(part(&[ids[1], ids[0]]));
+    history.received(part(&[ids[1], ids[0]]));
     assert_eq!(history.check().unwrap_err()[0].law, Law::Ordered);
 }
 
@@ -139,19 +139,19 @@ fn loose_senders_share_only_the_rooms_order() {
 fn orders() -> impl Strategy<Value = Vec<Id>> {
     proptest::collection::vec(0..3_u16, 12..60).prop_map(|senders| {
         let mut next = [0; 3];
-        let say = |sender: u16| {
+        let publish = |sender: u16| {
             let sequence = &mut next[usize::from(sender)];
             *sequence += 1;
             Id::new(sender, *sequence - 1)
         };
-        senders.into_iter().map(say).collect()
+        senders.into_iter().map(publish).collect()
     })
 }
 
 fn part(ids: &[Id]) -> Log {
     let mut log = Log::of("someone", Stay::Part);
     for id in ids {
-        log.hear(id.text(0).as_bytes());
+        log.receive(id.text(0).as_bytes());
     }
     log
 }
@@ -165,7 +165,7 @@ proptest! {
         let mut history = History::default();
         for start in (0..order.len() - overlap).step_by(step) {
             let end = (start + step + overlap).min(order.len());
-            history.heard(part(&order[start..end]));
+            history.received(part(&order[start..end]));
         }
         prop_assert!(history.check().is_ok(), "{:?}", history.check());
     }
@@ -181,9 +181,9 @@ proptest! {
             _ => bad.swap(at, other),
         }
         let mut history = History::default();
-        history.heard(part(&order));
-        history.heard(part(&bad));
-        history.heard(part(&order));
+        history.received(part(&order));
+        history.received(part(&bad));
+        history.received(part(&order));
         prop_assert!(history.check().is_err());
     }
 }

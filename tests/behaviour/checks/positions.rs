@@ -4,7 +4,7 @@ use crate::common::{
     history::{Breach, Id, Law},
     positions::{Account, Chronicle},
     track::{HelloLog, Track, Wants, is_move, kind_of},
-    v1_member::{Body, Event, Heard, Position, Start, Why},
+    v1_member::{Body, Event, Incoming, Position, Start, Why},
 };
 
 const EPOCH: &str = "0123456789abcdef";
@@ -13,12 +13,12 @@ const EPOCH: &str = "0123456789abcdef";
 fn order() -> Vec<Id> {
     let senders = [0, 1, 1, 2, 1, 0, 1, 1, 2, 1, 1, 0, 1, 2];
     let mut next = [0; 3];
-    let say = |sender: u16| {
+    let publish = |sender: u16| {
         let sequence = &mut next[usize::from(sender)];
         *sequence += 1;
         Id::new(sender, *sequence - 1)
     };
-    senders.map(say).to_vec()
+    senders.map(publish).to_vec()
 }
 
 /// The place of the move, which clients of hello.ChatRoom do not get.
@@ -30,36 +30,41 @@ fn at(offset: u64) -> Position<'static> {
 
 trait Plants {
     fn comes(&mut self, offset: u64);
-    fn hears(&mut self, offset: u64, id: Id);
+    fn receives(&mut self, offset: u64, id: Id);
     fn misses(&mut self, from: u64, to: u64, count: u64);
-    fn hears_all(&mut self, offsets: std::ops::RangeInclusive<u64>);
+    fn receives_all(&mut self, offsets: std::ops::RangeInclusive<u64>);
     fn is_acked(&mut self, sequence: u32, offset: u64);
 }
 
 impl Plants for Track {
     fn comes(&mut self, offset: u64) {
-        self.hear(&Heard::Welcome(at(offset)));
+        self.receive(&Incoming::Welcome(at(offset)));
     }
 
-    fn hears(&mut self, offset: u64, id: Id) {
+    fn receives(&mut self, offset: u64, id: Id) {
         let words = id.text(3);
         let body = if is_move(id) { Body::Data(words.as_bytes()) } else { Body::Text(words.as_bytes()) };
-        let heard = self.hear(&Heard::Event(Event { position: at(offset), kind: kind_of(id), body }));
-        assert_eq!(heard, Some(id));
+        let received =
+            self.receive(&Incoming::Event(Event { position: at(offset), kind: kind_of(id), body }));
+        assert_eq!(received, Some(id));
     }
 
     fn misses(&mut self, from: u64, to: u64, count: u64) {
-        self.hear(&Heard::Gap { from: at(from), to: at(to), count, why: Why::Slow });
+        self.receive(&Incoming::Gap { from: at(from), to: at(to), count, why: Why::Slow });
     }
 
-    fn hears_all(&mut self, offsets: std::ops::RangeInclusive<u64>) {
+    fn receives_all(&mut self, offsets: std::ops::RangeInclusive<u64>) {
         for offset in offsets {
-            self.hears(offset, order()[offset as usize - 1]);
+            self.receives(offset, order()[offset as usize - 1]);
         }
     }
 
     fn is_acked(&mut self, sequence: u32, offset: u64) {
-        self.hear(&Heard::Ack { reference: &sequence.to_string(), position: at(offset), repeated: false });
+        self.receive(&Incoming::Ack {
+            reference: &sequence.to_string(),
+            position: at(offset),
+            repeated: false,
+        });
     }
 }
 
@@ -68,12 +73,12 @@ fn check_beside(other: Track) -> Result<Account, Vec<Breach>> {
     let mut chronicle = Chronicle::default();
     let mut whole = Track::of("whole", Wants::default());
     whole.comes(0);
-    whole.hears_all(1..=14);
+    whole.receives_all(1..=14);
     whole.is_complete();
     chronicle.met(whole);
     chronicle.met(other);
-    for (sender, said) in [(0, 3), (1, 8), (2, 3)] {
-        chronicle.said(sender, said);
+    for (sender, published) in [(0, 3), (1, 8), (2, 3)] {
+        chronicle.published(sender, published);
     }
     chronicle.check()
 }
@@ -101,13 +106,13 @@ fn fixture_has_a_move() {
 #[test]
 fn exact_account_holds() {
     let track = someone(|track| {
-        track.hears_all(1..=4);
+        track.receives_all(1..=4);
         track.misses(5, 7, 3);
-        track.hears_all(8..=9);
+        track.receives_all(8..=9);
         assert_eq!(track.resumes(), Start::After(EPOCH.to_owned(), 9));
         track.comes(11);
         track.misses(10, 11, 2);
-        track.hears_all(12..=14);
+        track.receives_all(12..=14);
         track.is_complete();
     });
     let account = check_beside(track).unwrap();
@@ -120,8 +125,8 @@ fn unreported_gap_is_found() {
     breaks(
         Law::Contiguous,
         someone(|track| {
-            track.hears_all(1..=4);
-            track.hears_all(6..=7);
+            track.receives_all(1..=4);
+            track.receives_all(6..=7);
         }),
     );
 }
@@ -132,9 +137,9 @@ fn short_gap_is_found() {
         breaks(
             Law::Contiguous,
             someone(|track| {
-                track.hears_all(1..=4);
+                track.receives_all(1..=4);
                 track.misses(from, to, to - from + 1);
-                track.hears_all(8..=9);
+                track.receives_all(8..=9);
             }),
         );
     }
@@ -145,16 +150,16 @@ fn overlapping_gap_is_found() {
     breaks(
         Law::Accounted,
         someone(|track| {
-            track.hears_all(1..=4);
+            track.receives_all(1..=4);
             track.misses(4, 7, 4);
         }),
     );
     breaks(
         Law::Unique,
         someone(|track| {
-            track.hears_all(1..=4);
+            track.receives_all(1..=4);
             track.misses(5, 8, 4);
-            track.hears_all(8..=9);
+            track.receives_all(8..=9);
         }),
     );
 }
@@ -165,9 +170,9 @@ fn wrong_gap_count_is_found() {
         breaks(
             Law::Accounted,
             someone(|track| {
-                track.hears_all(1..=4);
+                track.receives_all(1..=4);
                 track.misses(5, 7, count);
-                track.hears_all(8..=9);
+                track.receives_all(8..=9);
             }),
         );
     }
@@ -178,8 +183,8 @@ fn two_messages_at_one_position_are_found() {
     breaks(
         Law::Placed,
         someone(|track| {
-            track.hears(1, order()[1]);
-            track.hears(2, order()[0]);
+            track.receives(1, order()[1]);
+            track.receives(2, order()[0]);
         }),
     );
 }
@@ -189,8 +194,8 @@ fn message_at_two_positions_is_found() {
     breaks(
         Law::Unique,
         someone(|track| {
-            track.hears_all(1..=14);
-            track.hears(15, order()[13]);
+            track.receives_all(1..=14);
+            track.receives(15, order()[13]);
         }),
     );
 }
@@ -200,19 +205,19 @@ fn duplicate_after_resume_is_found() {
     breaks(
         Law::Unique,
         someone(|track| {
-            track.hears_all(1..=4);
+            track.receives_all(1..=4);
             track.resumes();
             track.comes(3);
-            track.hears_all(4..=9);
+            track.receives_all(4..=9);
         }),
     );
     breaks(
         Law::Unique,
         someone(|track| {
-            track.hears_all(1..=4);
+            track.receives_all(1..=4);
             track.resumes();
             track.comes(4);
-            track.hears_all(4..=9);
+            track.receives_all(4..=9);
         }),
     );
 }
@@ -222,10 +227,10 @@ fn loss_over_resume_is_found() {
     breaks(
         Law::Accounted,
         someone(|track| {
-            track.hears_all(1..=4);
+            track.receives_all(1..=4);
             track.resumes();
             track.comes(6);
-            track.hears_all(7..=9);
+            track.receives_all(7..=9);
         }),
     );
 }
@@ -235,7 +240,7 @@ fn missing_end_is_found() {
     breaks(
         Law::Contiguous,
         someone(|track| {
-            track.hears_all(1..=13);
+            track.receives_all(1..=13);
             track.is_complete();
         }),
     );
@@ -246,9 +251,9 @@ fn swap_is_found() {
     breaks(
         Law::Ordered,
         someone(|track| {
-            track.hears_all(1..=4);
-            track.hears_all(6..=6);
-            track.hears_all(5..=5);
+            track.receives_all(1..=4);
+            track.receives_all(6..=6);
+            track.receives_all(5..=5);
         }),
     );
 }
@@ -258,9 +263,9 @@ fn other_epoch_is_found() {
     breaks(
         Law::Intact,
         someone(|track| {
-            track.hears_all(1..=4);
+            track.receives_all(1..=4);
             let other = Position { epoch: "fedcba9876543210", offset: 5 };
-            track.hear(&Heard::Goodbye { reason: "left", position: other });
+            track.receive(&Incoming::Goodbye { reason: "left", position: other });
         }),
     );
 }
@@ -272,7 +277,7 @@ fn kind_filter_misses_no_other_kind() {
         let mut track = Track::of("chatter", chats);
         track.comes(0);
         for offset in offsets {
-            track.hears_all(*offset..=*offset);
+            track.receives_all(*offset..=*offset);
         }
         track.is_complete();
         track
@@ -290,13 +295,13 @@ fn sender(acks: &[(u32, u64)]) -> Track {
     track.comes(0);
     for offset in 1..=15 {
         if offset <= 14 && ![1, 6, 12].contains(&offset) {
-            track.hears_all(offset..=offset);
+            track.receives_all(offset..=offset);
         }
         for (sequence, at) in acks.iter().filter(|(_, at)| *at == offset) {
             track.is_acked(*sequence, *at);
         }
     }
-    track.has_said(3);
+    track.has_published(3);
     track
 }
 
@@ -314,9 +319,9 @@ fn ack_at_wrong_position_is_found() {
 fn unwanted_echo_is_found() {
     let mut track = Track::of_sender(0, Wants { not_from: Some(0), ..Wants::default() });
     track.comes(0);
-    track.hears_all(1..=1);
+    track.receives_all(1..=1);
     track.is_acked(0, 1);
-    track.has_said(1);
+    track.has_published(1);
     breaks(Law::Wanted, track);
 }
 
@@ -324,8 +329,8 @@ fn unwanted_echo_is_found() {
 fn missing_own_message_is_found() {
     let mut track = Track::of_sender(0, Wants::default());
     track.comes(0);
-    track.hears_all(1..=5);
-    track.hears_all(7..=14);
+    track.receives_all(1..=5);
+    track.receives_all(7..=14);
     breaks(Law::SelfHeard, track);
 }
 
@@ -334,17 +339,17 @@ fn hello_shares_the_order() {
     let check = |offsets: &[usize]| {
         let mut log = HelloLog::of("someone");
         for offset in offsets {
-            log.hear(order()[offset - 1].text(0).as_bytes());
+            log.receive(order()[offset - 1].text(0).as_bytes());
         }
         log.is_complete();
         let mut chronicle = Chronicle::default();
         let mut whole = Track::of("whole", Wants::default());
         whole.comes(0);
-        whole.hears_all(1..=14);
+        whole.receives_all(1..=14);
         chronicle.met(whole);
-        chronicle.heard(log);
-        for (sender, said) in [(0, 3), (1, 8), (2, 3)] {
-            chronicle.said(sender, said);
+        chronicle.received(log);
+        for (sender, published) in [(0, 3), (1, 8), (2, 3)] {
+            chronicle.published(sender, published);
         }
         chronicle.check().map_err(|breaches| breaches[0].law)
     };

@@ -50,7 +50,7 @@ fn seed() -> u64 {
 }
 
 /// Says texts one after the other, as fast as they are taken; returns their positions.
-async fn says(publisher: &Publisher, texts: impl IntoIterator<Item = String>) -> Vec<Position> {
+async fn publishes(publisher: &Publisher, texts: impl IntoIterator<Item = String>) -> Vec<Position> {
     let mut receipts = Vec::new();
     for text in texts {
         receipts.push(publisher.submit("chat", text).await.unwrap());
@@ -66,7 +66,7 @@ async fn says(publisher: &Publisher, texts: impl IntoIterator<Item = String>) ->
 async fn fill(client: &Client, room: &str, texts: Vec<String>) -> (Publisher, Vec<Position>) {
     let (publisher, receiver) = client.join(Join::room(room)).await.unwrap().split();
     drop(receiver);
-    let positions = within(LONG, "a full room", says(&publisher, texts)).await;
+    let positions = within(LONG, "a full room", publishes(&publisher, texts)).await;
     (publisher, positions)
 }
 
@@ -75,7 +75,7 @@ fn texts(count: usize) -> Vec<String> {
 }
 
 /// The next that is not about the call.
-async fn hears(receiver: &mut Receiver) -> Incoming {
+async fn receives(receiver: &mut Receiver) -> Incoming {
     loop {
         match within(PATIENCE, "something to hear", receiver.receive()).await.unwrap() {
             Some(Incoming::Disconnected(_) | Incoming::Reconnected(_) | Incoming::Goodbye(_)) => {}
@@ -85,15 +85,15 @@ async fn hears(receiver: &mut Receiver) -> Incoming {
     }
 }
 
-async fn hears_event(receiver: &mut Receiver) -> Event {
-    match hears(receiver).await {
+async fn receives_event(receiver: &mut Receiver) -> Event {
+    match receives(receiver).await {
         Incoming::Event(event) => event,
         other => panic!("{other:?} instead of an event"),
     }
 }
 
-async fn hears_gap(receiver: &mut Receiver) -> Gap {
-    match hears(receiver).await {
+async fn receives_gap(receiver: &mut Receiver) -> Gap {
+    match receives(receiver).await {
         Incoming::Gap(gap) => gap,
         other => panic!("{other:?} instead of a gap"),
     }
@@ -123,7 +123,7 @@ async fn acked_position_is_delivered_position() {
     ];
     for body in bodies {
         let ack = within(PATIENCE, "an ack", ann.publish("move", body.clone())).await.unwrap();
-        let event = hears_event(&mut ears).await;
+        let event = receives_event(&mut ears).await;
         assert_eq!((event.position, event.body), (ack.position.clone(), Some(body)));
         assert_eq!((event.kind.as_str(), ack.repeated), ("move", false));
         let sender = event.sender.unwrap();
@@ -131,7 +131,7 @@ async fn acked_position_is_delivered_position() {
         assert_eq!(sender.connection_id, ears.welcome().connection_id);
     }
     let ack = client.publish("blue", "bob", "", "from outside").await.unwrap();
-    let event = hears_event(&mut ears).await;
+    let event = receives_event(&mut ears).await;
     assert_eq!((&event.position, event.text()), (&ack.position, Some("from outside")));
     assert_eq!(event.kind, "chat");
 
@@ -165,17 +165,17 @@ async fn replay_over_cuts_is_exact() {
     let proxy = Proxy::start(server.addr, Plan::new(seed(), CUTS, 6..18)).await;
     let (_publisher, mut receiver) =
         join_at_last(&proxy, &Join { start: Start::Earliest, ..Join::room("r") }).await;
-    let (mut heard, mut heard_before_the_cut, mut cuts_between) = (0, 0, 0);
+    let (mut got, mut heard_before_the_cut, mut cuts_between) = (0, 0, 0);
     let replay = async {
-        while heard < MESSAGES {
+        while got < MESSAGES {
             match receiver.receive().await.unwrap().unwrap() {
                 Incoming::Event(event) => {
-                    assert_eq!((event.text(), &event.position), (Some(&*text(heard)), &positions[heard]));
-                    heard += 1;
+                    assert_eq!((event.text(), &event.position), (Some(&*text(got)), &positions[got]));
+                    got += 1;
                 }
                 Incoming::Disconnected(_) => {
-                    cuts_between += usize::from(heard > heard_before_the_cut);
-                    heard_before_the_cut = heard;
+                    cuts_between += usize::from(got > heard_before_the_cut);
+                    heard_before_the_cut = got;
                 }
                 Incoming::Reconnected(_) => {}
                 other => panic!("{other:?}"),
@@ -196,29 +196,29 @@ async fn publish_over_cuts_is_exactly_once() {
     let proxy = Proxy::start(server.addr, Plan::new(seed(), CUTS, 6..16).both_ways()).await;
     let (publisher, mut receiver) = join_at_last(&proxy, &Join::room("r")).await;
     // The publisher goes when it has said all, and the session ends when it has heard itself.
-    let saying = tokio::spawn(async move { says(&publisher, texts(MESSAGES)).await });
+    let publication = tokio::spawn(async move { publishes(&publisher, texts(MESSAGES)).await });
     let hearing = tokio::spawn(async move {
-        let mut heard = Vec::new();
+        let mut got = Vec::new();
         while let Some(incoming) = receiver.receive().await.unwrap() {
             match incoming {
-                Incoming::Event(event) => heard.push(event),
+                Incoming::Event(event) => got.push(event),
                 Incoming::Gap(gap) => panic!("{gap:?}"),
                 _ => {}
             }
         }
-        heard
+        got
     });
-    let positions = within(LONG, "all acknowledgements", saying).await.unwrap();
-    let heard = within(LONG, "the end of the session", hearing).await.unwrap();
+    let positions = within(LONG, "all acknowledgements", publication).await.unwrap();
+    let got = within(LONG, "the end of the session", hearing).await.unwrap();
     let mut witnessed = Vec::new();
     while witnessed.len() < MESSAGES {
-        witnessed.push(hears_event(&mut witness).await);
+        witnessed.push(receives_event(&mut witness).await);
     }
     assert!(proxy.cuts() > CUTS / 2, "only {} cuts", proxy.cuts());
     for (n, event) in witnessed.iter().enumerate() {
         assert_eq!((event.text(), &event.position), (Some(format!("message {n}").as_str()), &positions[n]));
     }
-    assert!(heard == witnessed, "the speaker heard {} messages, or others", heard.len());
+    assert!(got == witnessed, "the speaker heard {} messages, or others", got.len());
     assert_eq!(positions.last().unwrap().offset, MESSAGES as u64, "something was said twice");
 }
 
@@ -229,20 +229,20 @@ async fn outage_beyond_retention_is_exact_gap() {
     let (keeper, _) = fill(&direct, "r", vec![]).await;
     let proxy = Proxy::start(server.addr, Plan::quiet()).await;
     let (_publisher, mut receiver) = join_at_last(&proxy, &Join::room("r")).await;
-    says(&keeper, texts(10)).await;
+    publishes(&keeper, texts(10)).await;
     for _ in 0..10 {
-        hears_event(&mut receiver).await;
+        receives_event(&mut receiver).await;
     }
     proxy.closes();
     proxy.cuts_all();
     is_cut(&mut receiver).await;
-    says(&keeper, texts(3000)).await;
+    publishes(&keeper, texts(3000)).await;
     proxy.leads_to(server.addr);
-    let gap = hears_gap(&mut receiver).await;
+    let gap = receives_gap(&mut receiver).await;
     assert_eq!((gap.reason, gap.from.offset), (Reason::Retention, 11));
     assert_eq!(gap.count, gap.to.offset - 10);
     for offset in gap.to.offset + 1..=3010 {
-        assert_eq!(hears_event(&mut receiver).await.position.offset, offset);
+        assert_eq!(receives_event(&mut receiver).await.position.offset, offset);
     }
 }
 
@@ -254,11 +254,11 @@ async fn strict_session_ends_instead_of_gap() {
     let proxy = Proxy::start(server.addr, Plan::quiet()).await;
     let join = Join { start: Start::Earliest, strict: true, ..Join::room("r") };
     let (publisher, mut receiver) = join_at_last(&proxy, &join).await;
-    hears_event(&mut receiver).await;
+    receives_event(&mut receiver).await;
     proxy.closes();
     proxy.cuts_all();
     is_cut(&mut receiver).await;
-    says(&keeper, texts(3000)).await;
+    publishes(&keeper, texts(3000)).await;
     proxy.leads_to(server.addr);
     let ends = async {
         loop {
@@ -282,7 +282,7 @@ async fn server_restart_is_epoch_gap() {
     let join = Join { start: Start::Earliest, ..Join::room("r") };
     let (publisher, mut receiver) = join_at_last(&proxy, &join).await;
     for _ in 0..5 {
-        hears_event(&mut receiver).await;
+        receives_event(&mut receiver).await;
     }
     let old = receiver.welcome().position.epoch.clone();
     // SIGKILL: nobody says goodbye.
@@ -291,14 +291,14 @@ async fn server_restart_is_epoch_gap() {
     let second = Server::start(&[]);
     let (_keeper, positions) = fill(&connect(second.addr).await, "r", texts(3)).await;
     proxy.leads_to(second.addr);
-    let gap = hears_gap(&mut receiver).await;
+    let gap = receives_gap(&mut receiver).await;
     assert_eq!((gap.reason, gap.count, gap.to.offset), (Reason::Epoch, 0, 0), "{gap:?}");
     assert!(gap.to.epoch != old && gap.to.epoch == positions[0].epoch);
     for position in positions {
-        assert_eq!(hears_event(&mut receiver).await.position, position);
+        assert_eq!(receives_event(&mut receiver).await.position, position);
     }
     let ack = within(PATIENCE, "an ack", publisher.publish("chat", "and on")).await.unwrap();
-    assert_eq!(hears_event(&mut receiver).await.position, ack.position);
+    assert_eq!(receives_event(&mut receiver).await.position, ack.position);
 }
 
 /// A listener that takes nothing while 6 MB are said, and how many messages that are.
@@ -320,13 +320,13 @@ async fn is_ended(server: &Server) {
 }
 
 /// Hears everything up to this offset; returns why the call was lost meanwhile, with how long it took to come back.
-async fn hears_all(receiver: &mut Receiver, last: u64) -> Vec<(Disconnected, Duration)> {
-    let (mut heard, mut losses, mut away) = (0, Vec::new(), Vec::new());
-    while heard < last {
+async fn receives_all(receiver: &mut Receiver, last: u64) -> Vec<(Disconnected, Duration)> {
+    let (mut got, mut losses, mut away) = (0, Vec::new(), Vec::new());
+    while got < last {
         match within(PATIENCE, "something", receiver.receive()).await.unwrap().unwrap() {
             Incoming::Event(event) => {
-                heard += 1;
-                assert_eq!(event.position.offset, heard);
+                got += 1;
+                assert_eq!(event.position.offset, got);
             }
             Incoming::Disconnected(told) => away.push((told, Instant::now())),
             Incoming::Reconnected(_) => {
@@ -344,7 +344,7 @@ async fn slow_consumer_reconnects_without_loss() {
     let server = Server::start(&["--retention-bytes", "64MiB"]);
     let (mut receiver, messages) = sleeps(&server).await;
     is_ended(&server).await;
-    let losses = hears_all(&mut receiver, messages).await;
+    let losses = receives_all(&mut receiver, messages).await;
     let (told, away) = &losses[0];
     assert_eq!(told.why.code(), tonic::Code::ResourceExhausted, "{told:?}");
     assert!(told.retry_in >= Duration::from_secs(1), "{told:?}");
@@ -357,7 +357,7 @@ async fn reset_after_long_stall_loses_nothing() {
     let server = Server::start(&["--retention-bytes", "64MiB"]);
     let (mut receiver, messages) = sleeps(&server).await;
     assert_eq!(server.departure_of("sleeper").await, "slow_consumer");
-    assert!(!hears_all(&mut receiver, messages).await.is_empty());
+    assert!(!receives_all(&mut receiver, messages).await.is_empty());
 }
 
 #[tokio::test]
@@ -389,7 +389,7 @@ async fn drain_moves_session_to_next_server() {
     let proxy = Proxy::start(first.addr, Plan::quiet()).await;
     let (publisher, mut receiver) = join_at_last(&proxy, &Join::room("r")).await;
     publisher.publish("chat", "before").await.unwrap();
-    assert_eq!(hears_event(&mut receiver).await.text(), Some("before"));
+    assert_eq!(receives_event(&mut receiver).await.text(), Some("before"));
     let second = Server::start(&[]);
     proxy.leads_to(second.addr);
     let stopped = first.stop();
@@ -413,9 +413,9 @@ async fn drain_moves_session_to_next_server() {
     let retry_after = bye.retry_after.unwrap();
     assert_eq!(bye.reason, "shutdown");
     assert!(told.retry_in >= retry_after && away.elapsed() >= retry_after, "{bye:?} {told:?}");
-    assert_eq!(hears_gap(&mut receiver).await.reason, Reason::Epoch);
+    assert_eq!(receives_gap(&mut receiver).await.reason, Reason::Epoch);
     let ack = within(PATIENCE, "an ack", publisher.publish("chat", "after")).await.unwrap();
-    assert_eq!(hears_event(&mut receiver).await.position, ack.position);
+    assert_eq!(receives_event(&mut receiver).await.position, ack.position);
 }
 
 #[tokio::test]
@@ -428,7 +428,7 @@ async fn kind_filter_and_echo_apply() {
         ann.publish(kind, "own").await.unwrap();
         client.publish("r", "bob", kind, text).await.unwrap();
     }
-    assert_eq!(hears_event(&mut ears).await.text(), Some("yes"));
+    assert_eq!(receives_event(&mut ears).await.text(), Some("yes"));
 }
 
 #[tokio::test]
@@ -441,7 +441,7 @@ async fn presence_is_reported_on_request() {
     let id = guest.welcome().connection_id.clone();
     let (mut guest, mut came, mut went) = (Some(guest), false, false);
     while !went {
-        match hears(&mut ears).await {
+        match receives(&mut ears).await {
             Incoming::Presence(presence) => {
                 came |= presence.joined.iter().any(|member| member.connection_id == id);
                 went |= presence.left.iter().any(|member| member.connection_id == id);
@@ -483,5 +483,5 @@ async fn invalid_options_fail_at_once() {
     };
     // What is just not too large here is not too large there.
     publisher.publish("chat", "x".repeat((max - overhead) as usize)).await.unwrap();
-    hears_event(&mut receiver).await;
+    receives_event(&mut receiver).await;
 }

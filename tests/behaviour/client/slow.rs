@@ -19,16 +19,16 @@ async fn floods(publisher: &Publisher) {
     }
 }
 
-async fn hears_own(receiver: &mut Receiver, own: usize) -> Vec<Event> {
-    let mut heard = Vec::new();
-    while heard.len() < own {
+async fn receives_own(receiver: &mut Receiver, own: usize) -> Vec<Event> {
+    let mut got = Vec::new();
+    while got.len() < own {
         match within(PATIENCE, "something", receiver.receive()).await.unwrap().unwrap() {
-            Incoming::Event(event) if event.kind == "own" => heard.push(event),
+            Incoming::Event(event) if event.kind == "own" => got.push(event),
             Incoming::Event(_) => {}
             other => panic!("{other:?}"),
         }
     }
-    heard
+    got
 }
 
 #[tokio::test]
@@ -47,8 +47,8 @@ async fn is_acknowledged(may_say_more: bool) {
     let server = Server::start(&["--slow-policy", "skip", "--retention-bytes", "1MiB"]);
     let own = Join { kinds: vec!["own".into()], ..Join::room("r") };
     let mut witness = connect(&server).await.subscribe(own).await.unwrap();
-    let (flood, unheard) = connect(&server).await.join(Join::room("r")).await.unwrap().split();
-    drop(unheard);
+    let (flood, unreceived) = connect(&server).await.join(Join::room("r")).await.unwrap().split();
+    drop(unreceived);
     let options = Options { events_ahead: 16, ..Options::default() };
     let slow = Client::connect_with(&server.addr.to_string(), options).await.unwrap();
     let (publisher, mut receiver) = slow.join(Join::room("r")).await.unwrap().split();
@@ -57,7 +57,7 @@ async fn is_acknowledged(may_say_more: bool) {
     for n in 0..OWN {
         receipts.push(publisher.submit("own", n.to_string()).await.unwrap());
     }
-    let heard = hears_own(&mut witness, OWN).await;
+    let got = receives_own(&mut witness, OWN).await;
     floods(&flood).await;
     let publisher = Some(publisher).filter(|_| may_say_more);
 
@@ -76,13 +76,13 @@ async fn is_acknowledged(may_say_more: bool) {
         acked.push(within(PATIENCE, "an ack", receipt).await.unwrap().position);
     }
     drop(publisher);
-    let said: Vec<Position> = heard.into_iter().map(|event| event.position).collect();
-    assert_eq!(acked, said);
-    assert_eq!(said.iter().map(|at| at.offset).collect::<HashSet<_>>().len(), OWN);
+    let positions: Vec<Position> = got.into_iter().map(|event| event.position).collect();
+    assert_eq!(acked, positions);
+    assert_eq!(positions.iter().map(|at| at.offset).collect::<HashSet<_>>().len(), OWN);
     let missed = within(PATIENCE, "the end", hearing).await.unwrap();
     assert!(missed > 1_000, "only {missed} were missed");
     // Nothing of it was said again.
     let last = connect(&server).await.publish("r", "", "own", "the last").await;
-    let heard = hears_own(&mut witness, 1).await;
-    assert_eq!(heard[0].position, last.unwrap().position);
+    let got = receives_own(&mut witness, 1).await;
+    assert_eq!(got[0].position, last.unwrap().position);
 }

@@ -22,7 +22,7 @@ async fn finished(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-async fn told(server: &Server, words: &[&str]) -> String {
+async fn output_of(server: &Server, words: &[&str]) -> String {
     let output = finished(admin_at(&server.admin_addr.to_string(), words)).await;
     assert!(output.status.success(), "{words:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -30,7 +30,7 @@ async fn told(server: &Server, words: &[&str]) -> String {
 
 async fn json(server: &Server, words: &[&str]) -> Value {
     let words = [words, &["--json"]].concat();
-    serde_json::from_str(&told(server, &words).await).unwrap()
+    serde_json::from_str(&output_of(server, &words).await).unwrap()
 }
 
 /// The one line of why not; the exit code is 1 and stdout is empty.
@@ -115,18 +115,18 @@ async fn list_filters_and_orders() {
         let listed = json(&server, &[vec!["list"], filter.clone()].concat()).await;
         assert_eq!(field(&listed["connections"], "name"), expected, "{filter:?}");
     }
-    let table = told(&server, &["list", "--limit", "1"]).await;
+    let table = output_of(&server, &["list", "--limit", "1"]).await;
     assert!(table.starts_with("ID ") && table.ends_with("\n1 of 3 connections\n"), "{table}");
     assert_eq!(table.lines().count(), 3, "{table}");
-    assert_eq!(told(&server, &["list", "--room", "green"]).await, "0 connections\n");
+    assert_eq!(output_of(&server, &["list", "--room", "green"]).await, "0 connections\n");
 }
 
 #[tokio::test]
 async fn orders_match_the_servers() {
     let server = Server::start(&[]);
     let mut members = everyone(&server, &[("blue", "ann"), ("red", "bob")]).await;
-    members[1].say(&"x".repeat(1000)).await;
-    members[1].hears(&"x".repeat(1000)).await;
+    members[1].publish(&"x".repeat(1000)).await;
+    members[1].receives(&"x".repeat(1000)).await;
     let by_bytes = json(&server, &["list", "--order", "bytes"]).await;
     assert_eq!(field(&by_bytes["connections"], "name"), ["bob", "ann"]);
     for order in ["age", "lag"] {
@@ -157,7 +157,7 @@ async fn connection_is_shown_by_id() {
     let _members = everyone(&server, &[("blue", "ann")]).await;
     let id = server.id_of("ann").await;
     assert_eq!(json(&server, &["get", &id]).await["connection"]["name"], "ann");
-    let facts = told(&server, &["get", &id]).await;
+    let facts = output_of(&server, &["get", &id]).await;
     assert!(facts.starts_with(&format!("id             {id}\nroom           blue\n")), "{facts}");
 }
 
@@ -165,11 +165,11 @@ async fn connection_is_shown_by_id() {
 async fn kick_dry_run_ends_nobody() {
     let server = Server::start(&[]);
     let mut members = everyone(&server, &[("blue", "ann"), ("red", "bob")]).await;
-    let would = told(&server, &["kick", "--room", "blue", "--dry-run"]).await;
+    let would = output_of(&server, &["kick", "--room", "blue", "--dry-run"]).await;
     assert!(would.contains(" ann ") && !would.contains(" bob "), "{would}");
     assert!(would.ends_with("\ndry run: would kick 1 connection\n"), "{would}");
-    members[0].say("still here").await;
-    members[0].hears("still here").await;
+    members[0].publish("still here").await;
+    members[0].receives("still here").await;
 }
 
 #[tokio::test]
@@ -181,14 +181,14 @@ async fn kick_sends_reason_to_targets_only() {
     assert_eq!(field(&kicked["kicked"], "name"), ["ann"]);
     members[0].ends_with(Code::PermissionDenied).await;
     assert_eq!(server.departure_of("ann").await, "kicked");
-    members[1].say("hi").await;
-    members[1].hears("hi").await;
+    members[1].publish("hi").await;
+    members[1].receives("hi").await;
 
     let (id, nobody) = (server.id_of("cleo").await, "00000000-0000-4000-8000-000000000000");
-    let words = told(&server, &["kick", &id, nobody]).await;
+    let words = output_of(&server, &["kick", &id, nobody]).await;
     assert!(words.ends_with(&format!("\nkicked 1 connection\nnot connected: {nobody}\n")), "{words}");
     members[2].ends_with(Code::PermissionDenied).await;
-    assert_eq!(told(&server, &["kick", "--room", "red"]).await, "kicked 0 connections\n");
+    assert_eq!(output_of(&server, &["kick", "--room", "red"]).await, "kicked 0 connections\n");
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn kick_with_ban_by_name() {
     let server = Server::start(&[]);
     let mut ann = server.join_as("blue", "ann").await;
     let id = server.id_of("ann").await;
-    let words = told(&server, &["kick", &id, "--ban", "10m", "--ban-name"]).await;
+    let words = output_of(&server, &["kick", &id, "--ban", "10m", "--ban-name"]).await;
     assert!(words.ends_with("\nkicked 1 connection, 1 ban for 10m00s\n"), "{words}");
     ann.ends_with(Code::PermissionDenied).await;
     let _bob = server.join_as("blue", "bob").await;
@@ -209,22 +209,22 @@ async fn kick_with_ban_by_name() {
 #[tokio::test]
 async fn bans_are_listed_and_removed() {
     let server = Server::start(&[]);
-    assert_eq!(told(&server, &["bans"]).await, "0 bans\n");
+    assert_eq!(output_of(&server, &["bans"]).await, "0 bans\n");
     let ban = ["--ban", "10m", "--ban-name", "--reason", "be nice"];
     for name in ["bob", "Ann"] {
-        told(&server, &[&["kick", "--name", name], &ban[..]].concat()).await;
+        output_of(&server, &[&["kick", "--name", name], &ban[..]].concat()).await;
     }
-    told(&server, &["kick", "--peer", "10.0.0.7", "--ban", "10m", "--ban-address"]).await;
+    output_of(&server, &["kick", "--peer", "10.0.0.7", "--ban", "10m", "--ban-address"]).await;
     let listed = json(&server, &["bans"]).await;
     assert_eq!(field(&listed["bans"], "reason"), ["", "be nice", "be nice"]);
     assert_eq!(
         (&listed["bans"][0]["address"], &listed["bans"][1]["name"]),
         (&"10.0.0.7".into(), &"Ann".into())
     );
-    let table = told(&server, &["bans", "--limit", "2"]).await;
+    let table = output_of(&server, &["bans", "--limit", "2"]).await;
     assert!(table.starts_with("BY ") && table.contains("\nname     Ann "), "{table}");
     assert!(table.ends_with(" be nice\n2 of 3 bans\n"), "{table}");
-    let removed = told(&server, &["unban", "--name", "aNN"]).await;
+    let removed = output_of(&server, &["unban", "--name", "aNN"]).await;
     assert!(removed.contains("\nname  Ann ") && removed.ends_with("\nremoved 1 ban\n"), "{removed}");
     let addr = server.admin_addr.to_string();
     assert_eq!(refused(&addr, &["unban", "--name", "ann"]).await, "NotFound: no ban \"ann\"\n");
@@ -239,7 +239,7 @@ async fn rooms_are_ordered_by_name() {
     let rooms = json(&server, &["rooms"]).await;
     assert_eq!(field(&rooms["rooms"], "name"), ["blue", "red"]);
     assert_eq!((&rooms["rooms"][1]["members"], &rooms["totalSize"]), (&2.into(), &2.into()));
-    let table = told(&server, &["rooms", "--limit", "1"]).await;
+    let table = output_of(&server, &["rooms", "--limit", "1"]).await;
     assert!(table.contains("\nblue ") && table.ends_with("\n1 of 2 rooms\n"), "{table}");
 }
 
@@ -250,7 +250,7 @@ async fn watch_prints_joins_kicks_and_leaves_of_room() {
     let lines = Running::watch(&server, &["watch"]);
     let _elsewhere = server.join_as("red", "bob").await;
     let mut ann = server.join_as("blue", "ann").await;
-    told(&server, &["kick", "--name", "ann", "--reason", "bye"]).await;
+    output_of(&server, &["kick", "--name", "ann", "--reason", "bye"]).await;
     ann.ends_with(Code::PermissionDenied).await;
     tokio::task::spawn_blocking(move || {
         let events: Vec<Value> = (0..3).map(|_| serde_json::from_str(&watch.next()).unwrap()).collect();
@@ -280,11 +280,14 @@ async fn watch_fails_when_server_exits() {
 async fn announce_to_one_room_or_all() {
     let server = Server::start(&[]);
     let mut members = everyone(&server, &[("blue", "ann"), ("red", "bob")]).await;
-    assert_eq!(told(&server, &["announce", "only blue", "--room", "blue"]).await, "announced in 1 room\n");
+    assert_eq!(
+        output_of(&server, &["announce", "only blue", "--room", "blue"]).await,
+        "announced in 1 room\n"
+    );
     assert_eq!(json(&server, &["announce", "stopping soon"]).await["rooms"], 2);
-    members[0].hears("only blue").await;
-    members[0].hears("stopping soon").await;
-    members[1].hears("stopping soon").await;
+    members[0].receives("only blue").await;
+    members[0].receives("stopping soon").await;
+    members[1].receives("stopping soon").await;
 }
 
 #[tokio::test]
@@ -299,7 +302,7 @@ async fn server_info_is_printed() {
     let listeners = info["listeners"].as_array().unwrap();
     let admin = listeners.iter().find(|listener| listener["name"] == "admin").unwrap();
     assert_eq!(admin["address"], server.admin_addr.to_string());
-    let facts = told(&server, &["info"]).await;
+    let facts = output_of(&server, &["info"]).await;
     assert!(facts.lines().any(|line| line.split_whitespace().eq(["limit", "max-rooms", "77"])), "{facts}");
 }
 
@@ -309,11 +312,11 @@ async fn top_into_pipe_prints_frames_with_rates() {
     let mut ann = server.join_as("blue", "ann").await;
     let top = ["top", "--json", "--interval", "300ms", "--count", "2"];
     let mut child = admin_at(&server.admin_addr.to_string(), &top).spawn().unwrap();
-    let mut said = 0;
+    let mut published = 0;
     while child.try_wait().unwrap().is_none() {
-        ann.say("hi").await;
-        ann.hears("hi").await;
-        said += 1;
+        ann.publish("hi").await;
+        ann.receives("hi").await;
+        published += 1;
     }
     let mut text = String::new();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
@@ -322,12 +325,12 @@ async fn top_into_pipe_prints_frames_with_rates() {
     for frame in &frames {
         let rate = |name: &str| frame["rates"][name].as_f64().unwrap();
         assert!(rate("messagesPublished") > 0.0 && rate("messagesDelivered") > 0.0, "{frame}");
-        assert!(rate("messagesPublished") * 0.3 < f64::from(said) * 10.0, "{frame}");
+        assert!(rate("messagesPublished") * 0.3 < f64::from(published) * 10.0, "{frame}");
         assert_eq!(frame["info"]["connections"], 1);
         assert_eq!(field(&frame["rooms"], "name"), ["blue"]);
         assert_eq!(field(&frame["biggest"], "name"), ["ann"]);
     }
-    let frames = told(&server, &["top", "--interval", "100ms", "--count", "3"]).await;
+    let frames = output_of(&server, &["top", "--interval", "100ms", "--count", "3"]).await;
     assert_eq!(frames.matches("busiest rooms").count(), 3, "{frames}");
     assert!(!frames.contains('\u{1b}'), "{frames:?}");
 }
@@ -351,7 +354,7 @@ async fn log_filter_is_changed_and_reset() {
     let set = json(&server, &["log-filter", "warn", "--expiry", "1h"]).await;
     assert_eq!((&set["previousFilter"], &set["filter"]), (&"info".into(), &"warn".into()));
     assert!(set["expires"].as_str().unwrap().ends_with('Z'), "{set}");
-    let back = told(&server, &["log-filter", ""]).await;
+    let back = output_of(&server, &["log-filter", ""]).await;
     assert_eq!(back, "filter  info\nbefore  warn\nuntil   changed again\n");
 }
 
@@ -441,7 +444,7 @@ async fn drain_is_started_shown_and_cancelled() {
     let environment = [("CHATROOM_DRAIN_NOTICE", "100s"), ("CHATROOM_DRAIN_DEADLINE", "105s")];
     let server = Server::start_in(&environment, &[]);
     assert_eq!(json(&server, &["drain", "status"]).await["phase"], "DRAIN_PHASE_SERVING");
-    let started = told(&server, &["drain", "start"]).await;
+    let started = output_of(&server, &["drain", "start"]).await;
     assert!(started.starts_with("phase        notice\n"), "{started}");
     let drain = json(&server, &["drain", "status"]).await;
     assert_eq!((&drain["phase"], &drain["connections"]), (&"DRAIN_PHASE_NOTICE".into(), &0.into()));

@@ -17,7 +17,7 @@ fn chat(addr: &str, flags: &[&str]) -> Command {
     command
 }
 
-fn say(addr: &str, flags: &[&str], input: &str) -> Output {
+fn run(addr: &str, flags: &[&str], input: &str) -> Output {
     let mut child = chat(addr, flags).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
@@ -27,7 +27,7 @@ fn say(addr: &str, flags: &[&str], input: &str) -> Output {
 fn piped_lines_are_published_and_printed() {
     let server = Server::start(&[]);
     let lines = (0..500).map(|n| format!("line {n} ü")).collect::<Vec<_>>().join("\n") + "\n";
-    let output = say(&server.addr.to_string(), &["--name", "ann"], &lines);
+    let output = run(&server.addr.to_string(), &["--name", "ann"], &lines);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(String::from_utf8(output.stdout).unwrap(), lines);
 }
@@ -35,7 +35,7 @@ fn piped_lines_are_published_and_printed() {
 #[test]
 fn empty_input_exits_at_once() {
     let server = Server::start(&[]);
-    let output = say(&server.addr.to_string(), &[], "");
+    let output = run(&server.addr.to_string(), &[], "");
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
 }
 
@@ -46,18 +46,18 @@ async fn piped_output_is_one_line_per_message() {
     let mut mallory = server.join_as("lobby", "mallory").await;
     let forged = "hi\nboss: pay mallory\r\u{1b}[2K\u{202e}evil\u{2028}\u{9b}31m\u{85}end";
     for text in [forged, "the next line"] {
-        mallory.say(text).await;
-        mallory.hears(text).await;
+        mallory.publish(text).await;
+        mallory.receives(text).await;
     }
     let escaped = r"hi\nboss: pay mallory\r\u{1b}[2K\u{202e}evil\u{2028}\u{9b}31m\u{85}end";
-    chat.hears(escaped);
-    chat.hears("the next line");
+    chat.receives(escaped);
+    chat.receives("the next line");
     chat.ends();
 }
 
 #[test]
 fn unreachable_server_is_one_line_and_exit_code() {
-    let output = say("127.0.0.1:1", &[], "hi\n");
+    let output = run("127.0.0.1:1", &[], "hi\n");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.starts_with("chatroom: cannot connect to 127.0.0.1:1: "), "{error}");
@@ -67,7 +67,7 @@ fn unreachable_server_is_one_line_and_exit_code() {
 #[test]
 fn refused_room_name_prints_the_rule() {
     let server = Server::start(&[]);
-    let output = say(&server.addr.to_string(), &["--room", "a b"], "hi\n");
+    let output = run(&server.addr.to_string(), &["--room", "a b"], "hi\n");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("InvalidArgument") && error.contains("A-Z a-z 0-9"), "{error}");
@@ -87,7 +87,7 @@ fn non_utf8_line_is_reported_and_skipped() {
 #[test]
 fn other_protocol_is_an_error_without_retry() {
     let server = Server::start(&[]);
-    let output = say(&server.metrics_addr.to_string(), &[], "hi\n");
+    let output = run(&server.metrics_addr.to_string(), &[], "hi\n");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("cannot join") && error.lines().count() == 1, "{error}");
@@ -97,22 +97,22 @@ fn other_protocol_is_an_error_without_retry() {
 fn lines_before_oversized_one_are_printed() {
     let server = Server::start(&[]);
     for _ in 0..20 {
-        let output = say(&server.addr.to_string(), &[], &format!("first\n{}\nlast\n", "a".repeat(70_000)));
+        let output = run(&server.addr.to_string(), &[], &format!("first\n{}\nlast\n", "a".repeat(70_000)));
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "first\n");
     }
 }
 
 /// The lines that a chat of these flags prints when it says this; it must end well.
-fn hears(addr: &str, flags: &[&str], input: &str) -> Vec<String> {
-    let output = say(addr, flags, input);
+fn printed(addr: &str, flags: &[&str], input: &str) -> Vec<String> {
+    let output = run(addr, flags, input);
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 /// The same in JSON: what each object is, and what is in it.
-fn hears_json(addr: &str, flags: &[&str], input: &str) -> Vec<(String, Value)> {
-    let lines = hears(addr, &[flags, &["--json"]].concat(), input);
+fn printed_json(addr: &str, flags: &[&str], input: &str) -> Vec<(String, Value)> {
+    let lines = printed(addr, &[flags, &["--json"]].concat(), input);
     let parsed = lines.iter().map(|line| match serde_json::from_str(line).unwrap() {
         Value::Object(object) if object.len() == 1 => object.into_iter().next().unwrap(),
         other => panic!("{other}"),
@@ -121,27 +121,27 @@ fn hears_json(addr: &str, flags: &[&str], input: &str) -> Vec<(String, Value)> {
 }
 
 /// What there is of this in it.
-fn of<'a>(heard: &'a [(String, Value)], name: &str) -> Vec<&'a Value> {
-    heard.iter().filter(|(is, _)| is == name).map(|(_, value)| value).collect()
+fn of<'a>(received: &'a [(String, Value)], name: &str) -> Vec<&'a Value> {
+    received.iter().filter(|(is, _)| is == name).map(|(_, value)| value).collect()
 }
 
 #[test]
 fn history_starts_at_option() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
-    hears(&addr, &[], "1\n2\n3\n");
-    assert_eq!(hears(&addr, &["--from", "earliest"], "4\n"), ["1", "2", "3", "4"]);
-    assert_eq!(hears(&addr, &["--from", "last:2"], "5\n"), ["3", "4", "5"]);
-    assert_eq!(hears(&addr, &[], "6\n"), ["6"]);
-    assert_eq!(hears(&addr, &["--from", "earliest"], ""), ["1", "2", "3", "4", "5", "6"]);
-    let heard = hears_json(&addr, &["--from", "earliest"], "7\n");
-    let second = of(&heard, "event")[1]["position"].as_str().unwrap();
-    assert_eq!(hears(&addr, &["--from", second], "8\n"), ["3", "4", "5", "6", "7", "8"]);
+    printed(&addr, &[], "1\n2\n3\n");
+    assert_eq!(printed(&addr, &["--from", "earliest"], "4\n"), ["1", "2", "3", "4"]);
+    assert_eq!(printed(&addr, &["--from", "last:2"], "5\n"), ["3", "4", "5"]);
+    assert_eq!(printed(&addr, &[], "6\n"), ["6"]);
+    assert_eq!(printed(&addr, &["--from", "earliest"], ""), ["1", "2", "3", "4", "5", "6"]);
+    let received = printed_json(&addr, &["--from", "earliest"], "7\n");
+    let second = of(&received, "event")[1]["position"].as_str().unwrap();
+    assert_eq!(printed(&addr, &["--from", second], "8\n"), ["3", "4", "5", "6", "7", "8"]);
 }
 
 #[test]
 fn invalid_start_option_prints_valid_ones() {
-    let output = say("127.0.0.1:1", &["--from", "yesterday"], "");
+    let output = run("127.0.0.1:1", &["--from", "yesterday"], "");
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("tail, earliest, last:N"), "{error}");
@@ -151,10 +151,10 @@ fn invalid_start_option_prints_valid_ones() {
 fn position_beyond_end_is_an_error() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
-    let heard = hears_json(&addr, &[], "1\n");
-    let position = of(&heard, "ack")[0]["position"].as_str().unwrap();
+    let received = printed_json(&addr, &[], "1\n");
+    let position = of(&received, "ack")[0]["position"].as_str().unwrap();
     let beyond = position.replace(":1", ":1000");
-    let output = say(&addr, &["--from", &beyond], "hi\n");
+    let output = run(&addr, &["--from", &beyond], "hi\n");
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && error.contains("OutOfRange"), "{error}");
 }
@@ -163,10 +163,10 @@ fn position_beyond_end_is_an_error() {
 fn kind_options_apply() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
-    assert_eq!(hears(&addr, &["--kind", "move"], "e4\n"), ["e4"]);
-    assert_eq!(hears(&addr, &[], "nice\n"), ["nice"]);
-    assert_eq!(hears(&addr, &["--from", "earliest", "--only", "move,score"], "wow\n"), ["e4"]);
-    let output = say(&addr, &["--kind", "a b"], "hi\n");
+    assert_eq!(printed(&addr, &["--kind", "move"], "e4\n"), ["e4"]);
+    assert_eq!(printed(&addr, &[], "nice\n"), ["nice"]);
+    assert_eq!(printed(&addr, &["--from", "earliest", "--only", "move,score"], "wow\n"), ["e4"]);
+    let output = run(&addr, &["--kind", "a b"], "hi\n");
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && error.contains("A-Z a-z 0-9"), "{error}");
 }
@@ -175,11 +175,11 @@ fn kind_options_apply() {
 fn json_has_one_object_per_response() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
-    let heard =
-        hears_json(&addr, &["--name", "ann", "--room", "blue", "--kind", "move"], "e4 \u{1b}[2J\ne5\n");
-    let welcome = of(&heard, "welcome")[0];
+    let received =
+        printed_json(&addr, &["--name", "ann", "--room", "blue", "--kind", "move"], "e4 \u{1b}[2J\ne5\n");
+    let welcome = of(&received, "welcome")[0];
     assert_eq!((&welcome["room"], &welcome["maxMessageBytes"]), (&"blue".into(), &65_536.into()));
-    let (events, acks) = (of(&heard, "event"), of(&heard, "ack"));
+    let (events, acks) = (of(&received, "event"), of(&received, "ack"));
     assert_eq!((events.len(), acks.len()), (2, 2));
     for (event, ack) in events.iter().zip(&acks) {
         assert_eq!((&event["position"], &ack["repeated"]), (&ack["position"], &false.into()));
@@ -191,19 +191,19 @@ fn json_has_one_object_per_response() {
     }
     assert_eq!(events[0]["body"], serde_json::json!({ "text": "e4 \u{1b}[2J" }));
     assert!(events[1]["position"].as_str().unwrap().ends_with(":2"));
-    let goodbye = of(&heard, "goodbye")[0];
+    let goodbye = of(&received, "goodbye")[0];
     assert_eq!((&goodbye["reason"], &goodbye["retryAfter"]), (&"left".into(), &Value::Null));
     assert_eq!(goodbye["position"], events[1]["position"]);
 
     let position = welcome["position"].as_str().unwrap();
     let other_epoch = position.replace(|c| c != ':', "0");
-    let heard = hears_json(&addr, &["--room", "blue", "--from", &other_epoch], "e6\n");
-    let gap = of(&heard, "gap")[0];
+    let received = printed_json(&addr, &["--room", "blue", "--from", &other_epoch], "e6\n");
+    let gap = of(&received, "gap")[0];
     assert_eq!((&gap["reason"], &gap["count"]), (&"REASON_EPOCH".into(), &0.into()));
 }
 
 /// What the objects are, each event and acknowledgement with its place.
-fn outline(heard: &[(String, Value)]) -> Vec<String> {
+fn outline(received: &[(String, Value)]) -> Vec<String> {
     let place = |value: &Value| {
         let position = value["position"].as_str()?;
         Some(position.rsplit_once(':')?.1.to_owned())
@@ -212,7 +212,7 @@ fn outline(heard: &[(String, Value)]) -> Vec<String> {
         "event" | "ack" => format!("{is} {}", place(value).unwrap()),
         _ => is.clone(),
     };
-    heard.iter().map(of).collect()
+    received.iter().map(of).collect()
 }
 
 #[test]
@@ -220,22 +220,22 @@ fn acks_follow_their_events_before_goodbye() {
     let server = Server::start(&[]);
     let addr = server.addr.to_string();
     let lines = "hi\n".repeat(500);
-    let heard = hears_json(&addr, &["--room", "blue"], &lines);
+    let received = printed_json(&addr, &["--room", "blue"], &lines);
     let mut expected = vec!["welcome".to_owned()];
     expected.extend((1..=500).flat_map(|n| [format!("event {n}"), format!("ack {n}")]));
     expected.push("goodbye".to_owned());
-    assert_eq!(outline(&heard), expected);
-    let lines_of = |heard: &[(String, Value)]| {
-        of(heard, "ack").iter().map(|ack| ack["line"].as_u64().unwrap()).collect::<Vec<_>>()
+    assert_eq!(outline(&received), expected);
+    let lines_of = |received: &[(String, Value)]| {
+        of(received, "ack").iter().map(|ack| ack["line"].as_u64().unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(lines_of(&heard), (1..=500).collect::<Vec<_>>());
+    assert_eq!(lines_of(&received), (1..=500).collect::<Vec<_>>());
     // The same when its own lines are not heard.
-    let heard = hears_json(&addr, &["--room", "blue", "--only", "nothing"], &lines);
+    let received = printed_json(&addr, &["--room", "blue", "--only", "nothing"], &lines);
     let mut expected = vec!["welcome".to_owned()];
     expected.extend((501..=1000).map(|n| format!("ack {n}")));
     expected.push("goodbye".to_owned());
-    assert_eq!(outline(&heard), expected);
-    assert_eq!(lines_of(&heard), (1..=500).collect::<Vec<_>>());
+    assert_eq!(outline(&received), expected);
+    assert_eq!(lines_of(&received), (1..=500).collect::<Vec<_>>());
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn unreadable_input_is_an_error() {
 fn server_without_service_is_one_line() {
     let server = Server::start(&[]);
     let addr = server.admin_addr.to_string();
-    let output = say(&addr, &[], "hi\n");
+    let output = run(&addr, &[], "hi\n");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(error, format!("chatroom: {addr} does not speak chatroom.v1\n"));
@@ -279,11 +279,11 @@ impl Following {
         Self { child, lines }
     }
 
-    fn says(&mut self, line: &str) {
+    fn publishes(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    fn hears(&mut self, expected: &str) {
+    fn receives(&mut self, expected: &str) {
         assert_eq!(self.lines.recv_timeout(PATIENCE).as_deref(), Ok(expected));
     }
 
@@ -301,14 +301,14 @@ async fn reconnect_resumes_and_prints_gap() {
     let proxy = Proxy::start(first.addr, Plan::quiet()).await;
     let chatting = tokio::task::spawn_blocking(move || {
         let mut chat = Following::start(&proxy.addr.to_string(), &[]);
-        chat.says("before");
-        chat.hears("before");
+        chat.publishes("before");
+        chat.receives("before");
         proxy.closes();
         drop(first);
-        chat.says("meanwhile");
+        chat.publishes("meanwhile");
         let second = Server::start(&[]);
         proxy.leads_to(second.addr);
-        chat.hears("meanwhile");
+        chat.receives("meanwhile");
         chat.ends()
     });
     let notes = chatting.await.unwrap();

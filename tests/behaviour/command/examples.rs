@@ -31,12 +31,12 @@ async fn bot_answers_requests() {
     let server = Server::start(&[]);
     let mut ann = server.join_as("blue", "ann").await;
     let mut bot = example("bot", &[&server.addr.to_string(), "blue"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(bot.stdout.take().unwrap()).lines();
-    let is_in = tokio::task::spawn_blocking(move || said.next()).await.unwrap();
+    let mut lines = BufReader::new(bot.stdout.take().unwrap()).lines();
+    let is_in = tokio::task::spawn_blocking(move || lines.next()).await.unwrap();
     assert_eq!(is_in.unwrap().unwrap(), "the bot is in");
-    ann.say("!shout hello").await;
-    ann.hears("!shout hello").await;
-    ann.hears("HELLO").await;
+    ann.publish("!shout hello").await;
+    ann.receives("!shout hello").await;
+    ann.receives("HELLO").await;
     // It would stay for ever.
     server.kick_all().await;
     let ended = tokio::task::spawn_blocking(move || bot.wait()).await.unwrap().unwrap();

@@ -27,7 +27,7 @@ impl Fixture {
     }
 
     async fn sends(&mut self, bytes: &'static [u8]) {
-        self.culprit.mouth.send(Bytes::from_static(bytes)).await;
+        self.culprit.requests.send(Bytes::from_static(bytes)).await;
     }
 
     /// The culprit is sent away, and the first thing the witness hears is said after that.
@@ -35,8 +35,8 @@ impl Fixture {
         self.culprit.ends_with(code).await;
         assert_eq!(self.server.departure_of("culprit").await, departure);
         let mut ann = self.server.join("lobby").await;
-        ann.say("after").await;
-        self.witness.hears("after").await;
+        ann.publish("after").await;
+        self.witness.receives("after").await;
     }
 }
 
@@ -44,18 +44,18 @@ impl Fixture {
 async fn message_of_64_kib_is_delivered() {
     let mut room = Fixture::new().await;
     let longest = "x".repeat(frames::text_of_message_size(MESSAGE_MAX));
-    room.culprit.say(&longest).await;
-    room.culprit.hears(&longest).await;
-    room.witness.hears(&longest).await;
+    room.culprit.publish(&longest).await;
+    room.culprit.receives(&longest).await;
+    room.witness.receives(&longest).await;
 }
 
 #[tokio::test]
 async fn message_over_64_kib_is_resource_exhausted() {
     let mut room = Fixture::new().await;
     let too_long = "x".repeat(frames::text_of_message_size(MESSAGE_MAX) + 1);
-    let said = frames::message(too_long.as_bytes());
+    let published = frames::message(too_long.as_bytes());
     // The answer may come before all of it is sent.
-    let _ = room.culprit.mouth.try_send(said).await;
+    let _ = room.culprit.requests.try_send(published).await;
     room.culprit_is_sent_away(Code::ResourceExhausted, "message_too_large").await;
 }
 
@@ -116,10 +116,10 @@ async fn reserved_flag_is_internal() {
 async fn messages_before_bad_one_are_delivered() {
     let mut room = Fixture::new().await;
     room.sends(b"\0\0\0\0\x04\x0a\x02hi\0\0\0\0\x04\x0a\x02\xc3\x28").await;
-    room.witness.hears("hi").await;
+    room.witness.receives("hi").await;
     let ending = loop {
         match room.culprit.next().await {
-            Ok(heard) => assert_eq!(heard, "hi"),
+            Ok(received) => assert_eq!(received, "hi"),
             Err(ending) => break ending,
         }
     };
@@ -130,17 +130,17 @@ async fn messages_before_bad_one_are_delivered() {
 async fn unknown_fields_are_skipped() {
     let mut room = Fixture::new().await;
     room.sends(b"\0\0\0\0\x06\x10\x05\x0a\x02hi").await;
-    room.witness.hears("hi").await;
+    room.witness.receives("hi").await;
 }
 
 #[tokio::test]
 async fn message_in_single_byte_frames_is_one_message() {
     let mut room = Fixture::new().await;
     for byte in frames::message(b"hi").chunks(1) {
-        room.culprit.mouth.send(Bytes::copy_from_slice(byte)).await;
+        room.culprit.requests.send(Bytes::copy_from_slice(byte)).await;
         tokio::task::yield_now().await;
     }
-    room.witness.hears("hi").await;
+    room.witness.receives("hi").await;
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn unknown_method_service_or_encoding_is_unimplemented() {
         nobody.ends_with(Code::Unimplemented).await;
     }
     let (_, mut squeezed) = transport.open(chat(&[("grpc-encoding", "br")])).await;
-    let _ = squeezed.mouth.try_send(Bytes::from_static(b"\x01\0\0\0\x04\x0a\x02hi")).await;
+    let _ = squeezed.requests.try_send(Bytes::from_static(b"\x01\0\0\0\x04\x0a\x02hi")).await;
     squeezed.ends_with(Code::Unimplemented).await;
 }
 
@@ -195,6 +195,6 @@ async fn noise_on_port_is_closed_and_disturbs_nobody() {
         };
         crate::common::within(crate::common::PATIENCE, "the end of a noisy socket", reading).await;
     }
-    room.culprit.say("after").await;
-    room.witness.hears("after").await;
+    room.culprit.publish("after").await;
+    room.witness.receives("after").await;
 }

@@ -31,8 +31,8 @@ async fn silent_client_receives_messages() {
     let server = Server::start(&[]);
     let mut silent = server.join("lobby").await;
     let mut ann = server.join("lobby").await;
-    ann.say("hi").await;
-    silent.hears("hi").await;
+    ann.publish("hi").await;
+    silent.receives("hi").await;
 }
 
 // 2. Everyone gets every message, the sender included.
@@ -44,14 +44,14 @@ async fn sender_receives_own_message() {
     let mut ann = transport.join("lobby", "ann").await;
     let mut bob = transport.join("lobby", "bob").await;
     let mut eve = server.join("lobby").await;
-    ann.say("hi").await;
-    bob.hears("hi").await;
-    bob.say("ho").await;
+    ann.publish("hi").await;
+    bob.receives("hi").await;
+    bob.publish("ho").await;
     for member in [&mut ann, &mut eve] {
-        member.hears("hi").await;
-        member.hears("ho").await;
+        member.receives("hi").await;
+        member.receives("ho").await;
     }
-    bob.hears("ho").await;
+    bob.receives("ho").await;
 }
 
 #[tokio::test]
@@ -59,8 +59,8 @@ async fn texts_arrive_unchanged() {
     let server = Server::start(&[]);
     let mut ann = server.join("lobby").await;
     for text in ["", " ", "\u{1b}[31m\0\r\n", "Grüße, 世界 🦀", &"x".repeat(20_000)] {
-        ann.say(text).await;
-        ann.hears(text).await;
+        ann.publish(text).await;
+        ann.receives(text).await;
     }
 }
 
@@ -68,11 +68,11 @@ async fn texts_arrive_unchanged() {
 async fn late_client_gets_no_history() {
     let server = Server::start(&[]);
     let mut ann = server.join("lobby").await;
-    ann.say("before").await;
-    ann.hears("before").await;
+    ann.publish("before").await;
+    ann.receives("before").await;
     let mut bob = server.join("lobby").await;
-    ann.say("after").await;
-    bob.hears("after").await;
+    ann.publish("after").await;
+    bob.receives("after").await;
 }
 
 // 3. Each client gets a fresh UUID, logged as `new user`.
@@ -99,9 +99,9 @@ async fn new_user_is_logged_with_uuid() {
 async fn half_close_delivers_own_last_message_then_ok() {
     let server = Server::start(&[]);
     let mut ann = server.join_as("lobby", "ann").await;
-    ann.say("hi").await;
+    ann.publish("hi").await;
     ann.half_close();
-    ann.hears("hi").await;
+    ann.receives("hi").await;
     ann.ends_with(Code::Ok).await;
     assert_eq!(server.departure_of("ann").await, "left");
 }
@@ -112,11 +112,11 @@ async fn half_close_after_300_messages_delivers_all() {
     let mut listener = server.join("lobby").await;
     let mut ann = server.join("lobby").await;
     let texts: Vec<_> = (0..300).map(|number| format!("message {number}")).collect();
-    ann.mouth.say_all(&texts).await;
+    ann.requests.publish_all(&texts).await;
     ann.half_close();
     for text in &texts {
-        ann.hears(text).await;
-        listener.hears(text).await;
+        ann.receives(text).await;
+        listener.receives(text).await;
     }
     ann.ends_with(Code::Ok).await;
 }
@@ -143,9 +143,9 @@ async fn broken_client_disturbs_nobody() {
         assert_eq!(server.departure_of(name).await, "cancelled");
     }
     for text in ["still", "here"] {
-        ann.say(text).await;
-        ann.hears(text).await;
-        bob.hears(text).await;
+        ann.publish(text).await;
+        ann.receives(text).await;
+        bob.receives(text).await;
     }
 }
 
@@ -156,8 +156,8 @@ async fn default_room_is_lobby() {
     let server = Server::start(&[]);
     let (_, mut nowhere) = Transport::connect(server.addr).await.open(chat(&[])).await;
     let mut ann = server.join("lobby").await;
-    ann.say("hi").await;
-    nowhere.hears("hi").await;
+    ann.publish("hi").await;
+    nowhere.receives("hi").await;
 }
 
 #[tokio::test]
@@ -168,8 +168,8 @@ async fn rooms_are_separate() {
     let mut red = transport.join("red", "ann").await;
     let mut lobby = transport.join("lobby", "ann").await;
     for (member, text) in [(&mut blue, "in blue"), (&mut red, "in red"), (&mut lobby, "here")] {
-        member.say(text).await;
-        member.hears(text).await;
+        member.publish(text).await;
+        member.receives(text).await;
         member.half_close();
         member.ends_with(Code::Ok).await;
     }
@@ -180,8 +180,8 @@ async fn invalid_room_name_is_invalid_argument() {
     let server = Server::start(&[]);
     let longest = "r".repeat(128);
     let mut ann = server.join(&longest).await;
-    ann.say("hi").await;
-    ann.hears("hi").await;
+    ann.publish("hi").await;
+    ann.receives("hi").await;
     let too_long = "r".repeat(129);
     for room in ["", "a b", "a/b", "blü", "a\tb", &too_long] {
         refused(&server, &[("chatroom-room", room)]).await;
@@ -239,9 +239,9 @@ async fn sigterm_under_load_keeps_messages_whole_and_ordered() {
     let mut speaker = server.join_as("lobby", "speaker").await;
     let talk = async {
         for sequence in 0.. {
-            let said = frames::message(Id::new(0, sequence).text(100).as_bytes());
+            let published = frames::message(Id::new(0, sequence).text(100).as_bytes());
             // Until its call ends with all the others.
-            if speaker.mouth.try_send(said).await.is_err() {
+            if speaker.requests.try_send(published).await.is_err() {
                 break;
             }
             if sequence == 1_000 {
@@ -249,12 +249,12 @@ async fn sigterm_under_load_keeps_messages_whole_and_ordered() {
             }
         }
     };
-    let listening = join_all(listeners.into_iter().map(hears_to_the_end));
+    let listening = join_all(listeners.into_iter().map(receives_to_end));
     let (logs, ()) = tokio::join!(listening, talk);
     let mut history = History::default();
     for log in logs {
         assert!(log.len() > 0, "{log:?}");
-        history.heard(log);
+        history.received(log);
     }
     history.holds();
     assert_eq!(server.departure_of("listener 3").await, "shutdown");
@@ -262,11 +262,11 @@ async fn sigterm_under_load_keeps_messages_whole_and_ordered() {
     assert_eq!((stopped.joined, stopped.departed), (11, 11));
 }
 
-async fn hears_to_the_end(mut member: Member) -> Log {
+async fn receives_to_end(mut member: Member) -> Log {
     let mut log = Log::of("listener", Stay::Part);
     let ending = loop {
-        let hearing = member.ear.hear(|text| {
-            log.hear(text);
+        let hearing = member.responses.receive(|text| {
+            log.receive(text);
         });
         if let Some(ending) = within(PATIENCE, "the end", hearing).await {
             break ending;
@@ -284,8 +284,8 @@ async fn full_socket_does_not_delay_exit() {
     let mut ann = server.join("lobby").await;
     let long = "x".repeat(16_000);
     for _ in 0..1_000 {
-        ann.say(&long).await;
-        ann.hears(&long).await;
+        ann.publish(&long).await;
+        ann.receives(&long).await;
     }
     let stopped = server.stop().await;
     assert_eq!(stopped.status.code(), Some(0));

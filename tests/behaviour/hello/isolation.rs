@@ -49,22 +49,22 @@ impl Orchard {
     }
 
     /// The room goes on as if nothing had happened.
-    async fn says_a_thousand(&mut self) {
+    async fn publishes_a_thousand(&mut self) {
         for _ in 0..100 {
-            self.speaker.says(10, 50).await;
-            self.speaker.hears_itself(20).await;
+            self.speaker.publishes(10, 50).await;
+            self.speaker.receives_own(20).await;
         }
     }
 
     /// Speaks, at its own echo's pace, until the member called `name` is cut; why it was.
-    async fn speaks_until_cut(&mut self, name: &str) -> String {
+    async fn publishes_until_cut(&mut self, name: &str) -> String {
         let departure = self.server.departure_of(name);
         let mut departure = std::pin::pin!(departure);
-        while self.speaker.said() < MESSAGES_MAX {
-            self.speaker.says(4, PADDING).await;
+        while self.speaker.published() < MESSAGES_MAX {
+            self.speaker.publishes(4, PADDING).await;
             tokio::select! {
                 departure = &mut departure => return departure,
-                () = self.speaker.hears_itself(8) => {}
+                () = self.speaker.receives_own(8) => {}
             }
         }
         departure.await
@@ -77,17 +77,17 @@ impl Orchard {
 
     async fn ends_whole_beside(self, bad: Option<Log>) {
         let mut history = History::default();
-        let said = self.speaker.said();
-        history.said(0, said);
+        let published = self.speaker.published();
+        history.published(0, published);
         self.speaker.stays();
-        for log in self.crowd.leaves(said as usize).await {
-            history.heard(log);
+        for log in self.crowd.leaves(published as usize).await {
+            history.received(log);
         }
         if let Some(log) = bad {
-            history.heard(log);
+            history.received(log);
         }
         let deliveries = history.holds();
-        println!("{deliveries} deliveries of {said} messages");
+        println!("{deliveries} deliveries of {published} messages");
         let stopped = self.server.stop().await;
         assert!(stopped.status.success(), "{stopped:?}");
         assert_eq!(stopped.joined, stopped.departed, "{stopped:?}");
@@ -99,7 +99,7 @@ async fn reader_without_window_updates_is_cut_others_lose_nothing() {
     let mut orchard = Orchard::grows(&STRICT).await;
     let transport = Transport::connect_with(orchard.server.addr, Windows::DEFAULT).await;
     let mut bad = transport.join(ROOM, "bad").await;
-    assert_eq!(orchard.speaks_until_cut("bad").await, "slow_consumer");
+    assert_eq!(orchard.publishes_until_cut("bad").await, "slow_consumer");
     let (run, code) = what_it_got(&mut bad).await;
     assert_ne!(code, Some(Code::Ok));
     orchard.ends_whole_beside(Some(run)).await;
@@ -110,8 +110,8 @@ async fn what_it_got(member: &mut Member) -> (Log, Option<Code>) {
     let mut run = Log::of("bad", Stay::Part);
     let reading = async {
         loop {
-            match member.ear.next().await {
-                Ok(text) => run.hear(text.as_bytes()),
+            match member.responses.next().await {
+                Ok(text) => run.receive(text.as_bytes()),
                 Err(ending) => {
                     println!("the slow reader's call ended with {ending:?}");
                     return ending.code();
@@ -129,7 +129,7 @@ async fn stalled_socket_is_cut_others_lose_nothing() {
     let sockets = orchard.server.descriptors();
     let mut bad = RawClient::connect(orchard.server.addr);
     bad.joins(ROOM, "bad");
-    assert_eq!(orchard.speaks_until_cut("bad").await, "slow_consumer");
+    assert_eq!(orchard.publishes_until_cut("bad").await, "slow_consumer");
     let closed = || orchard.server.descriptors() <= sockets;
     eventually(CLOSING_PATIENCE, "the server's end of its socket is closed", closed).await;
     orchard.ends_whole().await;
@@ -143,7 +143,7 @@ async fn slow_call_does_not_end_calls_on_same_transport() {
     let neighbour = transport.join(ROOM, "neighbour").await;
     orchard.crowd.listens(neighbour, "neighbour");
     let mut bad = transport.join(ROOM, "bad").await;
-    assert_eq!(orchard.speaks_until_cut("bad").await, "slow_consumer");
+    assert_eq!(orchard.publishes_until_cut("bad").await, "slow_consumer");
     let (run, _) = what_it_got(&mut bad).await;
     orchard.ends_whole_beside(Some(run)).await;
 }
@@ -158,7 +158,7 @@ async fn slow_readers_share_the_rooms_memory() {
     }
     let before = orchard.server.rss();
     for number in 0..50 {
-        let departure = orchard.speaks_until_cut(&format!("bad {number}")).await;
+        let departure = orchard.publishes_until_cut(&format!("bad {number}")).await;
         assert_eq!(departure, "slow_consumer");
     }
     let grown = orchard.server.settled_rss().await.saturating_sub(before);
@@ -172,14 +172,14 @@ async fn client_killed_inside_message_leaves_alone() {
     let mut orchard = Orchard::grows(&[]).await;
     let mut bad = Mortal::connect(orchard.server.addr);
     bad.sends(&frames::chat_call(1, ROOM, "bad"));
-    let said = frames::message(Id::new(9, 0).text(1_000).as_bytes());
-    let half = &said[..500];
+    let published = frames::message(Id::new(9, 0).text(1_000).as_bytes());
+    let half = &published[..500];
     bad.sends(&frames::frame(frames::DATA, 0, 1, half));
     orchard.server.id_of("bad").await;
-    orchard.says_a_thousand().await;
+    orchard.publishes_a_thousand().await;
     bad.dies();
     assert_eq!(orchard.server.departure_of("bad").await, "cancelled");
-    orchard.says_a_thousand().await;
+    orchard.publishes_a_thousand().await;
     orchard.ends_whole().await;
 }
 
@@ -187,9 +187,9 @@ async fn client_killed_inside_message_leaves_alone() {
 async fn stream_reset_leaves_alone() {
     let mut orchard = Orchard::grows(&[]).await;
     let bad = orchard.server.join_as(ROOM, "bad").await;
-    orchard.says_a_thousand().await;
+    orchard.publishes_a_thousand().await;
     bad.reset();
-    orchard.says_a_thousand().await;
+    orchard.publishes_a_thousand().await;
     assert_eq!(orchard.server.departure_of("bad").await, "cancelled");
     orchard.ends_whole().await;
 }
@@ -199,9 +199,9 @@ async fn socket_reset_leaves_alone() {
     let mut orchard = Orchard::grows(&[]).await;
     let transport = Transport::connect_abortive(orchard.server.addr).await;
     let _bad = transport.join(ROOM, "bad").await;
-    orchard.says_a_thousand().await;
+    orchard.publishes_a_thousand().await;
     transport.cut().await;
-    orchard.says_a_thousand().await;
+    orchard.publishes_a_thousand().await;
     assert_eq!(orchard.server.departure_of("bad").await, "cancelled");
     orchard.ends_whole().await;
 }

@@ -10,11 +10,11 @@ use tonic::Code;
 async fn are_not_reset_early(mut polite: Member, mut silent: Member, code: Code) {
     for member in [&mut polite, &mut silent] {
         member.ends_with(code).await;
-        let early = tokio::time::timeout(Duration::from_millis(300), member.mouth.is_reset()).await;
+        let early = tokio::time::timeout(Duration::from_millis(300), member.requests.is_reset()).await;
         assert!(early.is_err(), "reset right after the status: {early:?}");
     }
     polite.half_close();
-    let reset = within(PATIENCE, "a reset", silent.mouth.is_reset()).await;
+    let reset = within(PATIENCE, "a reset", silent.requests.is_reset()).await;
     assert_eq!(reset, Reason::NO_ERROR);
 }
 
@@ -32,7 +32,7 @@ async fn oversized_message_is_not_reset_before_its_status_is_read() {
     let server = Server::start(&[]);
     let (mut polite, mut silent) = (server.join("blue").await, server.join("blue").await);
     for member in [&mut polite, &mut silent] {
-        member.say(&"x".repeat(70_000)).await;
+        member.publish(&"x".repeat(70_000)).await;
     }
     are_not_reset_early(polite, silent, Code::ResourceExhausted).await;
 }

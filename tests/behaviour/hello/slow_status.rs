@@ -27,8 +27,8 @@ fn text(number: usize, size: usize) -> String {
 async fn publish(member: &mut Member, count: usize, size: usize) {
     for number in 0..count {
         let text = text(number, size);
-        member.say(&text).await;
-        member.hears(&text).await;
+        member.publish(&text).await;
+        member.receives(&text).await;
     }
 }
 
@@ -61,8 +61,8 @@ async fn stopped_reader(windows: Windows) {
     assert_eq!(server.departure_of("slow").await, "slow_consumer");
     // Long after the end was decided.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    neighbour.say("still here").await;
-    neighbour.hears("still here").await;
+    neighbour.publish("still here").await;
+    neighbour.receives("still here").await;
     let (received, ending) = receive_until_end(&mut slow).await;
     assert_eq!(ending.code(), Some(Code::ResourceExhausted), "{ending:?}");
     let window = windows.stream.min(windows.connection) as usize;
@@ -132,7 +132,7 @@ async fn readers(server: Server) -> Ending {
         tokio::spawn(async move {
             loop {
                 for number in 0..ROUND {
-                    let received = reader.ear.next().await.unwrap();
+                    let received = reader.responses.next().await.unwrap();
                     assert_eq!((received[..5].parse(), received.len()), (Ok(number), text(0, LARGE).len()));
                 }
                 rounds_done.add_permits(1);

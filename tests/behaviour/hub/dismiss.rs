@@ -37,7 +37,7 @@ fn hub() -> (Hub<Number>, impl Fn() -> (Publisher<Number>, Subscription<Number>)
 }
 
 /// The numbers of the next frames; nothing at the end.
-async fn hears(subscription: &mut Subscription<Number>) -> Option<Vec<u64>> {
+async fn receives(subscription: &mut Subscription<Number>) -> Option<Vec<u64>> {
     match poll_fn(|cx| subscription.poll_next(cx, usize::MAX)).await {
         Next::Frames(frames) => {
             Some(frames.chunks(8).map(|number| u64::from_be_bytes(number.try_into().unwrap())).collect())
@@ -51,19 +51,19 @@ async fn dismissed_member_gets_everything_published_before() {
     let (hub, join) = hub();
     let (mut ann, mut echo) = join();
     let (_, mut bob) = join();
-    let mut heard = 0;
+    let mut received = 0;
     for number in 1..=300 {
         ann.publish(Number(number)).await.unwrap();
     }
-    while heard < 300 {
-        heard = hears(&mut echo).await.unwrap().pop().unwrap();
+    while received < 300 {
+        received = receives(&mut echo).await.unwrap().pop().unwrap();
     }
     // Bob has taken none of it yet.
     let (room, member) = hub.oldest_first().pop().unwrap();
     assert_eq!(member.id(), bob.member().id());
     assert!(room.dismiss(&member) && !room.dismiss(&member));
     let mut all = Vec::new();
-    while let Some(numbers) = hears(&mut bob).await {
+    while let Some(numbers) = receives(&mut bob).await {
         all.extend(numbers);
     }
     assert_eq!(all, (1..=300).collect::<Vec<_>>());
@@ -77,15 +77,15 @@ async fn dismissed_member_ends_under_load() {
     let (mut ann, mut echo) = join();
     let (_, mut bob) = join();
     ann.publish(Number(1)).await.unwrap();
-    assert_eq!(hears(&mut echo).await.unwrap(), [1]);
+    assert_eq!(receives(&mut echo).await.unwrap(), [1]);
     let (room, member) = hub.oldest_first().pop().unwrap();
     room.dismiss(&member);
     let mut all = Vec::new();
     for number in 2..100 {
-        let Some(numbers) = hears(&mut bob).await else { break };
+        let Some(numbers) = receives(&mut bob).await else { break };
         all.extend(numbers);
         ann.publish(Number(number)).await.unwrap();
-        assert_eq!(hears(&mut echo).await.unwrap(), [number]);
+        assert_eq!(receives(&mut echo).await.unwrap(), [number]);
     }
     assert_eq!(all, [1], "it was owed one");
 }
@@ -99,9 +99,9 @@ async fn shut_hub_keeps_members_closed_hub_ends_them() {
     let shard = ShardDriver::id(&Hub::<Number>::new(Limits::default(), 1).1[0]);
     assert!(hub.join(shard, &RoomName::default(), who, SubscribeOptions::live(WireForm::default())).is_err());
     ann.publish(Number(7)).await.unwrap();
-    assert_eq!(hears(&mut hearing).await.unwrap(), [7]);
+    assert_eq!(receives(&mut hearing).await.unwrap(), [7]);
     hub.close();
-    assert_eq!(hears(&mut hearing).await, None);
+    assert_eq!(receives(&mut hearing).await, None);
     drop(hearing);
     assert_eq!(hub.connection_stats().disconnected_total(DisconnectReason::Shutdown), 1);
     assert_eq!(hub.connection_stats().present(), 0);

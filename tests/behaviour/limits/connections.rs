@@ -4,7 +4,7 @@ use crate::common::{
     PATIENCE,
     metrics::Scrape,
     server::Server,
-    v1::{Guest, client, earliest, hello, hello_from, reason_of, refusal, said_in, strictly, text},
+    v1::{Guest, client, earliest, hello, hello_from, publish_in, reason_of, refusal, strictly, text},
     within,
 };
 use chatroom::wire::v1::Hello;
@@ -34,7 +34,7 @@ async fn connections_per_room_are_limited() {
     let server = Server::start(&["--max-connections-per-room", "3"]);
     let mut visitor = client(&server).await;
     for _ in 0..2 {
-        visitor.publish(said_in("blue", text("before"))).await.unwrap();
+        visitor.publish(publish_in("blue", text("before"))).await.unwrap();
         for _ in 0..5 {
             assert_eq!(refusal(&server, hello_to_nowhere("blue")).await.code(), Code::OutOfRange);
         }
@@ -51,8 +51,8 @@ async fn connections_per_room_are_limited() {
             );
         }
         // Other rooms have places, and who does not stay needs none.
-        Guest::joins(&server, hello("red")).await.is_heard("here").await;
-        visitor.publish(said_in("blue", text("after"))).await.unwrap();
+        Guest::joins(&server, hello("red")).await.publish_and_receive("here").await;
+        visitor.publish(publish_in("blue", text("after"))).await.unwrap();
         drop(guests);
         all_have_left(&server).await;
     }

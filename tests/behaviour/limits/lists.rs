@@ -3,7 +3,7 @@
 use crate::common::{
     PATIENCE,
     server::Server,
-    v1::{Client, Guest, client, hello, of_kind, offset, reason_of, said_in, text},
+    v1::{Client, Guest, client, hello, of_kind, offset, publish_in, reason_of, text},
     within,
 };
 use chatroom::wire::v1::{ListEventsRequest, ListRoomsRequest};
@@ -16,9 +16,9 @@ const MESSAGES: u64 = 20_000;
 async fn with_many_messages(server: &Server) -> Client {
     let mut ann = Guest::joins(server, hello("big")).await;
     for n in 1..MESSAGES {
-        ann.says(text(&n.to_string()));
+        ann.publishes(text(&n.to_string()));
     }
-    ann.says(of_kind("rare", text("last")));
+    ann.publishes(of_kind("rare", text("last")));
     while offset(&ann.event().await) < MESSAGES {}
     client(server).await
 }
@@ -70,7 +70,7 @@ async fn lists_beyond_queue_are_refused_then_served() {
         println!("{refused} of 900 were refused");
         let rooms = client.clone().list_rooms(ListRoomsRequest::default()).await.unwrap().into_inner();
         assert!(!rooms.rooms.is_empty());
-        Guest::joins(&server, hello("other")).await.is_heard("still here").await;
-        client.clone().publish(said_in("big", text("more"))).await.unwrap();
+        Guest::joins(&server, hello("other")).await.publish_and_receive("still here").await;
+        client.clone().publish(publish_in("big", text("more"))).await.unwrap();
     }
 }

@@ -5,7 +5,7 @@ use crate::common::{
     metrics::Scrape,
     server::Server,
     until,
-    v1::{Client, Guest, client, earliest, hello, hello_from, offset, said_in, text},
+    v1::{Client, Guest, client, earliest, hello, hello_from, offset, publish_in, text},
     within,
 };
 use chatroom::wire::v1::ListEventsRequest;
@@ -21,7 +21,7 @@ async fn fill(client: &Client, prefix: &str, rounds: usize) {
     let words = "x".repeat(LEN);
     for _ in 0..rounds {
         let publish = (0..ROOMS).map(|n| {
-            let (mut client, request) = (client.clone(), said_in(&format!("{prefix}{n}"), text(&words)));
+            let (mut client, request) = (client.clone(), publish_in(&format!("{prefix}{n}"), text(&words)));
             async move { client.publish(request).await.map(drop) }
         });
         for published in within(PATIENCE, "a round", join_all(publish)).await {
@@ -75,7 +75,7 @@ async fn logs_of_all_rooms_stay_within_budget() {
     assert!(peak - before < 4 * BUDGET, "{} MiB more than before", (peak - before) >> 20);
     let limit = Scrape::of(server.metrics_addr).await.sum("chatroom_log_bytes_limit") as u64;
     assert_eq!(limit, BUDGET);
-    client.publish(said_in("a0", text("hi"))).await.unwrap();
+    client.publish(publish_in("a0", text("hi"))).await.unwrap();
 }
 
 #[tokio::test]
@@ -85,23 +85,23 @@ async fn idlest_room_is_trimmed_first() {
     // Idle, but somebody is there: it has all, and misses nothing.
     let mut ann = Guest::joins(&server, hello("idle")).await;
     for n in 0..20 {
-        client.publish(said_in("idle", text(&"i".repeat(LEN)))).await.unwrap();
+        client.publish(publish_in("idle", text(&"i".repeat(LEN)))).await.unwrap();
         assert_eq!(offset(&ann.event().await), n + 1);
     }
     let words = "a".repeat(LEN);
-    client.publish(said_in("active", text(&words))).await.unwrap();
+    client.publish(publish_in("active", text(&words))).await.unwrap();
     for n in 0..100 {
-        client.publish(said_in(&format!("other{}", n % 10), text(&words))).await.unwrap();
+        client.publish(publish_in(&format!("other{}", n % 10), text(&words))).await.unwrap();
         if n % 10 == 0 {
-            client.publish(said_in("active", text(&words))).await.unwrap();
+            client.publish(publish_in("active", text(&words))).await.unwrap();
         }
     }
     let trims = async { while retained(&mut client, "idle").await.first() == Some(&1) {} };
     within(PATIENCE, "the idle room is trimmed", trims).await;
     assert_eq!(retained(&mut client, "active").await, (1..=11).collect::<Vec<_>>());
     assert_eq!(retained(&mut client, "other0").await, (1..=10).collect::<Vec<_>>());
-    client.publish(said_in("idle", text("on"))).await.unwrap();
-    assert_eq!(offset(&ann.hears("on").await), 21);
+    client.publish(publish_in("idle", text("on"))).await.unwrap();
+    assert_eq!(offset(&ann.receives("on").await), 21);
     // Who comes later begins with what is left.
     let left = retained(&mut client, "idle").await;
     assert!(left.len() < 21 && left.is_sorted(), "{left:?}");

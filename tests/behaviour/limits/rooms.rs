@@ -4,14 +4,14 @@ use crate::common::{
     metrics::Scrape,
     server::Server,
     until,
-    v1::{Client, Guest, client, hello, reason_of, refusal, said_in, text},
+    v1::{Client, Guest, client, hello, publish_in, reason_of, refusal, text},
 };
 use chatroom::wire::v1::{ListRoomsRequest, PublishRequest};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 fn in_room(room: &str) -> PublishRequest {
-    said_in(room, text("hi"))
+    publish_in(room, text("hi"))
 }
 
 async fn room_names(client: &mut Client) -> Vec<String> {
@@ -53,7 +53,7 @@ async fn client_past_room_cap_is_refused() {
         // What exists, and the lobby, which is nobody's, are open to all.
         second.publish(in_room("a")).await.unwrap();
         second.publish(in_room("lobby")).await.unwrap();
-        Guest::joins(&server, hello("b")).await.is_heard("hi").await;
+        Guest::joins(&server, hello("b")).await.publish_and_receive("hi").await;
     }
 }
 
@@ -69,7 +69,7 @@ async fn full_room_table_evicts_longest_empty_room() {
     assert_eq!(room_names(&mut client).await, ["a", "b", "d"]);
     let mut bob = Guest::joins(&server, hello("c")).await;
     assert_eq!(room_names(&mut client).await, ["a", "c", "d"]);
-    bob.is_heard("hi").await;
+    bob.publish_and_receive("hi").await;
     let carl = Guest::joins(&server, hello("d")).await;
     // Somebody is in each of them.
     is_too_many_rooms(&client.publish(in_room("e")).await.unwrap_err(), "somebody is in each of them");
@@ -122,6 +122,6 @@ async fn room_flood_of_one_client_blocks_nobody() {
     }
     assert_eq!(created, 100);
     let mut lobby = Guest::joins(&server, hello("")).await;
-    lobby.is_heard("hi").await;
-    Guest::joins(&server, hello("r1")).await.is_heard("hi").await;
+    lobby.publish_and_receive("hi").await;
+    Guest::joins(&server, hello("r1")).await.publish_and_receive("hi").await;
 }

@@ -90,9 +90,9 @@ async fn health_changes_first_and_listener_closes_after_notice() {
     assert!(scrape.value("chatroom_drain_deadline_timestamp_seconds") > 1e9);
     // Balancers are slow: who comes now is served.
     let mut late = server.join_as("blue", "late").await;
-    late.say("am I in?").await;
-    late.hears("am I in?").await;
-    member.hears("am I in?").await;
+    late.publish("am I in?").await;
+    late.receives("am I in?").await;
+    member.receives("am I in?").await;
     assert!(told.elapsed() < Duration::from_secs(3), "too busy a machine to look within the notice");
     member.ends_with(Code::Unavailable).await;
     let lasted = told.elapsed();
@@ -161,8 +161,8 @@ async fn operator_starts_and_cancels() {
     assert_eq!(cancel(&mut admin).await.unwrap().phase(), DrainPhase::Serving);
     assert_eq!(get(server.metrics_addr, "/readyz").await.status, 200);
     assert_eq!(phase_of(&Scrape::of(server.metrics_addr).await), "0");
-    member.say("still here").await;
-    member.hears("still here").await;
+    member.publish("still here").await;
+    member.receives("still here").await;
     server.join("blue").await.half_close();
     // Who sends a signal waits for the exit, whoever has started the drain.
     start(&mut admin).await;
@@ -204,8 +204,8 @@ type Call = (mpsc::Sender<ChatRequest>, Streaming<ChatResponse>);
 
 async fn joins(server: &Server) -> Call {
     let mut client = ChatRoomClient::connect(format!("http://{}", server.addr)).await.unwrap();
-    let (say, said) = mpsc::channel(8);
-    (say, client.chat(ReceiverStream::new(said)).await.unwrap().into_inner())
+    let (publish, published) = mpsc::channel(8);
+    (publish, client.chat(ReceiverStream::new(published)).await.unwrap().into_inner())
 }
 
 #[tokio::test]
@@ -218,15 +218,15 @@ async fn status_has_reason_position_and_retry_delay() {
     for text in ["one", "two", "three"] {
         calls[0].0.send(ChatRequest { message: text.to_owned() }).await.unwrap();
     }
-    for (_, hears) in &mut calls {
+    for (_, receives) in &mut calls {
         for text in ["one", "two", "three"] {
-            assert_eq!(hears.message().await.unwrap().unwrap().message, text);
+            assert_eq!(receives.message().await.unwrap().unwrap().message, text);
         }
     }
     server.terminate();
     let mut delays = BTreeSet::new();
-    for (_say, mut hears) in calls {
-        let status = within(PATIENCE, "the end", hears.message()).await.unwrap_err();
+    for (_say, mut receives) in calls {
+        let status = within(PATIENCE, "the end", receives.message()).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         let why = status.get_details_error_info().unwrap();
         assert_eq!((why.reason.as_str(), why.domain.as_str()), ("SHUTDOWN", "chatroom"));
@@ -251,8 +251,8 @@ async fn late_reader_gets_backlog_and_status() {
         let mut speaker = server.join(&room).await;
         for number in 0..kib {
             let text = format!("{number}:{}", "x".repeat(1024));
-            speaker.say(&text).await;
-            speaker.hears(&text).await;
+            speaker.publish(&text).await;
+            speaker.receives(&text).await;
         }
         late.push((kib, member));
     }
@@ -283,8 +283,8 @@ async fn unread_stderr_blocks_nothing() {
         call.half_close();
         call.ends_with(Code::Ok).await;
     }
-    member.say("still here").await;
-    member.hears("still here").await;
+    member.publish("still here").await;
+    member.receives("still here").await;
     server.terminate();
     member.ends_with(Code::Unavailable).await;
     assert_eq!(server.exits().await.code(), Some(0));

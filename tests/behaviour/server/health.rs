@@ -20,7 +20,7 @@ fn of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.to_owned() }
 }
 
-async fn says(answers: &mut Streaming<HealthCheckResponse>, expected: ServingStatus) {
+async fn reports(answers: &mut Streaming<HealthCheckResponse>, expected: ServingStatus) {
     let answer = within(PATIENCE, "a health answer", answers.message()).await;
     assert_eq!(answer.unwrap().map(|answer| answer.status()), Some(expected));
 }
@@ -48,10 +48,10 @@ async fn watch_reports_shutdown_without_delaying_it() {
     let mut client = client(&server).await;
     let mut known = client.watch(of("hello.ChatRoom")).await.unwrap().into_inner();
     let mut unknown = client.watch(of("no.Service")).await.unwrap().into_inner();
-    says(&mut known, ServingStatus::Serving).await;
-    says(&mut unknown, ServingStatus::ServiceUnknown).await;
+    reports(&mut known, ServingStatus::Serving).await;
+    reports(&mut unknown, ServingStatus::ServiceUnknown).await;
     server.terminate();
-    says(&mut known, ServingStatus::NotServing).await;
+    reports(&mut known, ServingStatus::NotServing).await;
     let stopped = server.ends().await;
     assert!(stopped.status.success(), "{stopped:?}");
     assert!(stopped.took < Duration::from_secs(15), "{stopped:?}");

@@ -165,26 +165,26 @@ async fn storm(addr: SocketAddr, room: usize, end: Instant) -> u32 {
         let transport = Transport::connect_with(addr, Windows::DEFAULT).await;
         for way in 0..40 {
             calls += 1;
-            let Ok((answer, mut mouth)) = transport.send(chat(&[("chatroom-room", &room)])).await else {
+            let Ok((answer, mut requests)) = transport.send(chat(&[("chatroom-room", &room)])).await else {
                 break;
             };
             match way % 6 {
-                0 => drop((answer, mouth)),
+                0 => drop((answer, requests)),
                 1 => drop(answer.await),
                 2 => {
                     let _ = answer.await;
-                    mouth.send_reset(Reason::CANCEL);
+                    requests.send_reset(Reason::CANCEL);
                 }
                 3 => {
-                    let _ = mouth.send_data(frames::message(&[b'x'; 2_000]), true);
+                    let _ = requests.send_data(frames::message(&[b'x'; 2_000]), true);
                     drop(answer.await);
                 }
                 4 => {
-                    let _ = mouth.send_data(Bytes::from_static(b"\x00\x00\x00\x00\x02\xff\xff"), false);
+                    let _ = requests.send_data(Bytes::from_static(b"\x00\x00\x00\x00\x02\xff\xff"), false);
                     drop(answer.await);
                 }
                 _ => {
-                    let _ = mouth.send_data(frames::message(b"last words"), true);
+                    let _ = requests.send_data(frames::message(b"last words"), true);
                     let _ = answer.await;
                     tokio::task::yield_now().await;
                 }
@@ -198,23 +198,23 @@ async fn storm(addr: SocketAddr, room: usize, end: Instant) -> u32 {
 const LISTENERS: usize = 8;
 
 /// Listeners and a speaker who stay hear so many messages of about four kilobytes; how many were heard by all of them.
-async fn a_room_hears(server: &Server, said: u32, pause: Duration) -> f64 {
+async fn a_room_hears(server: &Server, published: u32, pause: Duration) -> f64 {
     let mut crowd = Crowd::new();
     for listener in 0..LISTENERS {
         let name = format!("listener {listener}");
         crowd.listens(server.join_as(ROOM, &name).await, &name);
     }
     let mut speaker = crowd.speaks(server.join_as(ROOM, "speaker").await, 0);
-    while speaker.said() < said {
-        speaker.says(4, 4_000).await;
-        speaker.hears_itself(8).await;
+    while speaker.published() < published {
+        speaker.publishes(4, 4_000).await;
+        speaker.receives_own(8).await;
         tokio::time::sleep(pause).await;
     }
     let mut history = History::default();
-    history.said(0, said);
+    history.published(0, published);
     speaker.stays();
-    for log in crowd.leaves(said as usize).await {
-        history.heard(log);
+    for log in crowd.leaves(published as usize).await {
+        history.received(log);
     }
     history.holds() as f64
 }
@@ -226,7 +226,7 @@ async fn published_times_receivers_is_delivered_plus_gaps() {
     let server = Server::start_quiet(&options);
     let transport = Transport::connect_with(server.addr, Windows::DEFAULT).await;
     let slow = transport.join(ROOM, "slow").await;
-    let heard = a_room_hears(&server, 600, Duration::ZERO).await;
+    let received = a_room_hears(&server, 600, Duration::ZERO).await;
     let before = scrape(&server).await;
     assert_eq!(before.sum("chatroom_slow_consumers_total"), 0.0, "cut before all was said");
     let lags = before.sum("chatroom_member_lag_bytes_max");
@@ -240,7 +240,7 @@ async fn published_times_receivers_is_delivered_plus_gaps() {
     println!("{published} published to {} receivers: {delivered} delivered, {gaps} in gaps", LISTENERS + 2);
     assert_eq!(published, 600.0);
     assert_eq!(published * (LISTENERS + 2) as f64, delivered + gaps);
-    assert!(gaps > 0.0 && delivered > heard, "{heard} were heard by those who stayed");
+    assert!(gaps > 0.0 && delivered > received, "{received} were heard by those who stayed");
     assert_eq!(scrape.sum("chatroom_slow_consumers_total"), 1.0);
     assert_eq!(scrape.sum_of("chatroom_connections_closed_total", "slow_consumer"), 1.0);
     assert_eq!(scrape.sum("chatroom_message_size_bytes_count"), published);
@@ -350,7 +350,7 @@ async fn choose(server: &Server, prefix: &str, paths: usize, names: usize) {
             };
             let call = call(Method::POST, &path, "application/grpc", &[]);
             let (_, unknown) = transport.try_open(call).await.unwrap();
-            assert_eq!(unknown.ear.ending.and_then(|e| e.code()), Some(Code::Unimplemented), "{path}");
+            assert_eq!(unknown.responses.ending.and_then(|e| e.code()), Some(Code::Unimplemented), "{path}");
         }
     }
     for n in 0..paths.min(200) {

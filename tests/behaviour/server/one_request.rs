@@ -3,7 +3,7 @@
 use crate::common::client::{Transport, call};
 use crate::common::frames::prefixed;
 use crate::common::server::Server;
-use crate::common::v1::{Guest, hello, said_in, text};
+use crate::common::v1::{Guest, hello, publish_in, text};
 use crate::common::{PATIENCE, within};
 use bytes::Bytes;
 use chatroom::wire::admin::{GetServerInfoRequest, SetLogFilterRequest};
@@ -35,7 +35,7 @@ async fn ends(
     let answered = crate::common::client::Member::answered(answer, request);
     let (_, mut member) = within(PATIENCE, "an answer", answered).await.unwrap();
     loop {
-        if let Some(ending) = within(PATIENCE, "the end", member.ear.hear_bodies(|_| {})).await {
+        if let Some(ending) = within(PATIENCE, "the end", member.responses.receive_bodies(|_| {})).await {
             return ending.code();
         }
     }
@@ -45,7 +45,7 @@ async fn ends(
 async fn second_request_is_refused() {
     let server = Server::start(&[]);
     let mut bystander = Guest::joins(&server, hello("blue")).await;
-    let publish: PublishRequest = said_in("blue", text("published once"));
+    let publish: PublishRequest = publish_in("blue", text("published once"));
     let subscribe = SubscribeRequest { room: "blue".to_owned(), ..Default::default() };
     let filter = SetLogFilterRequest { filter: "error".to_owned(), ..Default::default() };
     let health = HealthCheckRequest::default().encode_to_vec();
@@ -67,6 +67,6 @@ async fn second_request_is_refused() {
     }
     // None of it was done.
     assert_eq!(ends(server.addr, &v1("Publish"), &publish.encode_to_vec(), 1, true).await, Some(Code::Ok));
-    let first = bystander.hears("published once").await;
+    let first = bystander.receives("published once").await;
     assert_eq!(crate::common::v1::offset(&first), 1);
 }

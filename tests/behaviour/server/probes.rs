@@ -33,7 +33,7 @@ async fn draining_is_live_and_not_ready() {
     let server = Server::start(&["--drain-deadline", "20s"]);
     // Holds up the stop: its transport has to be waited for.
     let mut slow = server.join("blue").await;
-    slow.say("hi").await;
+    slow.publish("hi").await;
     let addr = server.metrics_addr;
     let _held = TcpStream::connect(server.addr).await.unwrap();
     server.terminate();

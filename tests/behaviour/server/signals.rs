@@ -27,8 +27,8 @@ async fn sighup_without_terminal_is_ignored() {
         server.signal("HUP");
         server.logs("SIGHUP is ignored: there is no configuration file to reload", |_| true).await;
     }
-    ann.say("still here").await;
-    ann.hears("still here").await;
+    ann.publish("still here").await;
+    ann.receives("still here").await;
     assert!(is_ready(&server).await);
     // Nor does it count as the first of the two signals that end it at once.
     drop(ann);
@@ -41,8 +41,8 @@ async fn terminal_hangup_drains() {
     let mut ann = server.join_as("blue", "ann").await;
     drop(terminal);
     server.logs("draining: not serving any more", |_| true).await;
-    ann.say("last words").await;
-    ann.hears("last words").await;
+    ann.publish("last words").await;
+    ann.receives("last words").await;
     ann.ends_with(Code::Unavailable).await;
     assert!(server.ends().await.status.success());
 }
@@ -68,8 +68,8 @@ async fn ctrl_c_keeps_notice_for_connections() {
     let mut ann = server.join_as("blue", "ann").await;
     terminal.interrupt();
     server.logs("draining: not serving any more", |line| line["connections"] == 1).await;
-    ann.say("still here").await;
-    ann.hears("still here").await;
+    ann.publish("still here").await;
+    ann.receives("still here").await;
     assert!(server.is_alive() && !is_ready(&server).await);
     // A second one ends it, whoever is connected.
     terminal.interrupt();

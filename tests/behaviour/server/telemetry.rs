@@ -6,7 +6,7 @@ use crate::common::frames::prefixed;
 use crate::common::metrics::Scrape;
 use crate::common::own_process::runs_alone;
 use crate::common::server::Server;
-use crate::common::v1::{Guest, hello, said_in, text};
+use crate::common::v1::{Guest, hello, publish_in, text};
 use crate::common::{PATIENCE, eventually, within};
 use chatroom::rpc::code_name;
 use chatroom::telemetry::trace::{RpcInfo, RpcSpan};
@@ -43,9 +43,9 @@ fn caller(sampled: bool) -> String {
     format!("00-{TRACE}-{CALLER}-0{}", u8::from(sampled))
 }
 
-async fn says_and_leaves(mut member: Member, text: &str) {
-    member.say(text).await;
-    member.hears(text).await;
+async fn publishes_and_leaves(mut member: Member, text: &str) {
+    member.publish(text).await;
+    member.receives(text).await;
     member.half_close();
     member.ends_with(Code::Ok).await;
 }
@@ -56,11 +56,14 @@ async fn connection_span_joins_callers_trace() {
     let server = traced(&collector.url(), &[]);
     let ann = join(&server, "blue", &[("traceparent", &caller(true))]).await;
     let arrival = server.logs("new user", |_| true).await;
-    says_and_leaves(ann, "hi").await;
+    publishes_and_leaves(ann, "hi").await;
     let span = collector.sees(1, CHAT).await.remove(0);
     assert_eq!((span.trace.as_str(), span.parent.as_str()), (TRACE, CALLER));
-    assert_eq!(span.says("chatroom.connection.id"), arrival["connection"]);
-    assert_eq!((span.says("chatroom.room"), span.says("chatroom.disconnect.reason")), ("blue", "left"));
+    assert_eq!(span.attribute("chatroom.connection.id"), arrival["connection"]);
+    assert_eq!(
+        (span.attribute("chatroom.room"), span.attribute("chatroom.disconnect.reason")),
+        ("blue", "left")
+    );
     let departure = server.logs("user left", |_| true).await;
     for line in [&arrival, &departure] {
         assert_eq!((&line["trace_id"], &line["span_id"]), (&TRACE.into(), &(&*span.id).into()), "{line}");
@@ -79,7 +82,7 @@ async fn text_log_lines_have_trace_ids() {
     let environment = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.url()), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
     let server = Server::start_in(&environment, &["--log-format", "text"]);
     let ann = join(&server, "blue", &[("traceparent", &caller(true))]).await;
-    says_and_leaves(ann, "hi").await;
+    publishes_and_leaves(ann, "hi").await;
     let span = collector.sees(1, CHAT).await.remove(0);
     let ids = format!(" trace_id={TRACE} span_id={}", span.id);
     let lines = || server.log().iter().filter(|line| line.ends_with(&ids)).count();
@@ -92,7 +95,7 @@ async fn spans_follow_semantic_conventions() {
     let server = traced(&collector.url(), &[]);
     let ann = join(&server, "blue", &[]).await;
     let peer = server.logs("new user", |_| true).await["peer"].as_str().unwrap().to_owned();
-    says_and_leaves(ann, "hi").await;
+    publishes_and_leaves(ann, "hi").await;
     let mut bob = join(&server, "blue", &[]).await;
     server.terminate();
     bob.ends_with(Code::Unavailable).await;
@@ -101,12 +104,16 @@ async fn spans_follow_semantic_conventions() {
     let of =
         |status: &str| spans.iter().find(|s| s.attributes["rpc.response.status_code"] == status).unwrap();
     for span in [of("OK"), of("UNAVAILABLE")] {
-        assert_eq!((span.says("rpc.system.name"), span.says("rpc.method")), ("grpc", CHAT), "{span:?}");
+        assert_eq!(
+            (span.attribute("rpc.system.name"), span.attribute("rpc.method")),
+            ("grpc", CHAT),
+            "{span:?}"
+        );
         uuid::Uuid::parse_str(&span.resource["service.instance.id"]).unwrap();
     }
-    let client = format!("{}:{}", of("OK").says("client.address"), of("OK").says("client.port"));
+    let client = format!("{}:{}", of("OK").attribute("client.address"), of("OK").attribute("client.port"));
     assert_eq!((client, of("OK").attributes.get("error.type")), (peer, None));
-    assert_eq!(of("UNAVAILABLE").says("error.type"), "UNAVAILABLE");
+    assert_eq!(of("UNAVAILABLE").attribute("error.type"), "UNAVAILABLE");
 }
 
 /// How a unary call ends, in its caller's trace.
@@ -114,7 +121,7 @@ async fn asks(addr: SocketAddr, path: &str, message: &impl Message) -> Option<Co
     let head = call(Method::POST, path, "application/grpc", &[("traceparent", &caller(true))]);
     let (_, mut answer) = Transport::connect(addr).await.ask(head, prefixed(&message.encode_to_vec())).await;
     loop {
-        if let Some(ending) = within(PATIENCE, "the end", answer.ear.hear_bodies(|_| {})).await {
+        if let Some(ending) = within(PATIENCE, "the end", answer.responses.receive_bodies(|_| {})).await {
             return ending.code();
         }
     }
@@ -129,7 +136,7 @@ async fn every_rpc_has_a_span_with_its_status() {
     let admin = "chatroom.admin.v1.AdminService/GetServerInfo";
     let kick = "chatroom.admin.v1.AdminService/KickConnections";
     let health = "grpc.health.v1.Health/Check";
-    let request: PublishRequest = said_in("blue", text("hi"));
+    let request: PublishRequest = publish_in("blue", text("hi"));
     for (addr, method, code) in [
         (server.addr, publish, asks(server.addr, &format!("/{publish}"), &request).await),
         (server.addr, list, asks(server.addr, &format!("/{list}"), &ListMembersRequest::default()).await),
@@ -148,23 +155,26 @@ async fn every_rpc_has_a_span_with_its_status() {
         let span = collector.sees(1, method).await.remove(0);
         assert_eq!((span.trace.as_str(), span.parent.as_str()), (TRACE, CALLER), "{addr} {span:?}");
         let name = code_name(code.unwrap());
-        assert_eq!((span.says("rpc.method"), span.says("rpc.response.status_code")), (method, name));
+        assert_eq!(
+            (span.attribute("rpc.method"), span.attribute("rpc.response.status_code")),
+            (method, name)
+        );
     }
     let published = collector.sees(1, publish).await.remove(0);
     let message = collector.sees(1, "publish").await.remove(0);
-    assert_eq!((published.says("chatroom.room"), &message.parent), ("blue", &published.id));
+    assert_eq!((published.attribute("chatroom.room"), &message.parent), ("blue", &published.id));
     // Refused: by the room's name, by the limit, and for a method that nobody has.
     refused_in_trace(&server, "/hello.ChatRoom/Chat", &[("chatroom-room", "a b")]).await;
     let _ann = join(&server, "blue", &[("traceparent", &caller(false))]).await;
     refused_in_trace(&server, "/hello.ChatRoom/Chat", &[]).await;
     refused_in_trace(&server, "/no.Such/Method", &[]).await;
     let spans = collector.sees(2, CHAT).await;
-    let codes: Vec<_> = spans.iter().map(|span| span.says("rpc.response.status_code")).collect();
+    let codes: Vec<_> = spans.iter().map(|span| span.attribute("rpc.response.status_code")).collect();
     assert_eq!(codes, ["INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"], "{spans:?}");
     let unknown = collector.sees(1, "grpc").await.remove(0);
-    let said = ["rpc.method", "rpc.method_original", "rpc.response.status_code", "error.type"];
+    let keys = ["rpc.method", "rpc.method_original", "rpc.response.status_code", "error.type"];
     let expected = ["_OTHER", "no.Such/Method", "UNIMPLEMENTED", "UNIMPLEMENTED"];
-    assert_eq!(said.map(|attribute| unknown.says(attribute)), expected);
+    assert_eq!(keys.map(|attribute| unknown.attribute(attribute)), expected);
     // The audit line of the kick is found from its trace.
     let audit = server.logs("audit", |_| true).await;
     let kicked = collector.sees(1, kick).await.remove(0);
@@ -186,11 +196,11 @@ async fn invalid_v1_message_has_its_status_in_the_span() {
     let collector = Collector::start().await;
     let server = traced(&collector.url(), &[]);
     let mut guest = Guest::joins(&server, hello("blue")).await;
-    guest.says(Publish::default());
+    guest.publishes(Publish::default());
     assert_eq!(guest.ends().await.1.code(), Code::InvalidArgument);
     let span = collector.sees(1, "chatroom.v1.ChatService/Join").await.remove(0);
-    assert_eq!(span.says("rpc.response.status_code"), "INVALID_ARGUMENT");
-    assert_eq!(span.says("chatroom.disconnect.reason"), "invalid_message");
+    assert_eq!(span.attribute("rpc.response.status_code"), "INVALID_ARGUMENT");
+    assert_eq!(span.attribute("chatroom.disconnect.reason"), "invalid_message");
 }
 
 #[tokio::test]
@@ -219,7 +229,7 @@ async fn unwritable_lines_count_as_dropped() {
     let ann = server.join("blue").await;
     let counted = async { while dropped().await <= before {} };
     within(PATIENCE, "a count of the line that nobody can read", counted).await;
-    says_and_leaves(ann, "still served").await;
+    publishes_and_leaves(ann, "still served").await;
 }
 
 #[tokio::test]
@@ -228,13 +238,16 @@ async fn message_span_is_child_of_connection_span() {
     let server = traced(&collector.url(), &[]);
     let mut bob = join(&server, "blue", &[("traceparent", &caller(false))]).await;
     let ann = join(&server, "blue", &[("traceparent", &caller(true))]).await;
-    says_and_leaves(ann, "hi").await;
-    bob.hears("hi").await;
+    publishes_and_leaves(ann, "hi").await;
+    bob.receives("hi").await;
     let connection = collector.sees(1, CHAT).await.remove(0);
     let message = collector.sees(1, "publish").await.remove(0);
     assert_eq!((&message.trace, &message.parent), (&connection.trace, &connection.id));
-    assert!(message.says("chatroom.position").ends_with(":1"), "{message:?}");
-    assert_eq!((message.says("chatroom.batch.messages"), message.says("chatroom.batch.members")), ("1", "2"));
+    assert!(message.attribute("chatroom.position").ends_with(":1"), "{message:?}");
+    assert_eq!(
+        (message.attribute("chatroom.batch.messages"), message.attribute("chatroom.batch.members")),
+        ("1", "2")
+    );
 }
 
 #[tokio::test]
@@ -247,16 +260,16 @@ async fn publish_is_traced_once_and_delivery_never() {
     }
     let mut ann = join(&server, "blue", &[("traceparent", &caller(true))]).await;
     for n in 0..30 {
-        ann.say(&n.to_string()).await;
+        ann.publish(&n.to_string()).await;
     }
     for n in 0..30 {
-        others[0].hears(&n.to_string()).await;
+        others[0].receives(&n.to_string()).await;
     }
     drop(ann);
     collector.sees(1, CHAT).await;
     assert!(server.stop().await.status.success());
     let offsets =
-        |span: &Seen| span.says("chatroom.position").rsplit_once(':').unwrap().1.parse::<u64>().unwrap();
+        |span: &Seen| span.attribute("chatroom.position").rsplit_once(':').unwrap().1.parse::<u64>().unwrap();
     let mut positions: Vec<_> = collector.sees(30, "publish").await.iter().map(offsets).collect();
     positions.sort_unstable();
     assert_eq!(positions, (1..=30).collect::<Vec<_>>());
@@ -275,23 +288,23 @@ async fn last_spans_are_exported_before_exit() {
     drop(ann);
     let stopped = server.ends().await;
     assert!(stopped.status.success(), "{stopped:?}");
-    assert_eq!(collector.sees(1, CHAT).await[0].says("chatroom.disconnect.reason"), "shutdown");
+    assert_eq!(collector.sees(1, CHAT).await[0].attribute("chatroom.disconnect.reason"), "shutdown");
 }
 
 #[tokio::test]
 async fn otel_variables_are_honoured() {
     let collector = Collector::start().await;
     let off = traced(&collector.url(), &[("OTEL_SDK_DISABLED", "true")]);
-    says_and_leaves(join(&off, "off", &[]).await, "hi").await;
+    publishes_and_leaves(join(&off, "off", &[]).await, "hi").await;
     assert!(off.stop().await.status.success());
     let never = traced(&collector.url(), &[("OTEL_TRACES_SAMPLER", "always_off")]);
-    says_and_leaves(join(&never, "never", &[]).await, "hi").await;
+    publishes_and_leaves(join(&never, "never", &[]).await, "hi").await;
     assert!(never.stop().await.status.success());
     let named = traced(&collector.url(), &[("OTEL_SERVICE_NAME", "lounge")]);
-    says_and_leaves(join(&named, "named", &[]).await, "hi").await;
+    publishes_and_leaves(join(&named, "named", &[]).await, "hi").await;
     assert!(named.stop().await.status.success());
     let seen = collector.sees(1, CHAT).await;
-    assert_eq!((seen.len(), seen[0].says("chatroom.room")), (1, "named"));
+    assert_eq!((seen.len(), seen[0].attribute("chatroom.room")), (1, "named"));
     assert_eq!(seen[0].resource["service.name"], "lounge");
 }
 
@@ -299,10 +312,10 @@ async fn otel_variables_are_honoured() {
 async fn costs_nothing_but_a_warning(endpoint: &str) {
     let server = traced(endpoint, &[("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")]);
     for _ in 0..20 {
-        says_and_leaves(join(&server, "lobby", &[]).await, "hi").await;
+        publishes_and_leaves(join(&server, "lobby", &[]).await, "hi").await;
     }
     server.logs("traces cannot be exported", |line| line["level"] == "WARN").await;
-    says_and_leaves(join(&server, "lobby", &[]).await, "still here").await;
+    publishes_and_leaves(join(&server, "lobby", &[]).await, "still here").await;
     let lines = server.log();
     let warnings = |line: &&String| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
     assert_eq!(lines.iter().filter(warnings).count(), 1, "{lines:#?}");
@@ -327,7 +340,7 @@ async fn collector_hanging_only_warns() {
 async fn collector_hanging_does_not_delay_exit() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = traced(&format!("http://{}", silent.local_addr().unwrap()), &[]);
-    says_and_leaves(join(&server, "lobby", &[]).await, "hi").await;
+    publishes_and_leaves(join(&server, "lobby", &[]).await, "hi").await;
     let log = server.watch_log();
     let stopped = server.stop().await;
     // The exporter itself would wait for ten seconds, and then try again.
@@ -357,7 +370,7 @@ async fn unsupported_exporter_setting_is_named() {
     {
         let server = traced(endpoint, more);
         server.logs("traces are off", |line| line["level"] == "WARN").await;
-        says_and_leaves(join(&server, "lobby", &[]).await, "hi").await;
+        publishes_and_leaves(join(&server, "lobby", &[]).await, "hi").await;
     }
 }
 

@@ -4,7 +4,7 @@ use crate::common::{
     PATIENCE,
     metrics::Scrape,
     server::Server,
-    v1::{Guest, body, client, hello, hello_of, of_kind, offset, said_in, text, text_of, written},
+    v1::{Guest, body, client, hello, hello_of, of_kind, offset, publish_in, text, text_of, written},
     within,
 };
 use chatroom::wire::admin::{
@@ -26,26 +26,26 @@ async fn only_texts_cross_between_apis() {
     let server = Server::start(&[]);
     let mut old = server.join_as("blue", "old").await;
     let mut new = Guest::joins(&server, hello_of("blue", "new")).await;
-    old.say("from hello").await;
-    old.hears("from hello").await;
-    let event = new.hears("from hello").await;
+    old.publish("from hello").await;
+    old.receives("from hello").await;
+    let event = new.receives("from hello").await;
     let sender = event.sender.as_ref().unwrap();
     assert_eq!((&*event.kind, &*sender.display_name), ("chat", "old"));
     assert_eq!(sender.connection_id, server.id_of("old").await);
     for kind in ["", "move", "whatever"] {
-        new.says(of_kind(kind, text(kind)));
+        new.publishes(of_kind(kind, text(kind)));
         for publish in silent() {
-            new.says(of_kind(kind, publish));
+            new.publishes(of_kind(kind, publish));
         }
-        new.hears(kind).await;
+        new.receives(kind).await;
         assert_eq!(text_of(&new.event().await), None);
         assert_eq!(text_of(&new.event().await), None);
-        old.hears(kind).await;
+        old.receives(kind).await;
     }
     // Nothing of what is no text: the next it hears is its own.
-    old.say("").await;
-    old.hears("").await;
-    assert_eq!(offset(&new.hears("").await), 11);
+    old.publish("").await;
+    old.receives("").await;
+    assert_eq!(offset(&new.receives("").await), 11);
     old.half_close();
     old.ends_with(Code::Ok).await;
 }
@@ -66,22 +66,22 @@ async fn order_is_the_same_over_both_apis() {
     for (number, mut old, mut new) in speakers {
         speaking.push(tokio::spawn(async move {
             for n in 0..EACH {
-                old.say(&format!("old {number}/{n}")).await;
-                new.says(text(&format!("new {number}/{n}")));
-                new.says(silent()[n % 2].clone());
+                old.publish(&format!("old {number}/{n}")).await;
+                new.publishes(text(&format!("new {number}/{n}")));
+                new.publishes(silent()[n % 2].clone());
                 if n % 20 == 0 {
                     tokio::task::yield_now().await;
                 }
             }
             // They read what they hear only now: neither is so far behind that it is slow.
-            let mut heard = Vec::new();
+            let mut received = Vec::new();
             for _ in 0..8 * EACH {
-                heard.push(old.next().await.unwrap());
+                received.push(old.next().await.unwrap());
             }
             new.half_closes();
-            let (_, status) = new.hears_out().await;
+            let (_, status) = new.receives_rest().await;
             assert_eq!(status.code(), Code::Ok, "{status:?}");
-            heard
+            received
         }));
     }
     let mut orders = Vec::new();
@@ -118,7 +118,7 @@ async fn announcement_has_no_sender() {
     let mut admin = AdminServiceClient::connect(format!("http://{}", server.admin_addr)).await.unwrap();
     let announce = AnnounceRequest { room: "blue".to_owned(), text: "tea".to_owned() };
     admin.announce(announce).await.unwrap();
-    let event = ann.hears("tea").await;
+    let event = ann.receives("tea").await;
     assert_eq!((event.sender, &*event.kind, event.position.unwrap().offset), (None, "chat", 1));
 }
 
@@ -135,14 +135,14 @@ async fn connections_list_and_filter_by_api() {
     let mut new = Guest::joins(&server, hello_of("blue", "new")).await;
     let request =
         SubscribeRequest { room: "red".to_owned(), display_name: "ear".to_owned(), ..Default::default() };
-    let ear = Guest::subscribes(&server, request).await;
+    let responses = Guest::subscribes(&server, request).await;
     for n in 0..5 {
-        new.is_heard(&n.to_string()).await;
-        old.hears(&n.to_string()).await;
+        new.publish_and_receive(&n.to_string()).await;
+        old.receives(&n.to_string()).await;
     }
-    old.say("5").await;
-    old.hears("5").await;
-    let last = new.hears("5").await.position.unwrap();
+    old.publish("5").await;
+    old.receives("5").await;
+    let last = new.receives("5").await.position.unwrap();
     let of_api = |api: Api, room: &str| ConnectionFilter {
         api: api.into(),
         room: room.to_owned(),
@@ -162,7 +162,7 @@ async fn connections_list_and_filter_by_api() {
     assert_eq!((&*shown.id, shown.api(), &*shown.room), (new.id(), Api::V1, "blue"));
     assert_eq!((shown.messages_in, shown.messages_out, shown.lag_messages), (5, 6, 0));
     assert_eq!(shown.position, written(&last));
-    assert_eq!(ear.id(), list(&server, of_api(Api::V1, "red")).await[0].id);
+    assert_eq!(responses.id(), list(&server, of_api(Api::V1, "red")).await[0].id);
 }
 
 /// Scrapes until nobody is in any more.
@@ -192,19 +192,19 @@ async fn metrics_per_api_add_up() {
     assert_eq!(scrape.value("chatroom_connections{api=\"v1\"}"), 2.0);
     for n in 0..10 {
         let words = n.to_string();
-        old.say(&words).await;
-        old.hears(&words).await;
-        new.hears(&words).await;
+        old.publish(&words).await;
+        old.receives(&words).await;
+        new.receives(&words).await;
     }
     for n in 0..20 {
-        new.is_heard(&n.to_string()).await;
-        old.hears(&n.to_string()).await;
+        new.publish_and_receive(&n.to_string()).await;
+        old.receives(&n.to_string()).await;
     }
     let mut client = client(&server).await;
-    client.publish(said_in("blue", of_kind("move", text("last")))).await.unwrap();
-    old.hears("last").await;
-    new.hears("last").await;
-    picky.hears("last").await;
+    client.publish(publish_in("blue", of_kind("move", text("last")))).await.unwrap();
+    old.receives("last").await;
+    new.receives("last").await;
+    picky.receives("last").await;
     old.half_close();
     old.ends_with(Code::Ok).await;
     new.leaves().await;

@@ -4,8 +4,8 @@ use crate::common::{
     PATIENCE,
     server::Server,
     v1::{
-        Call, Guest, after, client, hello, hello_from, hello_of, offset, reason_of, refusal, request,
-        said_in, text, written,
+        Call, Guest, after, client, hello, hello_from, hello_of, offset, publish_in, reason_of, refusal,
+        request, text, written,
     },
     within,
 };
@@ -40,7 +40,7 @@ async fn shutdown_delivers_backlog_and_retry_delay() {
         guests.push(Guest::subscribes(&server, request).await);
     }
     for n in 1..=300 {
-        ann.is_heard(&n.to_string()).await;
+        ann.publish_and_receive(&n.to_string()).await;
     }
     guests.push(ann);
     server.terminate();
@@ -49,7 +49,7 @@ async fn shutdown_delivers_backlog_and_retry_delay() {
     for (number, guest) in guests.iter_mut().enumerate() {
         if number != heard_by_ann {
             for n in 1..=300 {
-                assert_eq!(offset(&guest.hears(&n.to_string()).await), n);
+                assert_eq!(offset(&guest.receives(&n.to_string()).await), n);
             }
         }
         let (goodbye, status) = guest.ends().await;
@@ -79,7 +79,7 @@ async fn join_during_shutdown_gets_retry_delay() {
     server.terminate();
     let refused = within(PATIENCE, "a refusal", async {
         loop {
-            if let Err(status) = client.publish(said_in("blue", text("late"))).await {
+            if let Err(status) = client.publish(publish_in("blue", text("late"))).await {
                 return status;
             }
         }
@@ -134,13 +134,13 @@ async fn kick_sends_goodbye_without_retry() {
     let mut ann = Guest::joins(&server, hello_of("blue", "ann")).await;
     let request =
         SubscribeRequest { room: "blue".to_owned(), display_name: "ann".to_owned(), ..Default::default() };
-    let mut ear = Guest::subscribes(&server, request).await;
-    ann.is_heard("one").await;
-    ear.hears("one").await;
-    bob.hears("one").await;
+    let mut responses = Guest::subscribes(&server, request).await;
+    ann.publish_and_receive("one").await;
+    responses.receives("one").await;
+    bob.receives("one").await;
     let kicked = admin.kick_connections(of_name("ann", "too loud, naïvely")).await.unwrap().into_inner();
     assert_eq!(kicked.kicked_count, 2);
-    for guest in [&mut ann, &mut ear] {
+    for guest in [&mut ann, &mut responses] {
         let (goodbye, status) = guest.ends().await;
         assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "too loud, naïvely"));
         assert_eq!((&*goodbye.reason, goodbye.retry_after.as_ref()), ("kicked", None));
@@ -155,9 +155,9 @@ async fn kick_sends_goodbye_without_retry() {
         Hello { display_name: "ann".to_owned(), ..hello_from("blue", after(&position)) },
     )
     .await;
-    back.hears("one").await;
-    back.is_heard("two").await;
-    bob.hears("two").await;
+    back.receives("one").await;
+    back.publish_and_receive("two").await;
+    bob.receives("two").await;
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn banned_client_cannot_join_or_publish() {
     assert_eq!(goodbye.reason, "kicked");
     let joining = refusal(&server, hello_of("blue", "ann")).await;
     let mut client = client(&server).await;
-    let mut publish = said_in("blue", text("hi"));
+    let mut publish = publish_in("blue", text("hi"));
     publish.display_name = "ann".to_owned();
     let publishing = client.publish(publish).await.unwrap_err();
     for status in [joining, publishing] {
@@ -182,7 +182,7 @@ async fn banned_client_cannot_join_or_publish() {
         assert!(status.message().starts_with("banned by an operator for another "), "{status:?}");
         assert!(reason_of(&status).metadata["until"].ends_with('Z'), "{status:?}");
     }
-    Guest::joins(&server, hello_of("blue", "bob")).await.is_heard("not me").await;
+    Guest::joins(&server, hello_of("blue", "bob")).await.publish_and_receive("not me").await;
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn full_server_refuses_with_retry_delay() {
     let mut client = client(&server).await;
     let rooms = [
         refusal(&server, hello("green")).await,
-        client.publish(said_in("green", text("hi"))).await.unwrap_err(),
+        client.publish(publish_in("green", text("hi"))).await.unwrap_err(),
     ];
     let _carl = Guest::joins(&server, hello("red")).await;
     let connections = refusal(&server, hello("blue")).await;
@@ -204,7 +204,7 @@ async fn full_server_refuses_with_retry_delay() {
         assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
     }
     // Who does not stay takes no place.
-    client.publish(said_in("blue", text("hi"))).await.unwrap();
+    client.publish(publish_in("blue", text("hi"))).await.unwrap();
     drop(ann);
     // A moment after the drop, its place is free.
     let comes_in = async { while comes(&server).await.is_err() {} };
@@ -226,8 +226,8 @@ async fn dropped_subscriber_leaves_without_new_message() {
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let request = SubscribeRequest { room: "blue".into(), display_name: "bob".into(), ..Default::default() };
     let mut bob = Guest::subscribes(&server, request).await;
-    ann.is_heard("hi").await;
-    bob.hears("hi").await;
+    ann.publish_and_receive("hi").await;
+    bob.receives("hi").await;
     drop(bob);
     let left = within(PATIENCE, "its leave", server.departure_of("bob")).await;
     assert_eq!(left, "cancelled");

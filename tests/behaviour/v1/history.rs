@@ -19,31 +19,31 @@ fn at(position: &Position, offset: u64) -> Position {
 }
 
 /// Says this many texts, each its own offset, with a batch of its own; hears them.
-async fn says_one_by_one(guest: &mut Guest, texts: u64) {
-    let said = guest.position().offset;
-    for n in said + 1..=said + texts {
-        assert_eq!(offset(&guest.is_heard(&n.to_string()).await), n);
+async fn publishes_one_by_one(guest: &mut Guest, texts: u64) {
+    let published = guest.position().offset;
+    for n in published + 1..=published + texts {
+        assert_eq!(offset(&guest.publish_and_receive(&n.to_string()).await), n);
     }
 }
 
 /// Says them as fast as it can, so that batches have several; hears them.
-async fn says_at_once(guest: &mut Guest, texts: std::ops::RangeInclusive<u64>) {
+async fn publishes_at_once(guest: &mut Guest, texts: std::ops::RangeInclusive<u64>) {
     for n in texts.clone() {
-        guest.says(text(&n.to_string()));
+        guest.publishes(text(&n.to_string()));
     }
     for n in texts {
-        assert_eq!(offset(&guest.hears(&n.to_string()).await), n);
+        assert_eq!(offset(&guest.receives(&n.to_string()).await), n);
     }
 }
 
-async fn hears_all(guest: &mut Guest, mut texts: std::ops::RangeInclusive<u64>) {
+async fn receives_all(guest: &mut Guest, mut texts: std::ops::RangeInclusive<u64>) {
     assert_eq!(guest.position().offset, *texts.start() - 1);
-    hears(guest, &mut texts).await;
+    receives(guest, &mut texts).await;
 }
 
-async fn hears(guest: &mut Guest, texts: &mut std::ops::RangeInclusive<u64>) {
+async fn receives(guest: &mut Guest, texts: &mut std::ops::RangeInclusive<u64>) {
     for n in texts {
-        assert_eq!(offset(&guest.hears(&n.to_string()).await), n);
+        assert_eq!(offset(&guest.receives(&n.to_string()).await), n);
     }
 }
 
@@ -70,7 +70,7 @@ fn is_not_retained(status: &Status, of: &Position, (from, to): (u64, u64)) {
 async fn start_at_tail_earliest_last_or_after() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
-    says_at_once(&mut ann, 1..=500).await;
+    publishes_at_once(&mut ann, 1..=500).await;
     let position = ann.position().clone();
     let from = |start| hello_from("blue", start);
     let starts = [
@@ -101,9 +101,9 @@ async fn start_at_tail_earliest_last_or_after() {
         ..Default::default()
     };
     guests.push((124, Guest::subscribes(&server, request).await));
-    ann.is_heard("501").await;
+    ann.publish_and_receive("501").await;
     for (first, guest) in &mut guests {
-        hears_all(guest, *first..=501).await;
+        receives_all(guest, *first..=501).await;
     }
 }
 
@@ -114,16 +114,16 @@ async fn half_closed_join_receives_whole_history() {
     let texts: Vec<String> = (1..=4_000).map(|n| format!("{n} {}", "x".repeat(500))).collect();
     for some in texts.chunks(500) {
         for words in some {
-            ann.call.says(text(words));
+            ann.call.publishes(text(words));
         }
         for words in some {
-            ann.hears(words).await;
+            ann.receives(words).await;
         }
     }
     let mut bob = Guest::joins(&server, hello_from("blue", earliest())).await;
     bob.call.half_closes();
     for words in &texts {
-        bob.hears(words).await;
+        bob.receives(words).await;
     }
     let (goodbye, status) = bob.ends().await;
     assert_eq!((goodbye.reason.as_str(), status.code()), ("left", Code::Ok), "{status:?}");
@@ -133,7 +133,7 @@ async fn half_closed_join_receives_whole_history() {
     let (_, mut cat) = Transport::connect(server.addr).await.open(call).await;
     cat.half_close();
     for words in &texts {
-        cat.hears(words).await;
+        cat.receives(words).await;
     }
     cat.ends_with(Code::Ok).await;
 }
@@ -143,13 +143,13 @@ async fn resume_after_any_offset() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     for burst in 0..10 {
-        says_at_once(&mut ann, burst * 30 + 1..=burst * 30 + 30).await;
+        publishes_at_once(&mut ann, burst * 30 + 1..=burst * 30 + 30).await;
     }
     let mut client = crate::common::v1::client(&server).await;
     for offset in 0..=300 {
         let hello = hello_from("blue", strictly(after(&at(ann.position(), offset))));
         let mut guest = Guest::joins_by(&mut client, hello).await;
-        hears_all(&mut guest, offset + 1..=300).await;
+        receives_all(&mut guest, offset + 1..=300).await;
     }
     // The same for a client of the other API, which has no events: its texts say where it is.
     let transport = Transport::connect(server.addr).await;
@@ -158,7 +158,7 @@ async fn resume_after_any_offset() {
         let call = chat(&[("chatroom-room", "blue"), ("chatroom-resume", &resume)]);
         let (_, mut member) = transport.open(call).await;
         for n in offset + 1..=300 {
-            member.hears(&n.to_string()).await;
+            member.receives(&n.to_string()).await;
         }
     }
 }
@@ -167,14 +167,14 @@ async fn resume_after_any_offset() {
 async fn trimmed_start_is_gap_or_strict_refusal() {
     let server = Server::start(&["--retention-messages", "10"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
-    says_one_by_one(&mut ann, 40).await;
+    publishes_one_by_one(&mut ann, 40).await;
     let position = ann.position().clone();
     for missed in [0, 1, 29] {
         let start = after(&at(&position, missed));
         let mut guest = Guest::joins(&server, hello_from("blue", start.clone())).await;
         assert_eq!(guest.position().offset, 30);
         is_gap(&guest.gap().await, Reason::Retention, &position, (missed + 1, 30, 30 - missed));
-        hears(&mut guest, &mut (31..=40)).await;
+        receives(&mut guest, &mut (31..=40)).await;
         let refused = refusal(&server, hello_from("blue", strictly(start))).await;
         is_not_retained(&refused, &position, (missed + 1, 30));
         let resume = written(&at(&position, missed));
@@ -185,16 +185,16 @@ async fn trimmed_start_is_gap_or_strict_refusal() {
     // What is retained in part or in whole is no gap for who did not have a position.
     for (start, first) in [(earliest(), 31), (last(40), 31), (after(&at(&position, 30)), 31)] {
         let mut guest = Guest::joins(&server, hello_from("blue", strictly(start))).await;
-        hears_all(&mut guest, first..=40).await;
+        receives_all(&mut guest, first..=40).await;
     }
-    ann.is_heard("41").await;
+    ann.publish_and_receive("41").await;
 }
 
 #[tokio::test]
 async fn future_position_is_out_of_range() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
-    says_one_by_one(&mut ann, 3).await;
+    publishes_one_by_one(&mut ann, 3).await;
     let position = ann.position().clone();
     for offset in [4, 5, u64::MAX] {
         for start in [after(&at(&position, offset)), strictly(after(&at(&position, offset)))] {
@@ -209,14 +209,14 @@ async fn future_position_is_out_of_range() {
         let (_, mut member) = Transport::connect(server.addr).await.open(call).await;
         member.ends_with(Code::OutOfRange).await;
     }
-    ann.is_heard("4").await;
+    ann.publish_and_receive("4").await;
 }
 
 #[tokio::test]
 async fn other_epoch_is_epoch_gap() {
     let server = Server::start(&["--room-idle", "1s"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
-    says_one_by_one(&mut ann, 3).await;
+    publishes_one_by_one(&mut ann, 3).await;
     let old = at(ann.position(), 3);
     let left = ann.leaves().await.position.unwrap();
     assert_eq!(left, old);
@@ -244,12 +244,12 @@ async fn other_epoch_is_epoch_gap() {
     let new = bob.position().clone();
     assert_ne!(new.epoch, old.epoch);
     is_gap(&bob.gap().await, Reason::Epoch, &new, (1, 0, 0));
-    says_one_by_one(&mut bob, 2).await;
+    publishes_one_by_one(&mut bob, 2).await;
     // All that the new life has is heard, whatever the offset was in the old one.
     for offset in [0, 1, 3, u64::MAX] {
         let mut late = Guest::joins(&server, hello_from("blue", after(&at(&old, offset)))).await;
         is_gap(&late.gap().await, Reason::Epoch, &new, (1, 0, 0));
-        hears_all(&mut late, 1..=2).await;
+        receives_all(&mut late, 1..=2).await;
     }
 }
 
@@ -258,14 +258,14 @@ async fn epoch_gap_counts_what_new_epoch_trimmed() {
     let old = Guest::joins(&Server::start(&[]), hello("blue")).await.position().clone();
     let server = Server::start(&["--retention-messages", "5"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
-    says_one_by_one(&mut ann, 12).await;
+    publishes_one_by_one(&mut ann, 12).await;
     let mut bob = Guest::joins(&server, hello_from("blue", after(&old))).await;
     assert_eq!(bob.position(), &at(ann.position(), 7));
     is_gap(&bob.gap().await, Reason::Epoch, ann.position(), (1, 7, 7));
     let refused = refusal(&server, hello_from("blue", strictly(after(&old)))).await;
     let words = refused.message();
     assert!(words.contains("began anew") && words.contains("7 messages from "), "{words}");
-    hears(&mut bob, &mut (8..=12)).await;
+    receives(&mut bob, &mut (8..=12)).await;
 }
 
 #[tokio::test]
@@ -274,21 +274,21 @@ async fn replay_joins_live_without_gap_or_duplicate() {
     let server = Server::start_quiet(&[]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let position = ann.position().clone();
-    let (said, mut heard) = tokio::sync::watch::channel(0);
+    let (published, mut received) = tokio::sync::watch::channel(0);
     let speaking = tokio::spawn(async move {
         for n in 1..=MESSAGES {
-            ann.says(text(&n.to_string()));
+            ann.publishes(text(&n.to_string()));
             if n % 200 == 0 {
                 for n in n - 199..=n {
-                    assert_eq!(offset(&ann.hears(&n.to_string()).await), n);
+                    assert_eq!(offset(&ann.receives(&n.to_string()).await), n);
                 }
-                said.send_replace(n);
+                published.send_replace(n);
             }
         }
     });
     let mut listening = Vec::new();
     for round in 1..=30 {
-        heard.wait_for(|said| *said >= round * MESSAGES / 40).await.unwrap();
+        received.wait_for(|published| *published >= round * MESSAGES / 40).await.unwrap();
         let start = match round % 3 {
             0 => earliest(),
             1 => last(round * 100),
@@ -297,7 +297,7 @@ async fn replay_joins_live_without_gap_or_duplicate() {
         let mut guest = Guest::joins(&server, hello_from("blue", start)).await;
         listening.push(tokio::spawn(async move {
             for n in guest.position().offset + 1..=MESSAGES {
-                assert_eq!(offset(&guest.hears(&n.to_string()).await), n);
+                assert_eq!(offset(&guest.receives(&n.to_string()).await), n);
             }
         }));
     }
@@ -313,10 +313,10 @@ async fn filters_and_suppress_echo_apply_to_replay() {
     let mut ann = Guest::joins(&server, hello("blue")).await;
     for n in 1..=100 {
         let kind = if n % 3 == 0 { "move" } else { "chat" };
-        ann.says(of_kind(kind, text(&n.to_string())));
+        ann.publishes(of_kind(kind, text(&n.to_string())));
     }
     for n in 1..=100 {
-        ann.hears(&n.to_string()).await;
+        ann.receives(&n.to_string()).await;
     }
     let only = Hello {
         kinds: vec!["move".to_owned()],
@@ -325,19 +325,19 @@ async fn filters_and_suppress_echo_apply_to_replay() {
     };
     let mut bob = Guest::joins(&server, only).await;
     for n in (51..=100).filter(|n| n % 3 == 0) {
-        assert_eq!(offset(&bob.hears(&n.to_string()).await), n);
+        assert_eq!(offset(&bob.receives(&n.to_string()).await), n);
     }
-    bob.says(of_kind("move", crate::common::v1::acked("mine")));
+    bob.publishes(of_kind("move", crate::common::v1::acked("mine")));
     // Not its own: that is acknowledged only.
     assert_eq!(bob.ack().await.position.unwrap().offset, 101);
-    ann.hears("mine").await;
-    ann.says(of_kind("move", text("102")));
-    bob.hears("102").await;
+    ann.receives("mine").await;
+    ann.publishes(of_kind("move", text("102")));
+    bob.receives("102").await;
     // On another connection it is no echo any more.
     let quiet = Hello { suppress_echo: true, ..hello_from("blue", last(2)) };
     let mut again = Guest::joins(&server, quiet).await;
-    again.hears("mine").await;
-    again.hears("102").await;
+    again.receives("mine").await;
+    again.receives("102").await;
 }
 
 #[tokio::test]
@@ -348,17 +348,17 @@ async fn presence_is_not_replayed() {
     let mut changes = 0;
     for round in 0..3 {
         let bob = Guest::joins(&server, hello("blue")).await;
-        ann.says(text(&round.to_string()));
-        let mut heard = false;
+        ann.publishes(text(&round.to_string()));
+        let mut received = false;
         // Until it is told of bob, and hears itself.
         let mut told = false;
-        while !heard || !told {
+        while !received || !told {
             match ann.next().await {
                 Response::Presence(presence) => {
                     changes += 1;
                     told = presence.joined.iter().any(|member| member.connection_id == bob.id());
                 }
-                Response::Event(event) => heard = text_of(&event) == Some(&round.to_string()),
+                Response::Event(event) => received = text_of(&event) == Some(&round.to_string()),
                 other => panic!("{other:?}"),
             }
         }
@@ -367,7 +367,7 @@ async fn presence_is_not_replayed() {
     let late = Hello { start: Some(earliest()), ..watching };
     let mut late = Guest::joins(&server, late).await;
     for round in 0..3 {
-        late.hears(&round.to_string()).await;
+        late.receives(&round.to_string()).await;
     }
 }
 

@@ -24,18 +24,18 @@ async fn welcome_is_first_and_names_connection_room_position() {
     assert_eq!(ann.id().parse::<uuid::Uuid>().unwrap().get_version_num(), 4);
     assert_eq!((ann.welcome.room.as_str(), ann.welcome.max_message_bytes), ("lobby", 10_000));
     assert_eq!((ann.position().epoch.len(), ann.position().offset), (16, 0));
-    ann.is_heard("one").await;
-    ann.is_heard("two").await;
+    ann.publish_and_receive("one").await;
+    ann.publish_and_receive("two").await;
     let mut bob = Guest::joins(&server, hello_of("lobby", "bob")).await;
     assert_eq!((&bob.position().epoch, bob.position().offset), (&ann.position().epoch, 2));
     assert_ne!(bob.id(), ann.id());
     let listener = SubscribeRequest { display_name: "cleo".to_owned(), ..Default::default() };
     let mut cleo = Guest::subscribes(&server, listener).await;
     assert_eq!((cleo.id(), cleo.welcome.room.as_str()), (server.id_of("cleo").await.as_str(), "lobby"));
-    ann.is_heard("three").await;
+    ann.publish_and_receive("three").await;
     // From the place of the welcome on, and nothing before.
-    assert_eq!(offset(&bob.hears("three").await), 3);
-    assert_eq!(offset(&cleo.hears("three").await), 3);
+    assert_eq!(offset(&bob.receives("three").await), 3);
+    assert_eq!(offset(&cleo.receives("three").await), 3);
     let elsewhere = Guest::joins(&server, hello("Blue-1.a_b")).await;
     assert_eq!(elsewhere.welcome.room, "Blue-1.a_b");
     assert_ne!(elsewhere.position().epoch, ann.position().epoch);
@@ -62,7 +62,7 @@ async fn bodies_arrive_unchanged_with_sender_and_time() {
     ];
     let before = SystemTime::now() - Duration::from_secs(2);
     for (kind, body) in &bodies {
-        ann.says(of_kind(kind, of(body.clone())));
+        ann.publishes(of_kind(kind, of(body.clone())));
     }
     for listener in [&mut ann.call, &mut bob.call, &mut cleo.call] {
         for (place, (kind, sent)) in (1..).zip(&bodies) {
@@ -89,12 +89,12 @@ async fn suppress_echo_hides_own_messages() {
     // Of the same name, and so not the same.
     let mut bob = Guest::joins(&server, hello_of("blue", "ann")).await;
     for n in 0..10 {
-        ann.says(text(&format!("ann {n}")));
-        bob.hears(&format!("ann {n}")).await;
-        bob.is_heard(&format!("bob {n}")).await;
+        ann.publishes(text(&format!("ann {n}")));
+        bob.receives(&format!("ann {n}")).await;
+        bob.publish_and_receive(&format!("bob {n}")).await;
     }
     for n in 0..10 {
-        let event = ann.hears(&format!("bob {n}")).await;
+        let event = ann.receives(&format!("bob {n}")).await;
         assert_eq!(offset(&event), 2 * n + 2);
     }
     assert_eq!(ann.leaves().await.position.unwrap().offset, 20);
@@ -116,25 +116,25 @@ async fn kind_filter_selects_events() {
     let mut chats = Guest::subscribes(&server, subscribed).await;
     let kinds = ["move", "", "other", "chat", "move", "moves2"];
     for (n, kind) in kinds.iter().enumerate() {
-        all.says(of_kind(kind, text(&n.to_string())));
+        all.publishes(of_kind(kind, text(&n.to_string())));
     }
     for n in 0..kinds.len() {
-        all.hears(&n.to_string()).await;
+        all.receives(&n.to_string()).await;
     }
-    for (listener, heard) in [
+    for (listener, received) in [
         (&mut moves.call, vec![("0", 1), ("4", 5)]),
         (&mut both.call, vec![("0", 1), ("1", 2), ("3", 4), ("4", 5)]),
         (&mut chats.call, vec![("1", 2), ("3", 4)]),
     ] {
-        for (text, place) in heard {
-            assert_eq!(offset(&listener.hears(text).await), place);
+        for (text, place) in received {
+            assert_eq!(offset(&listener.receives(text).await), place);
         }
     }
     // That it went past all is what its goodbye says.
     for guest in [moves, both] {
         assert_eq!(guest.leaves().await.position.unwrap().offset, kinds.len() as u64);
     }
-    nothing.says(text("bye"));
+    nothing.publishes(text("bye"));
     nothing.half_closes();
     let (goodbye, status) = nothing.ends().await;
     assert_eq!((status.code(), goodbye.position.unwrap().offset), (Code::Ok, 7));
@@ -149,12 +149,12 @@ async fn half_close_delivers_own_last_message_then_goodbye_and_ok() {
         let mut ann = Call::opens(&mut client(&server).await).await;
         ann.sends(request(Request::Hello(hello_of("blue", &format!("ann {round}")))));
         for n in 0..50 {
-            ann.says(text(&format!("{round}/{n}")));
+            ann.publishes(text(&format!("{round}/{n}")));
         }
         ann.half_closes();
         ann.is_welcome().await;
         for n in 0..50 {
-            ann.hears(&format!("{round}/{n}")).await;
+            ann.receives(&format!("{round}/{n}")).await;
         }
         let (goodbye, status) = ann.ends().await;
         assert_eq!((goodbye.reason.as_str(), status.code()), ("left", Code::Ok), "{status:?}");
@@ -175,15 +175,15 @@ async fn dropped_call_leaves_without_disturbing_others() {
     let mut bob = Guest::joins_by(&mut shared, hello_of("blue", "bob")).await;
     for (n, name) in ["ann", "cleo", "dora"].into_iter().enumerate() {
         let mut member = Guest::joins_by(&mut shared, hello_of("blue", name)).await;
-        member.is_heard(name).await;
+        member.publish_and_receive(name).await;
         drop(member);
         assert_eq!(server.departure_of(name).await, "cancelled");
-        assert_eq!(offset(&bob.hears(name).await), n as u64 + 1);
+        assert_eq!(offset(&bob.receives(name).await), n as u64 + 1);
     }
     let listener = SubscribeRequest { display_name: "ear".to_owned(), ..Default::default() };
     drop(Guest::subscribes(&server, listener).await);
     assert_eq!(server.departure_of("ear").await, "cancelled");
-    bob.is_heard("still here").await;
+    bob.publish_and_receive("still here").await;
     drop(bob);
     let stopped = server.stop().await;
     assert_eq!((stopped.joined, stopped.departed), (5, 5));
@@ -196,9 +196,9 @@ async fn compressed_requests_are_accepted() {
     let mut client = client(&server).await.send_compressed(tonic::codec::CompressionEncoding::Gzip);
     let mut ann = Guest::joins_by(&mut client, hello("blue")).await;
     let long = "so long ".repeat(1000);
-    ann.is_heard(&long).await;
-    bob.hears(&long).await;
-    let once = crate::common::v1::said_in("blue", text("once"));
+    ann.publish_and_receive(&long).await;
+    bob.receives(&long).await;
+    let once = crate::common::v1::publish_in("blue", text("once"));
     assert_eq!(client.publish(once).await.unwrap().into_inner().position.unwrap().offset, 2);
     assert_eq!(text_of(&bob.event().await), Some("once"));
 }
@@ -214,9 +214,9 @@ async fn message_limit_is_exact() {
     let longest = (0..max).rev().find(|len| sized(*len).encoded_len() <= max).unwrap();
     ann.sends(sized(longest));
     assert_eq!(text_of(&ann.event().await).unwrap().len(), longest);
-    ann.says(text("before"));
+    ann.publishes(text("before"));
     ann.sends(sized(longest + 1));
-    ann.hears("before").await;
+    ann.receives("before").await;
     let (goodbye, status) = ann.ends().await;
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     let why = crate::common::v1::reason_of(&status);
@@ -225,6 +225,6 @@ async fn message_limit_is_exact() {
     assert_eq!(why.metadata["position"], crate::common::v1::written(&goodbye.position.unwrap()));
     assert_eq!(server.departure_of("ann").await, "message_too_large");
     assert_eq!(text_of(&bob.event().await).unwrap().len(), longest);
-    bob.hears("before").await;
-    bob.is_heard("after").await;
+    bob.receives("before").await;
+    bob.publish_and_receive("after").await;
 }

@@ -6,7 +6,7 @@ use crate::common::{
     until,
     v1::{
         Client, Guest, after, body, client, earliest, hello, hello_from, hello_of, is_invalid, last,
-        narrow_client, of_kind, offset, reason_of, said_in, strictly, tail, text, text_of,
+        narrow_client, of_kind, offset, publish_in, reason_of, strictly, tail, text, text_of,
     },
     within,
 };
@@ -84,13 +84,13 @@ async fn unary_publish_is_delivered_and_retained() {
     assert_eq!((&*sender.connection_id, &*sender.display_name), ("", "a job"));
     assert_eq!((&*event.kind, event.body), ("move", Some(body(Body::Any(any)))));
     assert_eq!(event.position, Some(first.clone()));
-    let second = publishes(&mut client, said_in("blue", text("two"))).await;
+    let second = publishes(&mut client, publish_in("blue", text("two"))).await;
     assert_eq!(second, Position { offset: 2, ..first });
-    ann.hears("two").await;
-    old.hears("two").await;
-    let lobby = publishes(&mut client, said_in("", text("hi"))).await;
+    ann.receives("two").await;
+    old.receives("two").await;
+    let lobby = publishes(&mut client, publish_in("", text("hi"))).await;
     let mut bob = Guest::joins(&server, hello_from("", last(1))).await;
-    assert_eq!(bob.hears("hi").await.position, Some(lobby));
+    assert_eq!(bob.receives("hi").await.position, Some(lobby));
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn concurrent_publishes_get_distinct_offsets_or_room_busy() {
             let (mut places, mut refused) = (Vec::new(), 0);
             for n in 0..EACH {
                 let words = format!("{number}/{n}");
-                match client.publish(said_in("blue", text(&words))).await {
+                match client.publish(publish_in("blue", text(&words))).await {
                     Ok(answer) => places.push((answer.into_inner().position.unwrap().offset, words)),
                     Err(status) => {
                         assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
@@ -129,7 +129,7 @@ async fn concurrent_publishes_get_distinct_offsets_or_room_busy() {
     all.sort_unstable();
     for (expected, (place, words)) in (1..).zip(all) {
         assert_eq!(place, expected);
-        assert_eq!(offset(&listener.hears(&words).await), place);
+        assert_eq!(offset(&listener.receives(&words).await), place);
     }
 }
 
@@ -138,19 +138,19 @@ async fn events_are_paged_from_any_start_and_kind() {
     let server = Server::start(&[]);
     let mut ann = Guest::joins(&server, hello_of("blue", "ann")).await;
     for n in 1..=250 {
-        ann.says(of_kind(if n % 5 == 0 { "move" } else { "" }, text(&n.to_string())));
+        ann.publishes(of_kind(if n % 5 == 0 { "move" } else { "" }, text(&n.to_string())));
     }
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..250 {
-        heard.push(ann.event().await);
+        received.push(ann.event().await);
     }
     let mut client = client(&server).await;
     // 100 if not said; the same events as those who were there have heard.
     let first = page(&mut client, events_of("blue")).await.unwrap();
-    assert_eq!(first.events, heard[..100]);
+    assert_eq!(first.events, received[..100]);
     for page_size in [1, 7, 100, 249, 250, 251, 1000, i32::MAX] {
         let listed = all_pages(&mut client, ListEventsRequest { page_size, ..events_of("blue") }).await;
-        assert_eq!(listed, heard, "by {page_size}");
+        assert_eq!(listed, received, "by {page_size}");
     }
     let position = ann.position().clone();
     let at = |offset| Position { offset, ..position.clone() };
@@ -176,7 +176,7 @@ async fn events_are_paged_from_any_start_and_kind() {
     // A page's token still holds when more was said: nothing is skipped and nothing comes twice.
     let request = ListEventsRequest { page_size: 200, ..events_of("blue") };
     let first = page(&mut client, request.clone()).await.unwrap();
-    ann.is_heard("251").await;
+    ann.publish_and_receive("251").await;
     let request = ListEventsRequest { page_token: first.next_page_token, ..request };
     let rest = page(&mut client, request).await.unwrap();
     assert_eq!(offsets(&rest.events), (201..=251).collect::<Vec<_>>());
@@ -188,7 +188,7 @@ async fn page_of_large_events_fits_default_message_limit() {
     let server = Server::start(&["--max-message-bytes", "3MiB", "--retention-bytes", "64MiB"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     for len in [600_000, 600_000, 10, 2_500_000, 10, 2_500_000, 2_500_000] {
-        ann.is_heard(&"x".repeat(len)).await;
+        ann.publish_and_receive(&"x".repeat(len)).await;
     }
     let mut client = client(&server).await;
     // A stock client takes 4 MiB: it is refused nothing.
@@ -213,7 +213,7 @@ async fn list_reports_gap_before_first_event() {
     let server = Server::start(&["--retention-messages", "10"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     for n in 1..=30 {
-        ann.is_heard(&n.to_string()).await;
+        ann.publish_and_receive(&n.to_string()).await;
     }
     let position = ann.position().clone();
     let mut client = client(&server).await;
@@ -235,7 +235,7 @@ async fn list_reports_gap_before_first_event() {
     assert_eq!((beyond.code(), &*reason_of(&beyond).reason), (Code::OutOfRange, "START_BEYOND"));
     // What goes away between two pages is told on the second.
     for n in 31..=40 {
-        ann.is_heard(&n.to_string()).await;
+        ann.publish_and_receive(&n.to_string()).await;
     }
     let next = ListEventsRequest { page_token: answer.next_page_token, ..since(5, |start| start) };
     let answer = page(&mut client, next).await.unwrap();
@@ -263,7 +263,7 @@ async fn page_token_belongs_to_its_query() {
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let _red = Guest::joins(&server, hello("red")).await;
     for n in 1..=5 {
-        ann.is_heard(&n.to_string()).await;
+        ann.publish_and_receive(&n.to_string()).await;
     }
     let mut client = client(&server).await;
     let of_two = ListEventsRequest { page_size: 2, ..events_of("blue") };
@@ -339,7 +339,7 @@ async fn members_of_both_apis_are_listed_oldest_first() {
         assert_eq!(listed, expected, "by {page_size}");
     }
     // Who publishes without joining is in no room.
-    publishes(&mut client, said_in("quiet", text("hi"))).await;
+    publishes(&mut client, publish_in("quiet", text("hi"))).await;
     let request = ListMembersRequest { room: "quiet".to_owned(), ..Default::default() };
     let answer = client.list_members(request).await.unwrap().into_inner();
     assert_eq!((answer.members.len(), answer.total_size), (0, 0));
@@ -379,7 +379,7 @@ async fn rooms_are_listed_by_name_with_members_and_retention() {
     let mut spoken = members.pop().unwrap();
     assert_eq!(spoken.welcome.room, "room-00");
     for n in 1..=12 {
-        spoken.is_heard(&n.to_string()).await;
+        spoken.publish_and_receive(&n.to_string()).await;
     }
     for page_size in [1, 10, 24, 25, 26] {
         let rooms = all_rooms(&mut client, page_size).await;
@@ -396,7 +396,7 @@ async fn rooms_are_listed_by_name_with_members_and_retention() {
         let answer = client.list_rooms(request).await.unwrap().into_inner();
         seen.extend(answer.rooms.into_iter().map(|room| room.name));
         for name in [format!("a-{step}"), format!("room-{step:02}-x"), format!("z-{step}")] {
-            publishes(&mut client, said_in(&name, text("hi"))).await;
+            publishes(&mut client, publish_in(&name, text("hi"))).await;
         }
         page_token = answer.next_page_token;
         if page_token.is_empty() || step > 50 {
@@ -417,7 +417,7 @@ async fn rooms_are_listed_by_name_with_members_and_retention() {
 async fn retention_age_drops_old_events() {
     let server = Server::start(&["--retention-age", "1s"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
-    let event = ann.is_heard("soon forgotten").await;
+    let event = ann.publish_and_receive("soon forgotten").await;
     assert!(SystemTime::try_from(event.time.unwrap()).unwrap() <= SystemTime::now() + Duration::from_secs(1));
     let mut client = client(&server).await;
     let is_empty = async || page(&mut client, events_of("blue")).await.unwrap().events.is_empty();
@@ -426,7 +426,7 @@ async fn retention_age_drops_old_events() {
     let (oldest, latest) =
         (rooms[0].oldest_position.as_ref().unwrap(), rooms[0].last_position.as_ref().unwrap());
     assert_eq!((oldest.offset, latest.offset), (2, 1));
-    assert_eq!(text_of(&ann.is_heard("new").await), Some("new"));
+    assert_eq!(text_of(&ann.publish_and_receive("new").await), Some("new"));
     let listed = page(&mut client, events_of("blue")).await.unwrap();
     assert_eq!(offsets(&listed.events), [2]);
 }

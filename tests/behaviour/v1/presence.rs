@@ -4,7 +4,7 @@ use crate::common::{
     PATIENCE,
     client::Transport,
     server::Server,
-    v1::{Call, Guest, client, hello, hello_of, offset, said_in, text},
+    v1::{Call, Guest, client, hello, hello_of, offset, publish_in, text},
     within,
 };
 use chatroom::wire::v1::{
@@ -72,7 +72,7 @@ async fn presence_is_sent_to_subscribers_only() {
         presence: true,
         ..Default::default()
     };
-    let mut ear = Guest::subscribes(&server, request).await;
+    let mut responses = Guest::subscribes(&server, request).await;
     let late = server.join_as("blue", "late").await;
     let new = Guest::joins(&server, hello_of("blue", "new")).await;
     let elsewhere = Guest::joins(&server, hello_of("red", "elsewhere")).await;
@@ -80,20 +80,20 @@ async fn presence_is_sent_to_subscribers_only() {
     let (mut told, mut told_ear) = (Told::default(), Told::default());
     let all_in = |told: &Told| ids.iter().all(|id| told.joined.contains_key(id));
     told.until(&mut ann, "all are in", all_in).await;
-    told_ear.until(&mut ear, "all are in", all_in).await;
+    told_ear.until(&mut responses, "all are in", all_in).await;
     assert_eq!((told.joined[&ids[0]].as_str(), told.joined[&ids[1]].as_str()), ("late", "new"));
     assert_eq!((told.members, told.left_count), (6, 0));
     // Each is told that it is in itself, and not of those who were there before.
     assert_eq!(told.joined[ann.id()], "ann");
-    assert_eq!(told_ear.joined[ear.id()], "ear");
+    assert_eq!(told_ear.joined[responses.id()], "ear");
     assert!(!told.joined.contains_key(deaf.id()) && !told.joined.contains_key(elsewhere.id()));
     assert_eq!(told.joined_count, 4);
 
     late.reset();
     new.leaves().await;
-    let visit = said_in("blue", text("a visitor is nobody who comes"));
+    let visit = publish_in("blue", text("a visitor is nobody who comes"));
     client(&server).await.publish(visit).await.unwrap();
-    for guest in [&mut ann, &mut ear] {
+    for guest in [&mut ann, &mut responses] {
         let event = within(PATIENCE, "the visitor's words", async {
             loop {
                 match guest.next().await {
@@ -109,10 +109,10 @@ async fn presence_is_sent_to_subscribers_only() {
         assert_eq!(offset(&event.await), 1);
     }
     // They hear each other and nothing else.
-    deaf.hears("a visitor is nobody who comes").await;
-    old.hears("a visitor is nobody who comes").await;
-    deaf.is_heard("after").await;
-    old.hears("after").await;
+    deaf.receives("a visitor is nobody who comes").await;
+    old.receives("a visitor is nobody who comes").await;
+    deaf.publish_and_receive("after").await;
+    old.receives("after").await;
 }
 
 #[tokio::test]
@@ -211,12 +211,12 @@ async fn presence_has_no_offset_and_is_not_listed() {
     for n in 1..=3 {
         let bob = Guest::joins(&server, hello("blue")).await;
         told.until(&mut ann, "bob", |told| told.joined.contains_key(bob.id())).await;
-        ann.says(text("word"));
+        ann.publishes(text("word"));
         drop(bob);
-        let mut heard = false;
-        while !heard || told.left_count < n {
+        let mut received = false;
+        while !received || told.left_count < n {
             match ann.next().await {
-                Response::Event(event) => heard = offset(&event) == n,
+                Response::Event(event) => received = offset(&event) == n,
                 Response::Presence(presence) => told.takes(presence),
                 other => panic!("{other:?}"),
             }

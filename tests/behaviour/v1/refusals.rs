@@ -6,7 +6,7 @@ use crate::common::{
     server::Server,
     v1::{
         Call, Guest, after, body as body_of, client, hello, hello_of, is_invalid, keyed, of_kind, offset,
-        reason_of, request, said_in, text, text_of,
+        publish_in, reason_of, request, text, text_of,
     },
     within,
 };
@@ -32,13 +32,13 @@ impl Bystander {
         Self(Guest::joins(server, hello_of("blue", "bystander")).await, 0)
     }
 
-    async fn hears(&mut self, words: &str) {
+    async fn receives(&mut self, words: &str) {
         self.1 += 1;
-        assert_eq!(offset(&self.0.hears(words).await), self.1);
+        assert_eq!(offset(&self.0.receives(words).await), self.1);
     }
 
     async fn noticed_nothing(mut self) {
-        self.0.is_heard("still here").await;
+        self.0.publish_and_receive("still here").await;
         assert_eq!(self.0.leaves().await.position.unwrap().offset, self.1 + 1);
     }
 }
@@ -47,7 +47,7 @@ fn publishes(publish: Publish) -> JoinRequest {
     request(Request::Publish(publish))
 }
 
-fn says_hello(hello: Hello) -> JoinRequest {
+fn hello_request(hello: Hello) -> JoinRequest {
     request(Request::Hello(hello))
 }
 
@@ -106,13 +106,13 @@ async fn invalid_hello_is_refused_without_join() {
         (JoinRequest::default(), "request".to_owned()),
     ];
     wrong.extend(
-        wrong_hellos().into_iter().map(|(hello, field)| (says_hello(hello), format!("hello.{field}"))),
+        wrong_hellos().into_iter().map(|(hello, field)| (hello_request(hello), format!("hello.{field}"))),
     );
     for (first, field) in wrong {
         let mut call = Call::opens(&mut client).await;
         call.sends(first);
         // What it goes on to say is not said.
-        call.says(text("never heard"));
+        call.publishes(text("never heard"));
         is_invalid(&call.is_over().await, &field);
     }
     let mut call = Call::opens(&mut client).await;
@@ -134,8 +134,8 @@ async fn invalid_publish_ends_call_after_valid_ones() {
     let server = Server::start(&[]);
     let mut bystander = Bystander::of(&server).await;
     let mut wrong = vec![
-        (says_hello(hello("blue")), "hello".to_owned()),
-        (says_hello(hello("no room")), "hello".to_owned()),
+        (hello_request(hello("blue")), "hello".to_owned()),
+        (hello_request(hello("no room")), "hello".to_owned()),
         (JoinRequest::default(), "request".to_owned()),
     ];
     for reference in ["r".repeat(65), "ü".repeat(33)] {
@@ -149,16 +149,16 @@ async fn invalid_publish_ends_call_after_valid_ones() {
     for (n, (sent, field)) in wrong.into_iter().enumerate() {
         let (name, words) = (format!("culprit {n}"), format!("before {n}"));
         let mut culprit = Guest::joins(&server, hello_of("blue", &name)).await;
-        culprit.says(text(&words));
+        culprit.publishes(text(&words));
         culprit.sends(sent);
-        culprit.says(text("never heard"));
-        let place = offset(&culprit.hears(&words).await);
+        culprit.publishes(text("never heard"));
+        let place = offset(&culprit.receives(&words).await);
         let (goodbye, status) = culprit.ends().await;
         is_invalid(&status, &field);
         assert_eq!((&*goodbye.reason, goodbye.retry_after), ("invalid_message", None));
         assert_eq!(goodbye.position.unwrap().offset, place);
         assert_eq!(server.departure_of(&name).await, "invalid_message");
-        bystander.hears(&words).await;
+        bystander.receives(&words).await;
     }
     bystander.noticed_nothing().await;
 }
@@ -169,13 +169,15 @@ async fn unary_refusals_name_the_field() {
     let bystander = Bystander::of(&server).await;
     let mut client = client(&server).await;
     for (publish, field) in wrong_publishes() {
-        is_invalid(&client.publish(said_in("blue", publish)).await.unwrap_err(), field);
+        is_invalid(&client.publish(publish_in("blue", publish)).await.unwrap_err(), field);
     }
     for (hello, field) in wrong_hellos() {
         let Hello { room, display_name, start, kinds, .. } = hello;
         if field == "room" || field == "display_name" {
-            let publish =
-                PublishRequest { display_name: display_name.clone(), ..said_in(&room, text("never heard")) };
+            let publish = PublishRequest {
+                display_name: display_name.clone(),
+                ..publish_in(&room, text("never heard"))
+            };
             is_invalid(&client.publish(publish).await.unwrap_err(), &field);
         }
         if field != "display_name" {
@@ -201,8 +203,8 @@ async fn values_at_limits_are_accepted() {
     let mut ann = Guest::joins(&server, of_room).await;
     let publish =
         Publish { reference: "r".repeat(64), ..keyed(&"ü".repeat(32), of_kind(&long_kind, text("hi"))) };
-    ann.says(publish);
-    let event = ann.hears("hi").await;
+    ann.publishes(publish);
+    let event = ann.receives("hi").await;
     assert_eq!((event.kind, event.sender.unwrap().display_name), (long_kind, name));
     assert_eq!(ann.ack().await.reference.len(), 64);
 }
@@ -219,7 +221,7 @@ async fn oversized_requests_are_resource_exhausted() {
     let mut client = client(&server).await;
     let large = "x".repeat(64 * 1024);
     let mut joining = Call::opens(&mut client).await;
-    joining.sends(says_hello(hello_of("blue", &large)));
+    joining.sends(hello_request(hello_of("blue", &large)));
     is_too_large(&joining.is_over().await);
     let request = SubscribeRequest { display_name: large.clone(), ..Default::default() };
     // With the head, or after it.
@@ -228,7 +230,7 @@ async fn oversized_requests_are_resource_exhausted() {
         Err(status) => Err(status),
     };
     is_too_large(&subscribed.unwrap_err());
-    is_too_large(&client.publish(said_in("blue", text(&large))).await.unwrap_err());
+    is_too_large(&client.publish(publish_in("blue", text(&large))).await.unwrap_err());
     let list = ListEventsRequest { room: large.clone(), ..Default::default() };
     is_too_large(&client.list_events(list).await.unwrap_err());
     let list = ListMembersRequest { room: large, ..Default::default() };
@@ -292,13 +294,13 @@ async fn joins_raw(
     let channel = Channel::from_shared(format!("http://{}", server.addr)).unwrap().connect().await.unwrap();
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.unwrap();
-    let (say, said) = mpsc::unbounded_channel();
+    let (publish, published) = mpsc::unbounded_channel();
     for message in messages {
-        say.send(message.to_vec()).unwrap();
+        publish.send(message.to_vec()).unwrap();
     }
-    let request = tonic::Request::new(UnboundedReceiverStream::new(said));
+    let request = tonic::Request::new(UnboundedReceiverStream::new(published));
     let opening = grpc.streaming(request, http::uri::PathAndQuery::from_static(JOIN), Raw);
-    (say, within(PATIENCE, "response headers", opening).await.unwrap().into_inner())
+    (publish, within(PATIENCE, "response headers", opening).await.unwrap().into_inner())
 }
 
 const BROKEN: [&[u8]; 6] = [
@@ -314,7 +316,7 @@ const BROKEN: [&[u8]; 6] = [
 async fn broken_protobuf_is_internal_and_never_broadcast() {
     let server = Server::start(&[]);
     let mut bystander = Bystander::of(&server).await;
-    let hello = says_hello(hello("blue")).encode_to_vec();
+    let hello = hello_request(hello("blue")).encode_to_vec();
     for (n, broken) in BROKEN.into_iter().enumerate() {
         let (_open, mut responses) = joins_raw(&server, &[broken, &hello]).await;
         let status = within(PATIENCE, "a refusal", responses.message()).await.unwrap_err();
@@ -322,25 +324,25 @@ async fn broken_protobuf_is_internal_and_never_broadcast() {
         assert_eq!(reason_of(&status).reason, "INVALID_MESSAGE");
 
         let words = format!("before {n}");
-        let said = publishes(text(&words)).encode_to_vec();
-        let (_open, mut responses) = joins_raw(&server, &[&hello, &said, broken, &said]).await;
-        let mut heard = Vec::new();
+        let published = publishes(text(&words)).encode_to_vec();
+        let (_open, mut responses) = joins_raw(&server, &[&hello, &published, broken, &published]).await;
+        let mut received = Vec::new();
         let status = loop {
             match within(PATIENCE, "a response", responses.message()).await {
-                Ok(response) => heard.push(response.unwrap().response.unwrap()),
+                Ok(response) => received.push(response.unwrap().response.unwrap()),
                 Err(status) => break status,
             }
         };
         assert_eq!(status.code(), Code::Internal, "{broken:02x?}: {status:?}");
         assert_eq!(reason_of(&status).reason, "INVALID_MESSAGE");
-        let [Response::Welcome(_), Response::Event(event), Response::Goodbye(goodbye)] = &heard[..] else {
-            panic!("{heard:?}")
+        let [Response::Welcome(_), Response::Event(event), Response::Goodbye(goodbye)] = &received[..] else {
+            panic!("{received:?}")
         };
         assert_eq!((text_of(event), &*goodbye.reason), (Some(&*words), "invalid_message"));
-        bystander.hears(&words).await;
+        bystander.receives(&words).await;
     }
     let mut client = client(&server).await;
-    let fine = client.publish(said_in("red", text("fine"))).await;
+    let fine = client.publish(publish_in("red", text("fine"))).await;
     assert!(fine.is_ok());
     bystander.noticed_nothing().await;
 }
@@ -350,7 +352,7 @@ async fn unknown_fields_of_newer_clients_are_skipped() {
     let server = Server::start(&[]);
     // A start of a sort that is not known, and fields that are not: from the tail, then.
     let mut ann = Guest::joins(&server, hello("blue")).await;
-    ann.is_heard("old").await;
+    ann.publish_and_receive("old").await;
     let hello = b"\x0a\x0f\x0a\x04blue\x1a\x02\x48\x01\xf8\x01\x07\x42\x00";
     // Two bodies: the last counts, as everywhere in protobuf.
     let both = b"\x12\x09\x1a\x07\x0a\x02hi\x12\x01d";

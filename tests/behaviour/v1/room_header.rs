@@ -3,7 +3,7 @@
 use crate::common::PATIENCE;
 use crate::common::client::{Transport, chat};
 use crate::common::server::Server;
-use crate::common::v1::{Guest, client, hello, hello_of, is_invalid, reason_of, request, said_in, text};
+use crate::common::v1::{Guest, client, hello, hello_of, is_invalid, publish_in, reason_of, request, text};
 use chatroom::client::{Client, Incoming, Join, Start};
 use chatroom::wire::v1::{
     JoinRequest, ListEventsRequest, ListMembersRequest, ListRoomsRequest, PublishRequest, SubscribeRequest,
@@ -41,7 +41,7 @@ async fn outcomes(
         Ok(call) => call.into_inner().message().await.err(),
         Err(status) => Some(status),
     };
-    let publish: PublishRequest = said_in(&room, text("hi"));
+    let publish: PublishRequest = publish_in(&room, text("hi"));
     let published = client.publish(naming(named, publish)).await.err();
     let events = ListEventsRequest { room: room.clone(), ..Default::default() };
     let listed_events = client.list_events(naming(named, events)).await.err();
@@ -63,11 +63,11 @@ async fn room_of_the_metadata_is_the_default() {
     for (call, status) in outcomes(&server, &["blue"], "").await {
         assert!(status.is_none(), "{call}: {status:?}");
     }
-    blue.hears("hi").await;
+    blue.receives("hi").await;
     for (call, status) in outcomes(&server, &["blue"], "blue").await {
         assert!(status.is_none(), "{call}: {status:?}");
     }
-    blue.hears("hi").await;
+    blue.receives("hi").await;
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn room_that_differs_from_the_metadata_is_refused() {
         assert_eq!(reason_of(&status).reason, "ROOM_MISMATCH", "{call}");
     }
     for guest in [&mut blue, &mut red] {
-        guest.is_heard("nothing was published before").await;
+        guest.publish_and_receive("nothing was published before").await;
     }
 }
 
@@ -111,8 +111,8 @@ async fn required_room_metadata_is_missed_in_v1_only() {
     }
     client(&server).await.list_rooms(ListRoomsRequest::default()).await.unwrap();
     let (_, mut lobby) = Transport::connect(server.addr).await.open(chat(&[])).await;
-    lobby.say("hi").await;
-    lobby.hears("hi").await;
+    lobby.publish("hi").await;
+    lobby.receives("hi").await;
 }
 
 #[tokio::test]

@@ -14,10 +14,10 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 /// Says this many texts of a KiB; hears them.
-async fn says_kibibytes(guest: &mut Guest, texts: u64) {
+async fn publishes_kibibytes(guest: &mut Guest, texts: u64) {
     let words = "x".repeat(1024);
     for _ in 0..texts {
-        guest.is_heard(&words).await;
+        guest.publish_and_receive(&words).await;
     }
 }
 
@@ -32,15 +32,15 @@ async fn slow_consumer_gets_position_and_resumes() {
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let mut slow = sleepy(&server, hello_of("blue", "slow")).await;
     let mut hearty = Guest::joins(&server, hello("blue")).await;
-    says_kibibytes(&mut ann, 500).await;
+    publishes_kibibytes(&mut ann, 500).await;
     assert_eq!(server.departure_of("slow").await, "slow_consumer");
     // If its window has no room for a goodbye, the status says it all.
-    let (mut heard, status) = slow.hears_out().await;
-    if let Some(Response::Goodbye(goodbye)) = heard.pop_if(|last| matches!(last, Response::Goodbye(_))) {
+    let (mut received, status) = slow.receives_rest().await;
+    if let Some(Response::Goodbye(goodbye)) = received.pop_if(|last| matches!(last, Response::Goodbye(_))) {
         assert_eq!(goodbye.reason, "slow_consumer");
     }
     let mut last = None;
-    for (response, place) in heard.iter().zip(1..) {
+    for (response, place) in received.iter().zip(1..) {
         let Response::Event(event) = response else { panic!("{response:?}") };
         assert_eq!(offset(event), place);
         last = event.position.clone();
@@ -62,13 +62,13 @@ async fn slow_consumer_gets_position_and_resumes() {
     for place in 1..=500 {
         assert_eq!(offset(&hearty.event().await), place);
     }
-    ann.is_heard("still here").await;
-    hearty.hears("still here").await;
-    back.hears("still here").await;
+    ann.publish_and_receive("still here").await;
+    hearty.receives("still here").await;
+    back.receives("still here").await;
 }
 
 /// What it hears and is told that it does not, up to this place: all there is. The gaps' messages, and how many gaps.
-async fn hears_or_misses_all(guest: &mut Guest, places: std::ops::RangeInclusive<u64>) -> (u64, u64) {
+async fn receives_or_misses_all(guest: &mut Guest, places: std::ops::RangeInclusive<u64>) -> (u64, u64) {
     let (mut next, mut missed, mut gaps) = (*places.start(), 0, 0);
     while next <= *places.end() {
         match guest.next().await {
@@ -109,9 +109,10 @@ async fn skip_policy_sends_gap_and_continues_at_oldest() {
     }
     let (mut missed, mut gaps) = (0, 0);
     for round in 0..3 {
-        says_kibibytes(&mut ann, ROUND).await;
+        publishes_kibibytes(&mut ann, ROUND).await;
         for guest in &mut guests {
-            let (messages, times) = hears_or_misses_all(guest, round * ROUND + 1..=(round + 1) * ROUND).await;
+            let (messages, times) =
+                receives_or_misses_all(guest, round * ROUND + 1..=(round + 1) * ROUND).await;
             assert!(messages > 0 && times > 0, "nothing was skipped");
             missed += messages;
             gaps += times;
@@ -134,18 +135,18 @@ async fn gap_covers_own_skipped_messages() {
     let server = Server::start(&["--slow-policy", "skip", "--retention-messages", "50"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
     let mut slow = sleepy(&server, hello("blue")).await;
-    says_kibibytes(&mut ann, 400).await;
-    slow.says(keyed("mine", acked("mine")));
-    ann.hears("mine").await;
-    says_kibibytes(&mut ann, 400).await;
+    publishes_kibibytes(&mut ann, 400).await;
+    slow.publishes(keyed("mine", acked("mine")));
+    ann.receives("mine").await;
+    publishes_kibibytes(&mut ann, 400).await;
     slow.half_closes();
-    let (missed, _) = hears_or_misses_all(&mut slow, 1..=801).await;
+    let (missed, _) = receives_or_misses_all(&mut slow, 1..=801).await;
     assert!(missed > 0);
     let (goodbye, status) = slow.ends().await;
     assert_eq!((status.code(), goodbye.position.unwrap().offset), (Code::Ok, 801));
     // Its acknowledgement was there, too: asked again by its key, it comes.
     let mut again = Guest::joins(&server, hello("blue")).await;
-    again.says(keyed("mine", acked("mine")));
+    again.publishes(keyed("mine", acked("mine")));
     let ack = again.ack().await;
     assert_eq!((ack.position.unwrap().offset, ack.repeated), (401, true));
 }
@@ -163,9 +164,9 @@ async fn slow_policy_applies_to_matching_rooms() {
     for (room, skips) in [("game-1", true), ("games", false)] {
         let mut ann = Guest::joins(&server, hello(room)).await;
         let mut slow = sleepy(&server, hello_of(room, room)).await;
-        says_kibibytes(&mut ann, 1000).await;
+        publishes_kibibytes(&mut ann, 1000).await;
         if skips {
-            let (missed, _) = hears_or_misses_all(&mut slow, 1..=1000).await;
+            let (missed, _) = receives_or_misses_all(&mut slow, 1..=1000).await;
             assert!(missed > 0);
         } else {
             assert_eq!(server.departure_of(room).await, "slow_consumer");
@@ -176,7 +177,7 @@ async fn slow_policy_applies_to_matching_rooms() {
     let windows = crate::common::client::Windows { stream: 0, ..crate::common::client::Windows::DEFAULT };
     let transport = crate::common::client::Transport::connect_with(server.addr, windows).await;
     let _deaf = transport.join("game-2", "deaf").await;
-    says_kibibytes(&mut ann, 500).await;
+    publishes_kibibytes(&mut ann, 500).await;
     assert_eq!(server.departure_of("deaf").await, "slow_consumer");
 }
 
@@ -185,7 +186,7 @@ async fn history_reader_in_progress_is_not_slow() {
     const MESSAGES: u64 = 3000;
     let server = Server::start(&["--lag-limit-bytes", "64KiB", "--lag-limit-age", "1s"]);
     let mut ann = Guest::joins(&server, hello("blue")).await;
-    says_kibibytes(&mut ann, MESSAGES).await;
+    publishes_kibibytes(&mut ann, MESSAGES).await;
     let mut reader = sleepy(&server, hello_from("blue", earliest())).await;
     // Many looks of the housekeeper, each of which finds it further behind than the limit.
     for place in 1..=MESSAGES {
@@ -194,14 +195,14 @@ async fn history_reader_in_progress_is_not_slow() {
         }
         assert_eq!(offset(&reader.event().await), place);
     }
-    reader.is_heard("up to now").await;
+    reader.publish_and_receive("up to now").await;
     // And who does not read on is.
     let stuck =
         chatroom::wire::v1::Hello { display_name: "stuck".to_owned(), ..hello_from("blue", earliest()) };
     let _stuck = sleepy(&server, stuck).await;
     assert_eq!(server.departure_of("stuck").await, "slow_consumer");
-    ann.hears("up to now").await;
-    ann.says(text("bye"));
-    ann.hears("bye").await;
-    reader.hears("bye").await;
+    ann.receives("up to now").await;
+    ann.publishes(text("bye"));
+    ann.receives("bye").await;
+    reader.receives("bye").await;
 }
