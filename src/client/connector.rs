@@ -2,9 +2,10 @@
 //!
 //! Completes or fails within [`Options::response_timeout`]. Does not know about other calls.
 
+use super::error::Error;
 use super::metadata::in_room;
+use super::options::Options;
 use super::types::{Join, Start, Welcome};
-use super::{Error, Options};
 use crate::wire::v1::chat_service_client::ChatServiceClient;
 use crate::wire::v1::{
     Hello, JoinRequest, JoinResponse, SubscribeRequest, join_request::Request, join_response::Response,

@@ -3,7 +3,7 @@
 //! Queues at most [`Options::events_ahead`](super::Options::events_ahead) items, and a few notices about the call itself
 //! on top.
 
-use super::Error;
+use super::error::Error;
 use super::session::Delivered;
 use super::types::Incoming;
 use std::collections::VecDeque;

@@ -3,7 +3,7 @@
 //! A publish stays here until it is acknowledged. After a lost call, everything here is sent again in the same order and
 //! with the same idempotency keys. Does not know about calls.
 
-use super::Error;
+use super::error::Error;
 use super::publisher::{PendingPublish, Shared, reference, request};
 use super::types::Ack;
 use crate::wire::v1;

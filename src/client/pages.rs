@@ -1,9 +1,6 @@
 //! Paginated lists.
 
-use super::metadata::in_room;
-use super::types::{Event, Gap, Member, Room};
-use super::{Client, Error};
-use crate::wire::v1;
+use super::error::Error;
 use futures_util::stream;
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,31 +8,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio_stream::Stream;
 
-/// Members or rooms per page: the server's maximum, so that there are few pages.
-const PAGE_SIZE: i32 = 1000;
-
 /// The items of a list; the next page is fetched when the current one is used up. Ends after an error.
 pub struct Pages<T> {
     items: Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>,
 }
 
-/// One item of a room's retained history.
-#[derive(Clone, Debug, PartialEq)]
-pub enum HistoryItem {
-    /// A retained event.
-    Event(Event),
-    /// Events of the requested range that are not retained.
-    Gap(Gap),
-}
-
 /// One page, and the token of the next.
-struct Page<T> {
-    items: VecDeque<T>,
-    next: String,
+pub(super) struct Page<T> {
+    pub(super) items: VecDeque<T>,
+    pub(super) next: String,
 }
 
 impl<T: Send + 'static> Pages<T> {
-    fn new<F>(fetch: impl FnMut(String) -> F + Send + 'static) -> Self
+    /// Fetches each page by the token that the one before it had; the first token is empty.
+    pub(super) fn new<F>(fetch: impl FnMut(String) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<Page<T>, Error>> + Send,
     {
@@ -89,44 +75,4 @@ impl<T> fmt::Debug for Pages<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pages").finish_non_exhaustive()
     }
-}
-
-pub(super) fn events(client: Client, query: v1::ListEventsRequest) -> Pages<HistoryItem> {
-    Pages::new(move |page_token| {
-        let client = client.clone();
-        let request = in_room(&query.room, v1::ListEventsRequest { page_token, ..query.clone() });
-        async move {
-            let page = client.unary(async |mut service| service.list_events(request).await).await?;
-            let gap = page.gap.map(|gap| Gap::try_from(gap).map(HistoryItem::Gap));
-            let events = page.events.into_iter().map(|event| Event::try_from(event).map(HistoryItem::Event));
-            Ok(Page {
-                items: gap.into_iter().chain(events).collect::<Result<_, _>>()?,
-                next: page.next_page_token,
-            })
-        }
-    })
-}
-
-pub(super) fn members(client: Client, room: String) -> Pages<Member> {
-    Pages::new(move |page_token| {
-        let query = v1::ListMembersRequest { room: room.clone(), page_size: PAGE_SIZE, page_token };
-        let query = in_room(&room, query);
-        let client = client.clone();
-        async move {
-            let page = client.unary(async |mut service| service.list_members(query).await).await?;
-            Ok(Page { items: page.members.into(), next: page.next_page_token })
-        }
-    })
-}
-
-pub(super) fn rooms(client: Client) -> Pages<Room> {
-    Pages::new(move |page_token| {
-        let client = client.clone();
-        let query = v1::ListRoomsRequest { page_size: PAGE_SIZE, page_token };
-        async move {
-            let page = client.unary(async |mut service| service.list_rooms(query).await).await?;
-            let rooms = page.rooms.into_iter().map(Room::try_from).collect::<Result<_, _>>()?;
-            Ok(Page { items: rooms, next: page.next_page_token })
-        }
-    })
 }

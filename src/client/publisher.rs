@@ -2,8 +2,9 @@
 //!
 //! Bounds the unacknowledged publishes, and refuses an invalid publish before it can end the session.
 
+use super::error::Error;
+use super::options::Options;
 use super::types::{Ack, Body};
-use super::{Error, Options};
 use crate::wire::v1;
 use prost::Message as _;
 use std::pin::Pin;

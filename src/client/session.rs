@@ -1,9 +1,10 @@
 //! The caller's handles of a session: [`Session`] and [`Receiver`].
 
 use super::connector::OpenCall;
+use super::error::Error;
+use super::options::Options;
 use super::publisher::Publisher;
 use super::types::{Incoming, Welcome};
-use super::{Error, Options};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::{Semaphore, mpsc};

@@ -3,13 +3,13 @@
 //! Delivers each event once and in order, even if two calls carry it; sends each publish until it is acknowledged; reads
 //! nothing from the call while the receiver's queue is full.
 
-use super::Error;
 use super::backoff::Backoff;
 use super::connector::{CallKind, Connector, OpenCall};
 use super::delivery::Delivery;
-use super::error::{is_retryable, retry_delay};
+use super::error::Error;
 use super::outbox::Outbox;
 use super::progress::Progress;
+use super::retry::{final_error, is_retryable, retry_delay};
 use super::types::{Ack, Disconnected, Event, Gap, Goodbye, Incoming};
 use crate::wire::v1::join_response::Response;
 use crate::wire::v1::{JoinRequest, JoinResponse};
@@ -112,7 +112,7 @@ impl Task {
                     retry_after = retry_delay(&status, None);
                     why = status;
                 }
-                Some(Err(status)) => return Err(Error::from_status(status)),
+                Some(Err(status)) => return Err(final_error(status)),
                 Some(Ok(call)) => return Ok(Some(call)),
                 None => return Ok(None),
             }
@@ -126,7 +126,7 @@ impl Task {
                 let retry_after = retry_delay(&status, None);
                 self.reconnect(status, retry_after).await
             }
-            Some(opened) => opened.map(Some).map_err(Error::from_status),
+            Some(opened) => opened.map(Some).map_err(final_error),
             None => Ok(None),
         }
     }

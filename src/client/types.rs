@@ -1,6 +1,6 @@
 //! The messages of `chatroom.v1` as callers see them: fields that the contract guarantees are not optional here.
 
-use crate::client::Error;
+use super::error::Error;
 use crate::wire::v1;
 use std::fmt;
 use std::str::FromStr;
@@ -345,6 +345,15 @@ impl TryFrom<v1::Room> for Room {
         let oldest_position = position(room.oldest_position)?;
         Ok(Self { name: room.name, members: room.members, last_position, oldest_position })
     }
+}
+
+/// One item of a room's retained history.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HistoryItem {
+    /// A retained event.
+    Event(Event),
+    /// Events of the requested range that are not retained.
+    Gap(Gap),
 }
 
 #[cfg(test)]

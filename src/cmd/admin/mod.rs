@@ -6,6 +6,7 @@
 mod bans;
 mod client;
 mod json;
+mod output;
 mod table;
 mod top;
 mod view;
@@ -15,7 +16,8 @@ use crate::cli::{AdminArgs, AdminCommand, wire_duration};
 use crate::wire::admin::{AnnounceRequest, SetLogFilterRequest};
 use anyhow::Context as _;
 use client::AdminClient;
-use std::io::{self, Write as _};
+use output::print;
+use std::io;
 use std::time::SystemTime;
 
 /// Runs one command and prints its result.
@@ -119,11 +121,6 @@ fn print_response<M: json::Named>(
     } else {
         print(&to_text(SystemTime::now()))
     }
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to stdout")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -4,9 +4,10 @@
 //! them. Costs the server a handful of snapshots per interval.
 
 use super::client::AdminClient;
+use super::json;
+use super::output::print;
 use super::table::{Column, Table, bytes, cell, cropped, format_count, format_duration};
 use super::view::{self, duration};
-use super::{json, print};
 use crate::cli::TopArgs;
 use crate::wire::admin::{Connection, ConnectionFilter, ConnectionOrder, GetServerInfoResponse, Room};
 use Column::{Left, Right};

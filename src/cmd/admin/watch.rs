@@ -1,8 +1,9 @@
 //! `chatroom admin watch`: one line per connection event.
 
 use super::client::{AdminClient, status_error};
+use super::output::print;
 use super::table::{bytes, cell, format_duration, padded};
-use super::{json, print, view};
+use super::{json, view};
 use crate::wire::admin::watch_connections_response::Event;
 use crate::wire::admin::{Connection, WatchConnectionsResponse};
 
