@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 /// The length of each phase. Defaults and their reasons are in [`crate::config`].
 #[derive(Clone, Copy, Debug)]
 pub struct DrainTimes {
-    /// From NOT_SERVING to the close of the listener. Balancers poll health only now and then.
+    /// From `NOT_SERVING` to the close of the listener. Balancers poll health only now and then.
     pub notice: Duration,
     /// The time over which disconnects are spread.
     pub spread: Duration,

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
-use super::fake::Fake;
 use super::*;
+use super::fake::Fake;
+use super::retry::final_error;
+use crate::wire::v1;
+use std::time::Duration;
 use tokio::time::timeout;
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 fn from_the_start() -> Join {

@@ -43,8 +43,8 @@ mod tests {
 
     #[test]
     fn names_match_codes() {
-        for (number, (name, go_name)) in NAMES.iter().enumerate() {
-            let code = Code::from_i32(number as i32);
+        for (number, (name, go_name)) in (0..).zip(&NAMES) {
+            let code = Code::from_i32(number);
             assert_eq!(name.replace('_', "").to_lowercase(), format!("{code:?}").to_lowercase());
             let spec_name = go_name.to_uppercase().replace("CANCELED", "CANCELLED");
             assert_eq!(name.replace('_', ""), spec_name);

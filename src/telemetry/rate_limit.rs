@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use tracing_subscriber::layer::SubscriberExt as _;
 
-    /// CountingLayer the limiter about each event, at the test's time, and counts the admitted ones.
+    /// Asks the limiter about each event, at the test's time, and counts the admitted ones.
     struct CountingLayer {
         limiter: Arc<LogRateLimiter>,
         now: Arc<Mutex<Instant>>,

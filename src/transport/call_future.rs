@@ -7,8 +7,8 @@
 //! ```
 //!
 //! *Queued*: there is no space for the answer until earlier ones on this transport are read. *Handling*: the service has the
-//! request. *Sending*: the response is sent chunk by chunk, as the peer's windows allow. *AwaitingHalfClose*: the response is
-//! complete, and the peer has not ended its request. HTTP/2 makes the server reset such a stream (RFC 9113, section 8.1),
+//! request. *Sending*: the response is sent chunk by chunk, as the peer's windows allow. *Awaiting half-close*: the response
+//! is complete, and the peer has not ended its request. HTTP/2 makes the server reset such a stream (RFC 9113, section 8.1),
 //! balancers turn that into a CANCEL for their own client (`HAProxy` before 3.0), and gRPC's C core then reports CANCELLED
 //! instead of the status. So the peer gets a moment to half-close by itself.
 
