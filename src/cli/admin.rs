@@ -90,7 +90,7 @@ pub enum AdminCommand {
 /// `chatroom admin drain`.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum DrainCommand {
-    /// Start draining: health reports NOT_SERVING, then connections are ended, then the process exits.
+    /// Start draining: health reports "not serving", then connections are ended, then the process exits.
     Start,
     /// Show the progress.
     Status,

@@ -193,7 +193,7 @@ struct LimitArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Drain (on SIGTERM, SIGINT or StartDrain; on SIGHUP if stdin is a terminal)")]
 struct DrainArgs {
-    /// How long to keep serving while health reports NOT_SERVING: longer than a balancer needs to notice
+    /// How long to keep serving while health reports "not serving": longer than a balancer needs to notice
     #[arg(long = "drain-notice", env = "CHATROOM_DRAIN_NOTICE", value_name = "TIME", default_value_t = seconds(defaults().drain_notice))]
     notice: humantime::Duration,
     /// Time over which the connections are then ended

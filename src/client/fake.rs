@@ -265,9 +265,9 @@ impl Fake {
         let mut changed = self.changed.subscribe();
         let mut call_ends = self.call_ends.subscribe();
         let id = format!("connection {}", self.hellos().len());
-        let (mut sent, gap) = self.read(|state| state.begin(hello.start));
+        let (mut offset, gap) = self.read(|state| state.begin(hello.start));
         let epoch = self.read(|state| state.epoch.clone());
-        let position = Some(v1::Position { epoch, offset: sent as u64 });
+        let position = Some(v1::Position { epoch, offset: offset as u64 });
         let connection_id = id.clone();
         let welcome = v1::Welcome { connection_id, room: hello.room, position, max_message_bytes: 1000 };
         send(ServerMessage::Welcome(welcome)).await?;
@@ -278,17 +278,17 @@ impl Fake {
         let mut has_half_closed = false;
         loop {
             changed.mark_unchanged();
-            for event in self.read(|state| state.log.get(sent..).unwrap_or_default().to_vec()) {
-                sent += 1;
+            for event in self.read(|state| state.log.get(offset..).unwrap_or_default().to_vec()) {
+                offset += 1;
                 let is_own = event.sender.as_ref().is_some_and(|sender| sender.connection_id == id);
                 let is_wanted = hello.kinds.is_empty() || hello.kinds.contains(&event.kind);
                 if is_wanted && !(is_own && hello.suppress_echo) {
                     send(ServerMessage::Event(event)).await?;
                 }
             }
-            if has_half_closed && own_last <= sent {
+            if has_half_closed && own_last <= offset {
                 let epoch = self.read(|state| state.epoch.clone());
-                let position = Some(v1::Position { epoch, offset: sent as u64 });
+                let position = Some(v1::Position { epoch, offset: offset as u64 });
                 return send(ServerMessage::Goodbye(v1::Goodbye {
                     reason: "left".into(),
                     retry_after: None,

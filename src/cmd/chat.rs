@@ -49,15 +49,15 @@ async fn chat(args: &ChatArgs, lines: mpsc::Receiver<io::Result<Line>>) -> anyho
     }
     let (receipts, mut acks) = Acks::new();
     let mut publishing = Box::pin(publish_lines(args, publisher, lines, receipts));
-    let mut published = None;
+    let mut input_end = None;
     let mut acked = Ok(());
     // Publishing must not block receiving, since acknowledgements arrive with the events. Received items are printed
     // before acknowledgements that are ready, unless `Acks` orders them first; `unconstrained` keeps tokio's budget
     // from changing that order.
-    let received = loop {
+    let session_end = loop {
         tokio::select! {
             biased;
-            done = &mut publishing, if published.is_none() => published = Some(done),
+            done = &mut publishing, if input_end.is_none() => input_end = Some(done),
             incoming = unconstrained(receiver.receive()) => match incoming {
                 Ok(Some(incoming)) => {
                     while let Some(acked) = acks.before(&incoming) {
@@ -83,8 +83,8 @@ async fn chat(args: &ChatArgs, lines: mpsc::Receiver<io::Result<Line>>) -> anyho
             Err(error) => acked = Err(error),
         }
     }
-    received.and(acked).map_err(to_error)?;
-    published.unwrap_or(Ok(()))
+    session_end.and(acked).map_err(to_error)?;
+    input_end.unwrap_or(Ok(()))
 }
 
 /// Publishes the lines, then drops the publisher, which ends the session after its own last message.

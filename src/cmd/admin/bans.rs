@@ -19,7 +19,7 @@ pub(super) fn removed(response: &RemoveBanResponse, now: SystemTime) -> String {
 }
 
 fn table(all: &[ActiveBan], now: SystemTime) -> Table {
-    let mut table = Table::new(vec![
+    let mut table = Table::new(&[
         Left("BY"),
         Left("BANNED"),
         Right("AGE"),

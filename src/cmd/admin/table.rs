@@ -4,6 +4,8 @@
 
 use crate::cmd::terminal::Sanitized;
 use bytesize::ByteSize;
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement};
 use std::fmt;
 use std::time::Duration;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
@@ -21,39 +23,23 @@ pub(super) enum Column {
 }
 
 /// A table with headings.
-pub(super) struct Table {
-    columns: Vec<Column>,
-    rows: Vec<Vec<String>>,
-}
+pub(super) struct Table(comfy_table::Table);
 
 impl Table {
-    pub(super) fn new(columns: Vec<Column>) -> Self {
-        Self { columns, rows: Vec::new() }
+    pub(super) fn new(columns: &[Column]) -> Self {
+        let mut table = comfy_table::Table::new();
+        table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(columns.iter().map(Column::heading));
+        for (column, of) in table.column_iter_mut().zip(columns) {
+            column.set_padding((0, COLUMN_GAP.len() as u16));
+            column.set_cell_alignment(of.alignment());
+        }
+        Self(table)
     }
 
     /// Adds a row with one cell per column.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|text| cell(&text)).collect());
-    }
-
-    fn widths(&self) -> Vec<usize> {
-        let width = |(n, column): (usize, &Column)| {
-            let cells = self.rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.width());
-            cells.chain([column.heading().width()]).max().unwrap_or(0)
-        };
-        self.columns.iter().enumerate().map(width).collect()
-    }
-
-    fn line(&self, widths: &[usize], cells: &[&str]) -> String {
-        let aligned = |((column, width), cell): ((&Column, &usize), &&str)| {
-            let space = " ".repeat(width.saturating_sub(cell.width()));
-            match column {
-                Column::Left(_) => format!("{cell}{space}"),
-                Column::Right(_) => format!("{space}{cell}"),
-            }
-        };
-        let aligned: Vec<_> = self.columns.iter().zip(widths).zip(cells).map(aligned).collect();
-        aligned.join(COLUMN_GAP).trim_end().to_owned()
+        self.0.add_row(cells.into_iter().map(|text| cell(&text)));
     }
 }
 
@@ -63,18 +49,18 @@ impl Column {
             Self::Left(heading) | Self::Right(heading) => heading,
         }
     }
+
+    fn alignment(&self) -> CellAlignment {
+        match self {
+            Self::Left(_) => CellAlignment::Left,
+            Self::Right(_) => CellAlignment::Right,
+        }
+    }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let widths = self.widths();
-        let headings: Vec<_> = self.columns.iter().map(Column::heading).collect();
-        writeln!(f, "{}", self.line(&widths, &headings))?;
-        for row in &self.rows {
-            let cells: Vec<_> = row.iter().map(String::as_str).collect();
-            writeln!(f, "{}", self.line(&widths, &cells))?;
-        }
-        Ok(())
+        writeln!(f, "{}", self.0.trim_fmt())
     }
 }
 
@@ -155,7 +141,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_by_display_width() {
-        let mut table = Table::new(vec![Column::Left("NAME"), Column::Right("LAG"), Column::Left("PEER")]);
+        let mut table = Table::new(&[Column::Left("NAME"), Column::Right("LAG"), Column::Left("PEER")]);
         table.row(["日本".into(), "7".into(), "a".into()]);
         table.row(["ann".into(), "1234".into(), String::new()]);
         assert_eq!(table.to_string(), "NAME   LAG  PEER\n日本     7  a\nann   1234  -\n");
@@ -163,7 +149,7 @@ mod tests {
 
     #[test]
     fn cells_are_sanitized() {
-        let mut table = Table::new(vec![Column::Left("NAME"), Column::Left("ROOM")]);
+        let mut table = Table::new(&[Column::Left("NAME"), Column::Left("ROOM")]);
         table.row(["\u{1b}[2J\n".into(), "a\tb".into()]);
         assert_eq!(table.to_string(), "NAME         ROOM\n\\u{1b}[2J\\n  a\\tb\n");
         let fields = FieldList(vec![("name".into(), "\u{1b}c".into()), ("a".into(), String::new())]);

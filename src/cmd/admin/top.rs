@@ -213,7 +213,7 @@ fn busiest(rooms: &mut Vec<Room>, rows: usize) {
 fn members(all: &[Connection], now: SystemTime) -> Table {
     let quantities = ["LAG", "LAG-BYTES", "LAG-TIME", "OUT", "IN", "AGE"].map(Right);
     let words = ["NAME", "ROOM", "PEER", "ID"].map(Left);
-    let mut table = Table::new(quantities.into_iter().chain(words).collect());
+    let mut table = Table::new(&quantities.into_iter().chain(words).collect::<Vec<_>>());
     for member in all {
         table.row([
             member.lag_messages.to_string(),
@@ -233,7 +233,7 @@ fn members(all: &[Connection], now: SystemTime) -> Table {
 
 fn flow(info: &GetServerInfoResponse, rates: Option<&Rates>) -> Table {
     let mut table =
-        Table::new(vec![Left(""), Right("MSGS/S"), Right("BYTES/S"), Right("MESSAGES"), Right("BYTES")]);
+        Table::new(&[Left(""), Right("MSGS/S"), Right("BYTES/S"), Right("MESSAGES"), Right("BYTES")]);
     let mut row = |name: &str, rate: Option<(f64, f64)>, messages: u64, size: u64| {
         let (per_second, bytes_per_second) = rate.unzip();
         table.row([

@@ -58,7 +58,7 @@ pub(super) fn connections(all: &[Connection], now: SystemTime) -> Table {
     let mut columns = vec![Left("ID"), Left("ROOM"), Left("NAME"), Left("PEER"), Left("API")];
     columns.extend(["AGE", "IDLE", "LAG", "LAG-BYTES", "LAG-TIME", "IN", "OUT"].map(Right));
     columns.extend(some_are_ending.then_some(Left("ENDING")));
-    let mut table = Table::new(columns);
+    let mut table = Table::new(&columns);
     for connection in all {
         let words = [
             connection.id.clone(),
@@ -108,9 +108,12 @@ pub(super) fn connection(connection: &Connection, now: SystemTime) -> FieldList 
 
 /// A table of rooms.
 pub(super) fn rooms(all: &[Room], now: SystemTime) -> Table {
-    let columns =
-        ["MEMBERS", "MSGS/S", "MESSAGES", "BYTES", "KEPT", "KEPT-BYTES", "LAG-MAX", "AGE"].map(Right);
-    let mut table = Table::new([Left("ROOM")].into_iter().chain(columns).chain([Left("POSITION")]).collect());
+    let mut columns = vec![Left("ROOM")];
+    columns.extend(
+        ["MEMBERS", "MSGS/S", "MESSAGES", "BYTES", "KEPT", "KEPT-BYTES", "LAG-MAX", "AGE"].map(Right),
+    );
+    columns.push(Left("POSITION"));
+    let mut table = Table::new(&columns);
     for room in all {
         table.row([
             room.name.clone(),

@@ -66,7 +66,7 @@ impl ResponseHeaders {
         Ok(headers)
     }
 
-    /// The call's end, if these headers end it; `last` is END_STREAM.
+    /// The call's end, if these headers end it; `last` is `END_STREAM`.
     pub(super) fn end(self, last: bool) -> Option<CallError> {
         match (self.grpc, self.http) {
             (Some(code), _) => Some(CallError { kind: grpc_status(&code), message: self.message }),
@@ -79,7 +79,7 @@ impl ResponseHeaders {
 
 /// The name of a status, as the gRPC specification writes it.
 fn grpc_status(code: &str) -> String {
-    let known = code.parse().ok().filter(|number| (0..CODES as i32).contains(number));
+    let known = code.parse::<i32>().ok().filter(|number| usize::try_from(*number).is_ok_and(|n| n < CODES));
     let name = known.map(|number| code_name(Code::from_i32(number)));
     name.map_or_else(|| format!("grpc-status {code}"), ToOwned::to_owned)
 }

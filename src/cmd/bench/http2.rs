@@ -1,8 +1,14 @@
-//! gRPC calls on one HTTP/2 transport, from the client's side.
+//! The client's side of gRPC calls on one HTTP/2 transport.
 //!
-//! Promises what a server may expect of a client: windows and frame sizes are kept to, SETTINGS and PING are answered,
-//! what was received is given back to the windows. Its own windows are so large that they limit nobody. A message that is
-//! received costs no allocation and no copy, unless it is split.
+//! Does what a server may expect of a client: respects windows and frame sizes, acknowledges SETTINGS and PING, and returns
+//! received bytes to the windows. Its own windows are too large to limit a server. A received message costs no allocation,
+//! and no copy unless it is split between two reads.
+//!
+//! Cost against the `h2` crate: `benches/clients/h2_receiver.rs` receives the same room at the same time with the same
+//! checks of content and order. Release builds, 50 connections each, 10 publishers with windows of 64, two busy cores,
+//! three runs: 66, 63 and 61 ns of CPU per delivery here, including the publishing and the latencies, against 68, 66 and
+//! 78 ns with `h2`, that is 1.04 to 1.28 times as much. With one message per read (500 messages per second) system calls
+//! dominate, and there is no gain: 7.1 µs here, with the publisher's timer and a latency per delivery, 5.1 µs with `h2`.
 
 use super::call_handler::{CallError, CallHandler};
 use super::frames::{self, Frame, FrameHandler, FrameReader};
@@ -17,7 +23,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const WINDOW_DEFAULT: i64 = 65_535;
 const WINDOW_MAX: u32 = 0x7fff_ffff;
 
-/// Received bytes before a WINDOW_UPDATE.
+/// Received bytes before a `WINDOW_UPDATE`.
 const WINDOW_HALF: u32 = WINDOW_MAX / 2;
 
 /// The largest frame that a peer accepts by default.
@@ -65,7 +71,7 @@ struct Connection {
 struct Stream {
     room: Option<String>,
     /// The stream id; 0 before the start.
-    stream: u32,
+    id: u32,
     open: bool,
     reader: MessageReader,
     received: u32,
@@ -77,7 +83,7 @@ impl Http2 {
     pub(super) fn new(plan: &Plan, rooms: &[u32]) -> Self {
         let call = |&room| Stream {
             room: plan.room_name(room),
-            stream: 0,
+            id: 0,
             open: false,
             reader: MessageReader::default(),
             received: 0,
@@ -127,7 +133,7 @@ impl Http2 {
 
     pub(super) fn renew(&mut self, call: usize) {
         let connection = &mut self.connection;
-        let Stream { stream, open, .. } = connection.calls[call];
+        let Stream { id: stream, open, .. } = connection.calls[call];
         if open {
             frames::write(&mut connection.out, frames::RST_STREAM, 0, stream, &[&CANCEL.to_be_bytes()]);
         }
@@ -148,7 +154,7 @@ impl Http2 {
             call.window -= sent;
             let sent = usize::try_from(sent).unwrap_or(0);
             for chunk in call.pending[..sent].chunks(connection.frame_max) {
-                frames::write(&mut connection.out, frames::DATA, 0, call.stream, &[chunk]);
+                frames::write(&mut connection.out, frames::DATA, 0, call.id, &[chunk]);
             }
             connection.pending -= sent;
             call.pending.drain(..sent);
@@ -189,7 +195,7 @@ impl Connection {
         let header = if self.service.has_hello { None } else { room };
         let block = headers::request(self.service.path, &self.authority, header);
         frames::write(&mut self.out, frames::HEADERS, frames::END_HEADERS, stream, &[&block]);
-        (call.stream, call.open, call.received) = (stream, true, 0);
+        (call.id, call.open, call.received) = (stream, true, 0);
         call.window = self.initial_window;
         call.reader = MessageReader::default();
         self.pending -= call.pending.len();
@@ -249,7 +255,7 @@ impl Connection {
     fn end(&mut self, call: usize, error: CallError, handler: &mut impl CallHandler) {
         self.calls[call].open = false;
         self.pending -= std::mem::take(&mut self.calls[call].pending).len();
-        self.streams[self.calls[call].stream as usize / 2] = None;
+        self.streams[self.calls[call].id as usize / 2] = None;
         handler.ended(call, error);
     }
 
@@ -263,7 +269,7 @@ impl Connection {
             message: String::from_utf8_lossy(payload.get(8..).unwrap_or_default()).into_owned(),
         };
         for call in 0..self.calls.len() {
-            if self.calls[call].open && self.calls[call].stream > last {
+            if self.calls[call].open && self.calls[call].id > last {
                 self.end(call, error.clone(), handler);
             }
         }
@@ -346,7 +352,7 @@ impl<H: CallHandler> FrameHandler for Inbound<'_, H> {
                 }
             }
             frames::SETTINGS if !frame.has(frames::ACK) => {
-                connection.on_settings(frame.payload, self.handler)
+                connection.on_settings(frame.payload, self.handler);
             }
             frames::PING if !frame.has(frames::ACK) => {
                 frames::write(&mut connection.out, frames::PING, frames::ACK, 0, &[frame.payload]);

@@ -69,7 +69,7 @@ impl Scheduler {
         }
         let now = control.now();
         self.begin(control, transports);
-        let published = match self.pace {
+        let sent = match self.pace {
             Pace::Rate(_) => {
                 self.publish_due(now.min(control.to.load(Ordering::Relaxed)), transports, touched)
             }
@@ -81,7 +81,7 @@ impl Scheduler {
         if phase == Phase::Drain && self.is_done(control) {
             self.finish(control, transports);
         }
-        published
+        sent
     }
 
     /// When the next message is due.
@@ -141,21 +141,21 @@ impl Scheduler {
                 transports[at].calls[call].publisher.as_ref().map_or(0, |publisher| publisher.published);
             self.due.push(Reverse((self.due_of(entry, published, transports), entry)));
         }
-        let mut published = 0;
+        let mut sent = 0;
         while let Some(&Reverse((due, entry))) = self.due.peek()
             && due <= now
         {
             self.due.pop();
             match self.publish_one(entry, due, transports, touched) {
                 PublishOutcome::Published(next) => {
-                    published += 1;
+                    sent += 1;
                     self.due.push(Reverse((self.due_of(entry, next, transports), entry)));
                 }
                 PublishOutcome::Blocked => self.blocked.push(entry),
                 PublishOutcome::Idle => {}
             }
         }
-        published
+        sent
     }
 
     fn fill_windows(
@@ -165,7 +165,7 @@ impl Scheduler {
         transports: &mut [Transport],
         touched: &mut Vec<usize>,
     ) -> u64 {
-        let mut published = 0;
+        let mut sent = 0;
         for entry in std::mem::take(&mut self.ready) {
             let (at, call) = self.entries[entry];
             let outcome = loop {
@@ -177,7 +177,7 @@ impl Scheduler {
                     break PublishOutcome::Idle;
                 }
                 match self.publish_one(entry, now, transports, touched) {
-                    PublishOutcome::Published(_) => published += 1,
+                    PublishOutcome::Published(_) => sent += 1,
                     other => break other,
                 }
             };
@@ -185,7 +185,7 @@ impl Scheduler {
                 self.ready.push(entry);
             }
         }
-        published
+        sent
     }
 
     fn publish_one(

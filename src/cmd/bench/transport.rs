@@ -163,7 +163,7 @@ impl Call {
     pub(super) fn end(&mut self, error: CallError, counters: &mut Counters, stats: &mut LoopStats) {
         let had_joined = match std::mem::replace(&mut self.state, CallState::Ended) {
             CallState::Ended => return,
-            state => state == CallState::Joined,
+            before => before == CallState::Joined,
         };
         if had_joined {
             *stats.there(self.role) -= 1;
