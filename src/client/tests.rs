@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
-use super::*;
 use super::fake::Fake;
-use super::retry::final_error;
+use super::*;
 use crate::wire::v1;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
