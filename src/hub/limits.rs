@@ -1,13 +1,13 @@
 //! The limits of a hub, and the refusals when one is reached.
 
-use crate::config::{Settings, SlowRules};
+use crate::config::SlowRules;
 use crate::hub::log;
 use crate::hub::log::start::StartError;
-use crate::hub::registry::creators::CountedBy;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// The hub's limits. The defaults and their reasons are in [`crate::config`].
-#[derive(Clone, Debug)]
+/// The hub's limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections in all rooms together.
     pub connections: usize,
@@ -40,35 +40,23 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// The limits of the server's default settings.
+    /// The limits of the server's default settings; the reasons are in [`crate::config`].
     fn default() -> Self {
-        Self::of(&Settings::default())
-    }
-}
-
-impl Limits {
-    /// The limits of these settings.
-    #[must_use]
-    pub fn of(settings: &Settings) -> Self {
         Self {
-            connections: settings.max_connections,
-            connections_per_room: settings.max_connections_per_room,
-            connections_per_address: settings.max_connections_per_address,
-            rooms: settings.max_rooms,
-            rooms_per_client: settings.max_rooms_per_client,
-            room_idle: settings.room_idle,
-            retention: log::Retention {
-                bytes: settings.retention_bytes,
-                messages: settings.retention_messages,
-                age: settings.retention_age,
-            },
-            retention_total: settings.retention_total_bytes,
-            inbox_messages: settings.inbox_messages,
-            inbox_bytes: settings.inbox_bytes,
-            inbox_share: settings.inbox_share,
-            lag_bytes: settings.lag_limit_bytes,
-            lag_age: settings.lag_limit_age,
-            slow: settings.slow.clone(),
+            connections: 50_000,
+            connections_per_room: None,
+            connections_per_address: None,
+            rooms: 10_000,
+            rooms_per_client: 100,
+            room_idle: Duration::from_secs(60),
+            retention: log::Retention { bytes: 16 << 20, messages: 65_536, age: Duration::from_secs(600) },
+            retention_total: 1 << 30,
+            inbox_messages: 4_096,
+            inbox_bytes: 4 << 20,
+            inbox_share: 256,
+            lag_bytes: 1 << 20,
+            lag_age: Duration::from_secs(30),
+            slow: SlowRules::default(),
         }
     }
 }
@@ -112,6 +100,24 @@ pub enum Refused {
     /// It cannot start at the requested position.
     #[error("cannot begin there: {0}")]
     Start(StartError),
+}
+
+/// By what the rooms of a client are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedBy {
+    /// The client's TCP connection.
+    Transport,
+    /// The client's address.
+    Address,
+}
+
+impl fmt::Display for CountedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Transport => "TCP connection",
+            Self::Address => "address",
+        })
+    }
 }
 
 /// "9m 58s": whole seconds, rounded up, so that a client that waits this long finds the ban expired.

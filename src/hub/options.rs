@@ -4,7 +4,7 @@ use crate::hub::ids::{ConnectionId, DisplayName};
 use crate::hub::log::start::Start;
 use crate::hub::log::view::View;
 use crate::hub::wire_form::WireForm;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// Control over a client's call and its transport, which the transport gives to the hub.
@@ -62,5 +62,13 @@ impl<M> SubscribeOptions<M> {
     #[must_use]
     pub fn live(form: WireForm) -> Self {
         Self { start: Start::Tail, strict: false, view: View::all(form), presence: false, gaps: false }
+    }
+}
+
+/// The address as it is counted: an IPv4 address itself, the /64 network of an IPv6 address.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address @ IpAddr::V4(_) => address,
     }
 }

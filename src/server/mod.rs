@@ -9,7 +9,7 @@ mod reflection;
 
 use crate::admin::{Admin, ServerDescription};
 use crate::chat::{self, ChatOptions, Message, Router};
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::drain::{Drain, DrainTimes, Phase};
 use crate::health;
 use crate::http::Endpoints;
@@ -103,7 +103,7 @@ impl Server {
         let addresses = self.addresses();
         let Self { config, log, chat, admin, metrics, mut critical } = self;
         let health = health::Reporter::not_serving();
-        let (hub, shards) = Hub::new(hub::Limits::of(&config), config.workers);
+        let (hub, shards) = Hub::new(hub_limits(&config), config.workers);
         let list_runtime = ListRuntime::start()?;
         let shared = Shared {
             health: health.clone(),
@@ -270,6 +270,29 @@ fn log_totals(hub: &Hub<Message>, transports: &TransportStats) {
     );
 }
 
+fn hub_limits(settings: &Settings) -> hub::Limits {
+    hub::Limits {
+        connections: settings.max_connections,
+        connections_per_room: settings.max_connections_per_room,
+        connections_per_address: settings.max_connections_per_address,
+        rooms: settings.max_rooms,
+        rooms_per_client: settings.max_rooms_per_client,
+        room_idle: settings.room_idle,
+        retention: hub::log::Retention {
+            bytes: settings.retention_bytes,
+            messages: settings.retention_messages,
+            age: settings.retention_age,
+        },
+        retention_total: settings.retention_total_bytes,
+        inbox_messages: settings.inbox_messages,
+        inbox_bytes: settings.inbox_bytes,
+        inbox_share: settings.inbox_share,
+        lag_bytes: settings.lag_limit_bytes,
+        lag_age: settings.lag_limit_age,
+        slow: settings.slow.clone(),
+    }
+}
+
 fn transport_limits(config: &Config) -> TransportLimits {
     TransportLimits {
         streams: config.max_streams,
@@ -283,5 +306,15 @@ fn transport_limits(config: &Config) -> TransportLimits {
         idle: config.transport_idle_limit,
         keepalive_interval: config.keepalive_interval,
         keepalive_timeout: config.keepalive_timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_hub_limits_are_those_of_the_default_settings() {
+        assert_eq!(hub_limits(&Settings::default()), hub::Limits::default());
     }
 }

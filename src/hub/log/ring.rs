@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the log retains messages; whichever limit is reached first removes the oldest segment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Bytes of messages and their frames, in the forms that were in use when they were appended.
     pub bytes: u64,

@@ -7,7 +7,8 @@ use crate::hub::hub::Hub;
 use crate::hub::limits::Limits;
 use crate::hub::member::Member;
 use crate::hub::member::disconnect::DisconnectReason;
-use crate::hub::ops::snapshot::{ConnectionEventKind, Lag};
+use crate::hub::ops::events::ConnectionEventKind;
+use crate::hub::ops::snapshot::Lag;
 use crate::hub::payload::Payload;
 use crate::hub::room::Room;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 impl<M: Payload> Hub<M> {
     /// Runs the housekeeping of all rooms, for ever: as one task, best on a thread that serves no connections.
     ///
-    /// Cost: one visit to each member every [`INTERVAL`].
+    /// Cost: one visit to each member four times a second.
     pub async fn run_housekeeping(&self) {
         tokio::join!(self.check_rooms(), self.keep_within_budget());
     }

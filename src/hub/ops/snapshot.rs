@@ -1,11 +1,10 @@
-//! A member as seen from outside at one moment, for lists and watchers.
+//! A member as seen from outside at one moment, for lists and events.
 
 use crate::hub::ids::RoomName;
 use crate::hub::log::position::{Epoch, Position};
 use crate::hub::member::Member;
-use crate::hub::member::disconnect::DisconnectReason;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// How far a member is behind the tail of its room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,28 +36,4 @@ impl ConnectionSnapshot {
     pub fn position(&self) -> Position {
         Position { epoch: self.epoch, offset: self.member.cursor().offset - 1 }
     }
-}
-
-/// What happened to a connection.
-#[derive(Clone, Debug)]
-pub enum ConnectionEventKind {
-    /// It joined.
-    Joined,
-    /// It left, for this reason.
-    Left(DisconnectReason),
-    /// It lags by more than half of its limit.
-    Lagging,
-    /// An operator disconnected it, for this reason.
-    Kicked(String),
-}
-
-/// Something that happened to a connection.
-#[derive(Clone, Debug)]
-pub struct ConnectionEvent {
-    /// What happened.
-    pub kind: ConnectionEventKind,
-    /// The connection at that moment.
-    pub connection: ConnectionSnapshot,
-    /// When.
-    pub at: SystemTime,
 }

@@ -3,19 +3,15 @@
 use crate::hub::limits::{Limits, Refused};
 use crate::hub::member::Member;
 use crate::hub::member::disconnect::DisconnectReason;
-use crate::hub::ops::snapshot::{ConnectionEvent, ConnectionEventKind, ConnectionSnapshot};
-use crate::hub::options::ClientInfo;
-use crate::hub::registry::creators::network;
+use crate::hub::ops::events::{ConnectionEvent, ConnectionEventKind, ConnectionEvents};
+use crate::hub::ops::snapshot::ConnectionSnapshot;
+use crate::hub::options::{ClientInfo, network};
 use crate::hub::wire_form::{ByForm, WireForm};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::SystemTime;
 use tokio::sync::broadcast;
-
-/// Events that a watcher may lag before it misses some.
-const EVENTS_KEPT: usize = 4096;
 
 /// Counts since the hub was created. `joined` = `present` + the sum of `disconnected`, except during a change.
 #[derive(Debug)]
@@ -26,7 +22,7 @@ pub struct ConnectionStats {
     /// The same by address; empty unless they are limited. Locked on joins and leaves, never for a broadcast.
     addresses: Mutex<HashMap<IpAddr, usize>>,
     forms: ByForm<FormStats>,
-    events: broadcast::Sender<ConnectionEvent>,
+    events: ConnectionEvents,
 }
 
 /// Counts of the connections that use one wire form.
@@ -71,7 +67,7 @@ impl Default for ConnectionStats {
             claimed: AtomicUsize::new(0),
             addresses: Mutex::default(),
             forms: Default::default(),
-            events: broadcast::Sender::new(EVENTS_KEPT),
+            events: ConnectionEvents::default(),
         }
     }
 }
@@ -110,7 +106,7 @@ impl ConnectionStats {
     /// All events from now on. A watcher that lags too far misses events, and receives their number.
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<ConnectionEvent> {
-        self.events.subscribe()
+        self.events.watch()
     }
 
     /// Claims one connection, which must then join or be released.
@@ -170,10 +166,6 @@ impl ConnectionStats {
 
     /// Sends an event to the watchers. Costs one load while there are none.
     pub(crate) fn emit(&self, kind: ConnectionEventKind, snapshot: impl FnOnce() -> ConnectionSnapshot) {
-        if self.events.receiver_count() > 0 {
-            let event = ConnectionEvent { kind, connection: snapshot(), at: SystemTime::now() };
-            // Fails if the last watcher has just gone.
-            let _ = self.events.send(event);
-        }
+        self.events.emit(kind, snapshot);
     }
 }

@@ -7,31 +7,13 @@
 //! taken when a room is created, becomes empty or is removed, never for a broadcast.
 
 use crate::hub::ids::RoomName;
-use crate::hub::options::ClientInfo;
+use crate::hub::limits::CountedBy;
+use crate::hub::options::{ClientInfo, network};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// By what the rooms of a client are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CountedBy {
-    /// The client's TCP connection.
-    Transport,
-    /// The client's address.
-    Address,
-}
-
-impl fmt::Display for CountedBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Transport => "TCP connection",
-            Self::Address => "address",
-        })
-    }
-}
 
 /// The owner of rooms: rooms of one owner compete with each other for eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -177,14 +159,6 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.release();
-    }
-}
-
-/// The address as it is counted: an IPv4 address itself, the /64 network of an IPv6 address.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        address @ IpAddr::V4(_) => address,
     }
 }
 

@@ -6,12 +6,12 @@
 pub(crate) mod creators;
 
 use crate::hub::ids::RoomName;
-use crate::hub::limits::{Limits, Refused};
+use crate::hub::limits::{CountedBy, Limits, Refused};
 use crate::hub::options::ClientInfo;
 use crate::hub::payload::Payload;
 use crate::hub::room::Room;
 use crate::metrics::Counter;
-use creators::{CountedBy, Creators};
+use creators::Creators;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
