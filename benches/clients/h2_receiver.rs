@@ -7,7 +7,8 @@
 //! chatroom bench --connections 100 --rate 2000 --warmup 1s --duration 15s
 //! ```
 //!
-//! Both check the content and the order of each message by the same code. The load tool also records latencies, and
+//! Both check the content and the order of each message by the same code; this one does so for the cost, and reports errors
+//! only of calls that the server ends. The load tool also records latencies, and
 //! publishes, so that its figure is the higher bound of its receive path.
 
 #[allow(dead_code, reason = "the load tool's module, of which this needs the reader")]
