@@ -134,7 +134,7 @@ pub(super) async fn list<M: Payload>(
             match order {
                 api::ConnectionOrder::Lag => found.add((Reverse(snapshot.lag.bytes), number), snapshot),
                 api::ConnectionOrder::Bytes => {
-                    found.add((Reverse(snapshot.member.delivered().1), number), snapshot)
+                    found.add((Reverse(snapshot.member.delivered().1), number), snapshot);
                 }
                 api::ConnectionOrder::Unspecified | api::ConnectionOrder::Age if number > from => {
                     found.add((Reverse(0), number), snapshot);

@@ -57,7 +57,7 @@ async fn targets<M: Payload>(
             let filter = Filter::new(Some(filter))?;
             filter
                 .find(hub, |snapshot| {
-                    found.extend(Some(snapshot).filter(|s| s.member.disconnected().is_none()))
+                    found.extend(Some(snapshot).filter(|s| s.member.disconnected().is_none()));
                 })
                 .await;
             Ok((found, Vec::new()))

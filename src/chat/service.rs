@@ -131,7 +131,7 @@ impl<T: Message + Default + 'static> BroadcastStream<T> {
     /// Joins a room and publishes the client's requests there.
     ///
     /// # Errors
-    /// The status of a client that is not let in, like RESOURCE_EXHAUSTED at a limit.
+    /// The status of a client that is not let in, like `RESOURCE_EXHAUSTED` at a limit.
     pub fn join(
         hub: &Hub<Proto<T>>,
         room: &RoomName,

@@ -49,7 +49,7 @@ pub(super) fn of_unreadable(request: Status, max: usize) -> Option<(DisconnectRe
     }
 }
 
-/// The status that ends a call: its ErrorInfo names the disconnect reason, and it says up to which position
+/// The status that ends a call: its `ErrorInfo` names the disconnect reason, and it says up to which position
 /// everything was delivered, and when to come back.
 pub(super) fn of_disconnect(disconnect: &Disconnect, delivered: Position, retry: Option<Duration>) -> Status {
     let reason = disconnect.reason;

@@ -87,7 +87,6 @@ impl<M: Payload> Hub<M> {
 
     /// A hub of one shard, for a service of your own, and the future that runs it: spawn it once. It delivers messages, and
     /// does the [housekeeping](Hub::run_housekeeping). Connections join on [`ShardId::default`].
-    #[must_use]
     pub fn single(limits: Limits) -> (Self, impl Future<Output = ()> + Send + use<M>) {
         let (hub, mut shards) = Self::new(limits, 1);
         let (shard, housekeeping) = (shards.remove(0), hub.clone());

@@ -105,7 +105,7 @@ impl Server {
         let health = health::Reporter::not_serving();
         let (hub, shards) = Hub::new(hub_limits(&config), config.workers);
         let list_runtime = ListRuntime::start()?;
-        let shared = Shared {
+        let context = ServerContext {
             health: health.clone(),
             methods: rpc_metrics(config.max_message_bytes),
             limits: Arc::new(transport_limits(&config)),
@@ -114,7 +114,7 @@ impl Server {
             lists: list_runtime.for_clients(),
         };
         let stats = Arc::new(TransportStats::default());
-        let start = |shard| start_worker(&config, &hub, &shared, shard, critical.take());
+        let start = |shard| start_worker(&config, &hub, &context, shard, critical.take());
         let workers = shards.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
         let stopping = CancellationToken::new();
         let about = ServerDescription {
@@ -138,7 +138,7 @@ impl Server {
             hub: hub.clone(),
             transports: Arc::clone(&stats),
             transports_limit: config.max_transports,
-            methods: Arc::clone(&shared.methods),
+            methods: Arc::clone(&context.methods),
             drain: drain.clone(),
             log,
         };
@@ -191,17 +191,17 @@ impl Server {
             biased;
             never = report_phase => never,
             accepted = serve => accepted,
-            failed = serve_operators(&shared, operators, admin) => failed,
+            failed = serve_operators(&context, operators, admin) => failed,
             failed = endpoints.serve(metrics) => failed,
             () = hub.run_housekeeping() => Ok(()),
-            () = shared.failed.cancelled() => return Err(ServeError::WorkerFailed),
+            () = context.failed.cancelled() => return Err(ServeError::WorkerFailed),
         };
         Ok(done?)
     }
 }
 
 /// What the gRPC listeners, and all workers, share.
-struct Shared {
+struct ServerContext {
     health: health::Reporter,
     methods: Arc<RpcMetrics>,
     limits: Arc<TransportLimits>,
@@ -211,7 +211,7 @@ struct Shared {
     lists: ListExecutor,
 }
 
-impl Shared {
+impl ServerContext {
     /// The services of every listener: health, and reflection of it and `services`.
     fn common_services(&self, services: &'static [&'static str]) -> Routes {
         with_reflection(Routes::new(self.health.service(services)), services)
@@ -221,7 +221,7 @@ impl Shared {
 fn start_worker(
     config: &Config,
     hub: &Hub<Message>,
-    shared: &Shared,
+    context: &ServerContext,
     shard: ShardDriver<Message>,
     beside: Option<BoxFuture<'static, ()>>,
 ) -> io::Result<WorkerHandle> {
@@ -231,14 +231,14 @@ fn start_worker(
         shard: shard.id(),
         max_message_bytes: config.max_message_bytes,
         require_room_header: config.require_room_header,
-        tokens: Arc::clone(&shared.page_tokens),
-        lists: shared.lists.clone(),
+        tokens: Arc::clone(&context.page_tokens),
+        lists: context.lists.clone(),
     };
     let worker = Worker {
-        services: Router::new(options, shared.common_services(CHAT_SERVICES)),
-        limits: Arc::clone(&shared.limits),
-        methods: Arc::clone(&shared.methods),
-        failed: shared.failed.clone(),
+        services: Router::new(options, context.common_services(CHAT_SERVICES)),
+        limits: Arc::clone(&context.limits),
+        methods: Arc::clone(&context.methods),
+        failed: context.failed.clone(),
     };
     match beside {
         None => worker.start(number, shard.run()),
@@ -247,14 +247,18 @@ fn start_worker(
 }
 
 /// Serves the admin listener on the calling thread, until the future is dropped.
-async fn serve_operators(shared: &Shared, admin: Admin<Message>, listener: Listener) -> io::Result<()> {
+async fn serve_operators(
+    context: &ServerContext,
+    admin: Admin<Message>,
+    listener: Listener,
+) -> io::Result<()> {
     let stats = Arc::new(TransportStats::default());
     let admin = admin_service_server::AdminServiceServer::new(admin);
     let worker = Worker {
-        services: shared.common_services(ADMIN_SERVICES).add_service(admin),
-        limits: Arc::clone(&shared.limits),
-        methods: Arc::clone(&shared.methods),
-        failed: shared.failed.clone(),
+        services: context.common_services(ADMIN_SERVICES).add_service(admin),
+        limits: Arc::clone(&context.limits),
+        methods: Arc::clone(&context.methods),
+        failed: context.failed.clone(),
     };
     let acceptor = Acceptor::new(ADMIN_TRANSPORTS_MAX, stats);
     acceptor.run(listener, &[worker.start_here()]).await

@@ -46,12 +46,12 @@ impl Tree {
     fn of(root: &Path) -> Self {
         let mut tree = Self(Vec::new());
         let code = fs::read_to_string(root).unwrap();
-        tree.add(root, root.parent().unwrap(), Vec::new(), syn::parse_file(&code).unwrap().items);
+        tree.add(root, root.parent().unwrap(), &Vec::new(), syn::parse_file(&code).unwrap().items);
         tree
     }
 
     /// Adds a module and those below it, whose files are in `folder`.
-    fn add(&mut self, file: &Path, folder: &Path, path: Names, items: Vec<Item>) -> ModuleId {
+    fn add(&mut self, file: &Path, folder: &Path, path: &Names, items: Vec<Item>) -> ModuleId {
         let id = self.0.len();
         self.0.push(Module { file: file.to_owned(), path: path.clone(), ..Module::default() });
         for item in items {
@@ -62,15 +62,14 @@ impl Tree {
                     let mut child_path = path.clone();
                     child_path.push(name.clone());
                     let child_folder = folder.join(&name);
-                    let child = match module.content {
-                        Some((_, items)) => self.add(file, &child_folder, child_path, items),
-                        None => {
-                            let files = [folder.join(format!("{name}.rs")), child_folder.join("mod.rs")];
-                            let child_file = files.iter().find(|file| file.exists()).unwrap();
-                            let code = fs::read_to_string(child_file).unwrap();
-                            let items = syn::parse_file(&code).unwrap().items;
-                            self.add(child_file, &child_folder, child_path, items)
-                        }
+                    let child = if let Some((_, items)) = module.content {
+                        self.add(file, &child_folder, &child_path, items)
+                    } else {
+                        let files = [folder.join(format!("{name}.rs")), child_folder.join("mod.rs")];
+                        let child_file = files.iter().find(|file| file.exists()).unwrap();
+                        let code = fs::read_to_string(child_file).unwrap();
+                        let items = syn::parse_file(&code).unwrap().items;
+                        self.add(child_file, &child_folder, &child_path, items)
                     };
                     self.0[id].children.insert(name, child);
                 }
@@ -264,7 +263,9 @@ impl Paths<'_> {
             }
         }
         end(&mut path);
-        groups.into_iter().for_each(|group| self.visit_tokens(group));
+        for group in groups {
+            self.visit_tokens(group);
+        }
     }
 }
 

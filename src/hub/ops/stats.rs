@@ -66,7 +66,7 @@ impl Default for ConnectionStats {
             numbered: AtomicU64::new(0),
             claimed: AtomicUsize::new(0),
             addresses: Mutex::default(),
-            forms: Default::default(),
+            forms: ByForm::default(),
             events: ConnectionEvents::default(),
         }
     }

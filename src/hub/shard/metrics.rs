@@ -22,9 +22,9 @@ pub(crate) struct ShardMetrics {
 impl ShardMetrics {
     pub(crate) fn new() -> Self {
         Self {
-            published_messages: Default::default(),
+            published_messages: ByForm::default(),
             published_bytes: Counter::default(),
-            delivered_messages: Default::default(),
+            delivered_messages: ByForm::default(),
             delivered_bytes: Counter::default(),
             gap_messages: Counter::default(),
             skips: Counter::default(),
