@@ -8,8 +8,11 @@ help: ## List these targets
 run: ## Build and serve with the defaults (port 50051)
 	cargo run --release -- serve
 
+# Most tests wait for a server most of the time, so more of them than there are cores.
+TEST_THREADS ?= 8
+
 test: ## Run all tests
-	cargo test
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test
 	cargo test --features loom --lib hub::room::model
 
 check: ## Check format and lints, and the arithmetic of the benchmarks

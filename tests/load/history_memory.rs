@@ -24,7 +24,7 @@ const MIB: u64 = 1 << 20;
 
 /// The default.
 const RETENTION: u64 = 16 * MIB;
-const READERS: usize = 500;
+const READERS: usize = 200;
 const HALVES: usize = 2;
 
 /// What a stream may have waiting to be written, and what a transport costs beside.

@@ -154,7 +154,7 @@ async fn list_loops_do_not_disturb_broadcast() {
 
     let began = Instant::now();
     let mut history = History::default();
-    let talks: Vec<_> = speakers.into_iter().map(|s| tokio::spawn(talks(s, 25_000))).collect();
+    let talks: Vec<_> = speakers.into_iter().map(|s| tokio::spawn(talks(s, 10_000))).collect();
     let (answers, latest) = operators_meanwhile(&server, || talks.iter().all(JoinHandle::is_finished)).await;
     let mut published = 0;
     for (sender, talk) in talks.into_iter().enumerate() {

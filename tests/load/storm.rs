@@ -1,10 +1,9 @@
 //! Both APIs in one room, 100 senders and 300 receivers, who come, go, resume and stall at random: what everyone met is
 //! explained by one order.
 //!
-//! Runs for 15 s of talk, or `CHATROOM_STORM_SECONDS`. `CHATROOM_STORM_SEED` repeats the choices of an earlier run.
+//! Runs for 10 s of talk, or `CHATROOM_STORM_SECONDS`. `CHATROOM_STORM_SEED` repeats the choices of an earlier run.
 
 use std::{
-    env,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -59,8 +58,8 @@ const FORGETFUL: [&str; 5] = [
 #[tokio::test]
 async fn one_order_explains_all_members() {
     let _machine = machine::alone();
-    let talk = Duration::from_secs(number("CHATROOM_STORM_SECONDS").unwrap_or(15));
-    let seed = number("CHATROOM_STORM_SEED").unwrap_or_else(|| rand::rng().random());
+    let talk = Duration::from_secs(machine::number("CHATROOM_STORM_SECONDS").unwrap_or(10));
+    let seed = machine::number("CHATROOM_STORM_SEED").unwrap_or_else(|| rand::rng().random());
     println!("CHATROOM_STORM_SECONDS={} CHATROOM_STORM_SEED={seed}", talk.as_secs());
     let plaza = Server::start_quiet(&PATIENT);
     let creek = Server::start_quiet(&FORGETFUL);
@@ -104,10 +103,6 @@ async fn one_order_explains_all_members() {
     is_counted(creek, &creek_account).await;
 }
 
-fn number(variable: &str) -> Option<u64> {
-    env::var(variable).ok().map(|value| value.parse().unwrap())
-}
-
 /// The server's own count adds up to what the clients were told.
 async fn is_counted(mut server: Server, account: &Account) {
     let scrape = within(LAST_PATIENCE, "the end of all", async {
@@ -137,8 +132,9 @@ async fn is_counted(mut server: Server, account: &Account) {
 }
 
 struct Half {
-    tracks: Vec<JoinHandle<Track>>,
-    logs: Vec<JoinHandle<Vec<HelloLog>>>,
+    /// With their names.
+    tracks: Vec<(String, JoinHandle<Track>)>,
+    logs: Vec<(String, JoinHandle<Vec<HelloLog>>)>,
     /// How much each of its senders has said.
     published: Vec<(u16, u32)>,
 }
@@ -204,14 +200,17 @@ async fn half_of_a_place(
         let wants = Wants { not_from: (!echo).then_some(sender), ..Wants::default() };
         let track = Track::of_sender(sender, wants);
         let manner = Manner { presence: number % 8 == 1, ..Manner::default() };
-        tracks.push(tokio::spawn(life(number, &mut rng).speaks_v1(track, wants, manner, Some(speaker))));
+        let life = life(number, &mut rng);
+        let name = life.name.clone();
+        tracks.push((name, tokio::spawn(life.speaks_v1(track, wants, manner, Some(speaker)))));
     }
     for number in mine(hello_senders) {
         let (published, told) = watch::channel(None);
         let sender = 2 * number as u16;
         publication.push((sender, told));
         let speaker = Speaker::new(sender, place.padding.clone(), published);
-        logs.push(tokio::spawn(life(number, &mut rng).speaks_hello(speaker)));
+        let life = life(number, &mut rng);
+        logs.push((life.name.clone(), tokio::spawn(life.speaks_hello(speaker))));
     }
     for number in mine(v1_receivers) {
         let kinds: &[&str] = match number % 10 {
@@ -227,10 +226,13 @@ async fn half_of_a_place(
             is_narrow: number % 4 > 1,
         };
         let track = Track::of(&format!("{} receiver {number}", place.room), wants);
-        tracks.push(tokio::spawn(life(number, &mut rng).speaks_v1(track, wants, manner, None)));
+        let life = life(number, &mut rng);
+        let name = life.name.clone();
+        tracks.push((name, tokio::spawn(life.speaks_v1(track, wants, manner, None))));
     }
     for number in mine(hello_receivers) {
-        logs.push(tokio::spawn(life(number, &mut rng).receives_all_of_hello()));
+        let life = life(number, &mut rng);
+        logs.push((life.name.clone(), tokio::spawn(life.receives_all_of_hello())));
     }
     let mut arrived = place.arrived.subscribe();
     let early = arrived.wait_for(|arrived| *arrived == place.population.early());
@@ -268,12 +270,13 @@ async fn the_bell_rings(
         place.bells.send_replace(true);
     }
     let mut met = Met { tracks: Vec::new(), logs: Vec::new(), published: half.published };
-    for track in half.tracks {
-        met.tracks
-            .push(within(LAST_PATIENCE, "a member's end", track).await.expect("it panicked, see above"));
+    for (name, track) in half.tracks {
+        let ended = within(LAST_PATIENCE, &format!("the end of {name}"), track).await;
+        met.tracks.push(ended.expect("it panicked, see above"));
     }
-    for logs in half.logs {
-        met.logs.extend(within(LAST_PATIENCE, "a member's end", logs).await.expect("it panicked, see above"));
+    for (name, logs) in half.logs {
+        let ended = within(LAST_PATIENCE, &format!("the end of {name}"), logs).await;
+        met.logs.extend(ended.expect("it panicked, see above"));
     }
     met
 }

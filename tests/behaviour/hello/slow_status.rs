@@ -82,7 +82,8 @@ async fn kicked_connection_without_window_receives_status() {
 
 #[tokio::test]
 async fn message_longer_than_window_arrives() {
-    let server = Server::start(&[]);
+    // More than all of it: the readers begin when it has been published.
+    let server = Server::start(&["--lag-limit-bytes=8MiB"]);
     let mut publisher = server.join(ROOM).await;
     for windows in [Windows::DEFAULT, Windows { stream: 1_000, connection: 65_535 }] {
         let mut reader = Transport::connect_with(server.addr, windows).await.join(ROOM, "reader").await;
@@ -99,7 +100,7 @@ async fn message_longer_than_window_arrives() {
 
 #[tokio::test]
 async fn late_window_updates_do_not_starve_reader() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--lag-limit-bytes=8MiB"]);
     let mut publisher = server.join(ROOM).await;
     // Its windows are seldom wholly open although it has read everything: updates come when half is used up.
     let mut reader = Transport::connect_with(server.addr, Windows::DEFAULT).await.join(ROOM, "reader").await;

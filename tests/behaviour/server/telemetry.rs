@@ -352,6 +352,8 @@ async fn collector_hanging_does_not_delay_exit() {
 #[test]
 fn traces_off_disable_spans_at_callsite() {
     runs_alone(PATIENCE, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
         let (telemetry, _last_lines) = telemetry::init(LogFormat::Text, "info", &[]).unwrap();
         // Static, so that what is not wanted costs a load wherever it stands in the code, also in h2.
         assert_eq!(LevelFilter::current(), LevelFilter::INFO);
