@@ -15,9 +15,11 @@ test: ## Run all tests
 	RUST_TEST_THREADS=$(TEST_THREADS) cargo test
 	cargo test --features loom --lib hub::room::model
 
-check: ## Check format and lints, and the arithmetic of the benchmarks
+check: ## Check format, lints, documentation, each feature alone, and the arithmetic of the benchmarks
 	cargo fmt --check
 	cargo clippy --all-targets -- --deny warnings
+	.ci/features
+	RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps
 	python3 -B -m unittest discover --quiet --start-directory benches/side_by_side/tests --top-level-directory benches
 
 deny: ## Check licenses, sources and versions of the dependencies (builds cargo-deny once, into ~/.cache)

@@ -18,6 +18,7 @@ pub mod hello {
 }
 
 /// The API for new clients: `chatroom.v1`.
+#[cfg(any(feature = "client", feature = "server"))]
 #[allow(clippy::pedantic, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("chatroom.v1");
@@ -81,6 +82,7 @@ fn prefix(len: usize, out: &mut BytesMut) {
 }
 
 /// The fields of a `chatroom.v1.Event`, borrowed.
+#[cfg(feature = "server")]
 pub struct EventRef<'a> {
     /// Its position in the room's order.
     pub position: v1::Position,
@@ -99,6 +101,7 @@ pub struct EventRef<'a> {
 ///
 /// # Panics
 /// Like [`frame`].
+#[cfg(feature = "server")]
 pub fn frame_event(event: &EventRef<'_>, out: &mut BytesMut) {
     use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message};
     // Field numbers of Event, and of the event in both responses.

@@ -6,7 +6,7 @@
 use super::response::{open, trailers};
 use super::status;
 use crate::hub::{Next, Payload, Subscription, log::FRAME_BYTES_MAX};
-use crate::transport::Chunk;
+use crate::rpc::response::Chunk;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame as BodyFrame};

@@ -3,8 +3,10 @@
 //! An update is a relaxed add to memory that, on the broadcast path, only the updating thread writes. The prometheus crate
 //! writes the text at scrape, and is used only here. Deliberately does not know what is counted.
 
+#[cfg(feature = "server")]
 mod exposition;
 
+#[cfg(feature = "server")]
 pub use exposition::{Exposition, Labels};
 
 use std::sync::atomic::{AtomicU64, Ordering};

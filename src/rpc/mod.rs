@@ -3,8 +3,11 @@
 //! Deliberately does not know the services.
 
 mod code;
+#[cfg(feature = "server")]
 pub mod lists;
+#[cfg(feature = "server")]
 pub mod page;
+pub mod response;
 
 pub use code::{CODES, code_name, go_code_names};
 

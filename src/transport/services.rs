@@ -1,6 +1,6 @@
 //! What the transport requires of the services behind it.
 
-use super::response::ResponseBody;
+use crate::rpc::response::ResponseBody;
 use http::Response;
 use std::convert::Infallible;
 use tonic::body::Body;

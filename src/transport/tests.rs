@@ -3,12 +3,12 @@
 use super::connection::Connection;
 use super::lifecycle::CloseReason;
 use super::limits::TransportLimits;
-use super::response::{Chunk, ResponseBody};
 use super::rpc_metrics::{MethodLimits, RpcMetrics};
 use super::socket::ByteStream;
 use super::state::TransportState;
 use super::stats::TransportStats;
 use super::{CallContext, CallHandle};
+use crate::rpc::response::{Chunk, ResponseBody};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use h2::client::{ResponseFuture, SendRequest};
