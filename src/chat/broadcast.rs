@@ -18,7 +18,7 @@ use tonic::Status;
 ///
 /// For a service of your own: answer the call with [`Broadcast::respond`], and its client receives everything that is
 /// published in the room, each message encoded once for all members. When the connection ends, so does the call, with the
-/// status that gives the reason. See `examples/game.rs`.
+/// status that gives the reason. See `examples/game`.
 ///
 /// On tonic's own server a client that reads too slowly may see CANCELLED instead of its status: hyper hands data to
 /// HTTP/2 before the peer's windows take it, and the status waits behind it. [`crate::transport`] does not.

@@ -5,7 +5,7 @@
 //! Slow or dead members cost the room nothing but their cursor.
 //!
 //! A service of your own starts with [`Hub::single`] and a message type that implements [`Payload`]; see
-//! `examples/game.rs`.
+//! `examples/game`.
 //!
 //! | folder | has | imports |
 //! |---|---|---|

@@ -464,13 +464,20 @@ impl CallIo {
                 return self.wait(sent, cx);
             }
             // As long as one frame's messages, or it is sent in parts.
-            match body.as_mut().poll_chunk(cx, needed) {
-                Poll::Ready(Chunk::Data(data)) => self.send_in_parts(data, has_stall_limit),
-                Poll::Ready(Chunk::Trailers(trailers)) => return Poll::Ready(self.send_trailers(trailers)),
-                // It needs more than before: poll again with that.
-                Poll::Ready(_) | Poll::Pending => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+            let mut needed = needed;
+            loop {
+                match body.as_mut().poll_chunk(cx, needed) {
+                    Poll::Ready(Chunk::Data(data)) => break self.send_in_parts(data, has_stall_limit),
+                    Poll::Ready(Chunk::Trailers(trailers)) => {
+                        return Poll::Ready(self.send_trailers(trailers));
+                    }
+                    // A message without an offset goes out with the next one, whose size was not known before. Starting
+                    // over would find the same for as long as the peer holds back its window update.
+                    Poll::Ready(Chunk::NoRoom(more)) if more > needed => needed = more,
+                    Poll::Ready(_) | Poll::Pending => {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
             }
         }
