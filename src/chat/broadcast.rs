@@ -44,14 +44,14 @@ impl<M: Payload, G> Broadcast<M, G> {
 }
 
 impl<M: Payload, G: Unpin> Broadcast<M, G> {
-    /// The next whole messages that fit `room` bytes, or the status.
-    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Chunk> {
+    /// The next whole messages that fit `capacity` bytes, or the status.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>, capacity: usize) -> Poll<Chunk> {
         if self.ended {
             return Poll::Ready(Chunk::End);
         }
-        self.subscription.poll_next(cx, room).map(|next| match next {
+        self.subscription.poll_next(cx, capacity).map(|next| match next {
             Next::Frames(frames) => Chunk::Data(frames),
-            Next::NoRoom(needed) => Chunk::NoRoom(needed),
+            Next::NeedsCapacity(needed) => Chunk::NeedsCapacity(needed),
             // The connection cannot receive gap events: its call ends instead.
             Next::Gap(_) | Next::End => {
                 self.ended = true;
@@ -70,13 +70,13 @@ impl<M: Payload, G: Unpin> Body for Broadcast<M, G> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Status>>> {
-        let mut room = FRAME_BYTES_MAX;
+        let mut capacity = FRAME_BYTES_MAX;
         loop {
-            return Poll::Ready(match ready!(self.poll_chunk(cx, room)) {
+            return Poll::Ready(match ready!(self.poll_chunk(cx, capacity)) {
                 Chunk::Data(data) => Some(Ok(BodyFrame::data(data))),
                 Chunk::Trailers(trailers) => Some(Ok(BodyFrame::trailers(trailers))),
-                Chunk::NoRoom(needed) => {
-                    room = needed;
+                Chunk::NeedsCapacity(needed) => {
+                    capacity = needed;
                     continue;
                 }
                 Chunk::End | Chunk::Failed => None,

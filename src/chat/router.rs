@@ -80,11 +80,11 @@ impl From<Body> for RoutedBody {
 }
 
 impl ResponseBody for RoutedBody {
-    fn poll_chunk(self: Pin<&mut Self>, cx: &mut Context<'_>, room: usize) -> Poll<Chunk> {
+    fn poll_chunk(self: Pin<&mut Self>, cx: &mut Context<'_>, capacity: usize) -> Poll<Chunk> {
         match self.project() {
-            RoutedProjection::Hello { body } => body.get_mut().poll_chunk(cx, room),
-            RoutedProjection::V1 { body } => body.get_mut().poll_chunk(cx, room),
-            RoutedProjection::Other { body } => body.poll_chunk(cx, room),
+            RoutedProjection::Hello { body } => body.get_mut().poll_chunk(cx, capacity),
+            RoutedProjection::V1 { body } => body.get_mut().poll_chunk(cx, capacity),
+            RoutedProjection::Other { body } => body.poll_chunk(cx, capacity),
         }
     }
 

@@ -148,7 +148,7 @@ impl<T: Message + Default + 'static> futures_util::Stream for BroadcastStream<T>
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut room = CHUNK_BYTES;
+        let mut capacity = CHUNK_BYTES;
         loop {
             if let Some(prefix) = self.frames.first_chunk::<PREFIX_LEN>() {
                 let [_, a, b, c, d] = *prefix;
@@ -161,9 +161,9 @@ impl<T: Message + Default + 'static> futures_util::Stream for BroadcastStream<T>
             if self.has_ended {
                 return Poll::Ready(None);
             }
-            match std::task::ready!(self.subscription.poll_next(cx, room)) {
+            match std::task::ready!(self.subscription.poll_next(cx, capacity)) {
                 Next::Frames(frames) => self.frames = frames,
-                Next::NoRoom(needed) => room = needed,
+                Next::NeedsCapacity(needed) => capacity = needed,
                 Next::Gap(_) | Next::End => {
                     self.has_ended = true;
                     let status = status::of_subscription(&self.subscription);

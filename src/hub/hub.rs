@@ -267,7 +267,7 @@ impl<M: Payload> Hub<M> {
 
     /// Publishes a message of the server in a room. False if the room's inbox is full.
     pub fn announce(&self, room: &Arc<Room<M>>, message: M) -> bool {
-        room.offer_own(WireForm::default(), message).is_ok()
+        room.offer_without_member(WireForm::default(), message).is_ok()
     }
 
     /// The sums of what all shards have counted.
@@ -331,7 +331,7 @@ impl<M: Payload> OneShotPublisher<M> {
     /// # Errors
     /// The message.
     pub fn publish(&self, form: WireForm, message: M) -> Result<(), M> {
-        self.room.offer_own(form, message)
+        self.room.offer_without_member(form, message)
     }
 }
 

@@ -52,7 +52,7 @@ pub trait Payload: Send + Sync + Sized + 'static {
         false
     }
 
-    /// Called once for a message that wants a receipt, after the members have been woken for its batch.
+    /// Called once for a message that wants a receipt, after the members on the shard that sequenced it have been woken.
     fn on_broadcast(&self, _: &BroadcastInfo) {}
 
     /// The message that reports joins and leaves to the members that asked for presence, if there is such a message.

@@ -14,10 +14,10 @@ use tonic::body::Body;
 /// The next part of a response.
 #[derive(Debug)]
 pub enum Chunk {
-    /// Data. If it exceeds the `room` of the poll, it is sent in parts, and the status waits behind it.
+    /// Data. If it exceeds the `capacity` of the poll, it is sent in parts, and the status waits behind it.
     Data(Bytes),
     /// The next data needs this many bytes of room, and stays in its source.
-    NoRoom(usize),
+    NeedsCapacity(usize),
     /// The trailers. They end the response.
     Trailers(HeaderMap),
     /// The response ends without trailers.
@@ -28,9 +28,9 @@ pub enum Chunk {
 
 /// A response body that is polled with the room in the peer's windows.
 pub trait ResponseBody: Send + 'static {
-    /// Polls for the next chunk, with at most `room` bytes of data if it can be cut there. After [`Chunk::NoRoom`] the caller
+    /// Polls for the next chunk, with at most `capacity` bytes of data if it can be cut there. After [`Chunk::NeedsCapacity`] the caller
     /// polls again when there is more room, or when the task is woken.
-    fn poll_chunk(self: Pin<&mut Self>, cx: &mut Context<'_>, room: usize) -> Poll<Chunk>;
+    fn poll_chunk(self: Pin<&mut Self>, cx: &mut Context<'_>, capacity: usize) -> Poll<Chunk>;
 
     /// Whether the response has ended.
     fn is_end_stream(&self) -> bool {

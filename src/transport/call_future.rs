@@ -447,7 +447,7 @@ impl CallIo {
                     self.send_in_parts(data, has_stall_limit);
                     continue;
                 }
-                Poll::Ready(Chunk::NoRoom(needed)) => needed,
+                Poll::Ready(Chunk::NeedsCapacity(needed)) => needed,
                 Poll::Ready(Chunk::Trailers(trailers)) => return Poll::Ready(self.send_trailers(trailers)),
                 Poll::Ready(Chunk::End) => return Poll::Ready(self.end()),
                 Poll::Ready(Chunk::Failed) => {
@@ -473,7 +473,7 @@ impl CallIo {
                     }
                     // A message without an offset goes out with the next one, whose size was not known before. Starting
                     // over would find the same for as long as the peer holds back its window update.
-                    Poll::Ready(Chunk::NoRoom(more)) if more > needed => needed = more,
+                    Poll::Ready(Chunk::NeedsCapacity(more)) if more > needed => needed = more,
                     Poll::Ready(_) | Poll::Pending => {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;

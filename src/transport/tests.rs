@@ -134,7 +134,7 @@ impl ResponseBody for TestBody {
                     let status = HeaderValue::from(Code::ResourceExhausted as i32);
                     Poll::Ready(Chunk::Trailers(HeaderMap::from_iter([(Status::GRPC_STATUS, status)])))
                 }
-                Poll::Pending if room < CHUNK_BYTES => Poll::Ready(Chunk::NoRoom(CHUNK_BYTES)),
+                Poll::Pending if room < CHUNK_BYTES => Poll::Ready(Chunk::NeedsCapacity(CHUNK_BYTES)),
                 Poll::Pending => Poll::Ready(Chunk::Data(vec![0; CHUNK_BYTES].into())),
             },
         }

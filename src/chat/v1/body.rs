@@ -75,8 +75,8 @@ impl V1Body {
         Self { stage: Stage::Joining(ReaderTask(Some(task.abort_handle())), outcome) }
     }
 
-    /// The next whole messages that fit `room` bytes, or the status.
-    pub(in crate::chat) fn poll_chunk(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Chunk> {
+    /// The next whole messages that fit `capacity` bytes, or the status.
+    pub(in crate::chat) fn poll_chunk(&mut self, cx: &mut Context<'_>, capacity: usize) -> Poll<Chunk> {
         loop {
             match &mut self.stage {
                 Stage::Joining(task, outcome) => {
@@ -88,12 +88,12 @@ impl V1Body {
                         Err(status) => Stage::Ending(status),
                     };
                 }
-                Stage::Joined(joined) => match ready!(joined.poll_next(cx, room)) {
+                Stage::Joined(joined) => match ready!(joined.poll_next(cx, capacity)) {
                     Output::Data(data) => return Poll::Ready(Chunk::Data(data)),
-                    Output::NoRoom(needed) => return Poll::Ready(Chunk::NoRoom(needed)),
+                    Output::NeedsCapacity(needed) => return Poll::Ready(Chunk::NeedsCapacity(needed)),
                     Output::End(goodbye, status) => {
                         self.stage = Stage::Ending(status);
-                        if goodbye.len() <= room {
+                        if goodbye.len() <= capacity {
                             return Poll::Ready(Chunk::Data(goodbye));
                         }
                         // The status alone carries the same.
@@ -113,7 +113,7 @@ impl V1Body {
 /// What a connection sends next.
 enum Output {
     Data(Bytes),
-    NoRoom(usize),
+    NeedsCapacity(usize),
     /// The goodbye as a frame, and the status.
     End(Bytes, Status),
 }
@@ -136,16 +136,16 @@ impl Joined {
         Self { _guard: guard, subscription, fault, first: Some((first.freeze(), gap)) }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Output> {
-        if let Some((first, _)) = self.first.take_if(|(first, _)| first.len() <= room) {
+    fn poll_next(&mut self, cx: &mut Context<'_>, capacity: usize) -> Poll<Output> {
+        if let Some((first, _)) = self.first.take_if(|(first, _)| first.len() <= capacity) {
             return Poll::Ready(Output::Data(first));
         }
         // Before the welcome nothing else is sent but the status.
-        let rest_of_room = if self.first.is_some() { 0 } else { room };
-        let next = match (self.subscription.poll_next(cx, rest_of_room), &self.first) {
+        let capacity = if self.first.is_some() { 0 } else { capacity };
+        let next = match (self.subscription.poll_next(cx, capacity), &self.first) {
             (Poll::Ready(next), _) => next,
             (Poll::Pending, None) => return Poll::Pending,
-            (Poll::Pending, Some((first, _))) => return Poll::Ready(Output::NoRoom(first.len())),
+            (Poll::Pending, Some((first, _))) => return Poll::Ready(Output::NeedsCapacity(first.len())),
         };
         Poll::Ready(match (next, &self.first) {
             (Next::End, _) => {
@@ -154,9 +154,9 @@ impl Joined {
                 append(Response::Goodbye(goodbye), &mut out);
                 Output::End(out.freeze(), status)
             }
-            (_, Some((first, _))) => Output::NoRoom(first.len()),
+            (_, Some((first, _))) => Output::NeedsCapacity(first.len()),
             (Next::Frames(frames), None) => Output::Data(frames),
-            (Next::NoRoom(needed), None) => Output::NoRoom(needed),
+            (Next::NeedsCapacity(needed), None) => Output::NeedsCapacity(needed),
             (Next::Gap(gap), None) => {
                 let mut out = BytesMut::new();
                 append(gap_response(&gap), &mut out);

@@ -53,7 +53,7 @@ pub enum Read {
     /// if the view filters out everything.
     Frames(Bytes, Cursor, Instant),
     /// The next message needs this many bytes, and does not fit the room that was offered.
-    NoRoom(usize),
+    NeedsCapacity(usize),
     /// The cursor is out of retention: the message at it is gone.
     Lost,
 }
@@ -157,13 +157,13 @@ impl<M: Payload> Log<M> {
         self.epoch
     }
 
-    /// The whole messages at and after `cursor` that the view passes: as many as fit `room` bytes and one frame
+    /// The whole messages at and after `cursor` that the view passes: as many as fit `capacity` bytes and one frame
     /// ([`FRAME_BYTES_MAX`]). A message longer than a frame is returned alone if it fits `room`.
     ///
     /// Most reads return one segment, or a slice of it, without a copy; several small segments are copied together, because a
     /// frame costs more than copying a few KiB.
     #[must_use]
-    pub fn read(&self, cursor: &Cursor, view: &mut View<M>, room: usize) -> Read {
+    pub fn read(&self, cursor: &Cursor, view: &mut View<M>, capacity: usize) -> Read {
         let tail = self.tail.load(Ordering::Acquire);
         if cursor.segment >= tail {
             return Read::Empty;
@@ -173,26 +173,26 @@ impl<M: Payload> Log<M> {
         let Some(first) = slot.as_ref().filter(|s| s.start.segment == cursor.segment) else {
             return Read::Lost;
         };
-        if room == 0 {
-            return Read::NoRoom(1);
+        if capacity == 0 {
+            return Read::NeedsCapacity(1);
         }
         if view.passes_all(first) {
             let len = first.encoded(view.form).frames.len();
-            let is_part = cursor.offset > first.start.offset || len > room;
+            let is_part = cursor.offset > first.start.offset || len > capacity;
             if is_part || len >= COPY_BELOW || first.end().segment == tail {
-                return match first.slice(view.form, cursor.offset, room) {
+                return match first.slice(view.form, cursor.offset, capacity) {
                     Ok((frames, next)) => Read::Frames(frames, next, first.accepted),
-                    Err(needed) => Read::NoRoom(needed),
+                    Err(needed) => Read::NeedsCapacity(needed),
                 };
             }
         }
         let mut frame = FrameBuilder::default();
-        match frame.add(first, cursor.offset, view, tail, room) {
-            Err(needed) => Read::NoRoom(needed),
+        match frame.add(first, cursor.offset, view, tail, capacity) {
+            Err(needed) => Read::NeedsCapacity(needed),
             // More of it is left for the next read.
             Ok(end) if end.segment == cursor.segment => Read::Frames(frame.frames(), end, first.accepted),
             Ok(end) => {
-                let end = frame.add_following(&ring, end, view, tail, room.min(FRAME_BYTES_MAX));
+                let end = frame.add_following(&ring, end, view, tail, capacity.min(FRAME_BYTES_MAX));
                 Read::Frames(frame.frames(), end, first.accepted)
             }
         }
@@ -440,18 +440,19 @@ impl FrameBuilder {
         from: u64,
         view: &mut View<M>,
         tail: u64,
-        room: usize,
+        capacity: usize,
     ) -> Result<Cursor, usize> {
         if self.0.capacity() == 0 {
             let behind = (tail - segment.start.segment) as usize * segment.encoded(view.form).frames.len();
-            self.0.reserve(behind.min(room).clamp(512, FRAME_BYTES_MAX));
+            self.0.reserve(behind.min(capacity).clamp(512, FRAME_BYTES_MAX));
         }
         let frames = &segment.encoded(view.form).frames;
-        if from <= segment.start.offset && self.0.len() + frames.len() <= room && view.passes_all(segment) {
+        if from <= segment.start.offset && self.0.len() + frames.len() <= capacity && view.passes_all(segment)
+        {
             self.0.extend_from_slice(frames);
             return Ok(segment.end());
         }
-        view.append(segment, from, room, &mut self.0)
+        view.append(segment, from, capacity, &mut self.0)
     }
 
     /// Adds the segments from `end` on, as long as they are small and fit `room`; returns where that ends.
@@ -461,7 +462,7 @@ impl FrameBuilder {
         mut end: Cursor,
         view: &mut View<M>,
         tail: u64,
-        room: usize,
+        capacity: usize,
     ) -> Cursor {
         let mut passed = 0;
         while end.segment < tail && passed < PASSED_BYTES_MAX {
@@ -471,11 +472,11 @@ impl FrameBuilder {
                 break;
             };
             let more = next.encoded(view.form).frames.len();
-            if more >= COPY_BELOW || self.0.len() + more > room {
+            if more >= COPY_BELOW || self.0.len() + more > capacity {
                 break;
             }
             passed += more;
-            match self.add(next, end.offset, view, tail, room) {
+            match self.add(next, end.offset, view, tail, capacity) {
                 Ok(taken) if taken.segment > end.segment => end = taken,
                 // Acknowledgements take more than their messages: the rest of the segment is for the next read.
                 Ok(taken) => return taken,

@@ -168,24 +168,24 @@ impl<M: Payload> Segment<M> {
         })
     }
 
-    /// The frames from this offset on in one form, as many whole messages as fit `room` bytes, without a copy; and where
+    /// The frames from this offset on in one form, as many whole messages as fit `capacity` bytes, without a copy; and where
     /// that ends. Or the bytes that the first of them needs.
     ///
     /// Entries without an offset of their own go with the message that follows them.
-    pub(crate) fn slice(&self, form: WireForm, from: u64, room: usize) -> Result<(Bytes, Cursor), usize> {
+    pub(crate) fn slice(&self, form: WireForm, from: u64, capacity: usize) -> Result<(Bytes, Cursor), usize> {
         let Encoded { frames, ends } = self.encoded(form);
-        if from <= self.start.offset && frames.len() <= room {
+        if from <= self.start.offset && frames.len() <= capacity {
             return Ok((frames.clone(), self.end()));
         }
         let first = self.entries.partition_point(|entry| entry.offset < from);
         let begin = first.checked_sub(1).map_or(0, |before| ends[before] as usize);
-        if frames.len() - begin <= room {
+        if frames.len() - begin <= capacity {
             return Ok((frames.slice(begin..), self.end()));
         }
         let mut fits = None;
         for (entry, end) in self.entries.iter().zip(ends).skip(first) {
             let end = *end as usize;
-            if end - begin > room {
+            if end - begin > capacity {
                 return match fits {
                     Some((end, next)) => Ok((frames.slice(begin..end), self.cursor_at(next))),
                     None => Err(self.message_end(first, ends) - begin),

@@ -80,7 +80,7 @@ fn read_through(log: &Log<Text>, mut cursor: Cursor, view: &mut View<Text>) -> O
                 cursor = next;
             }
             Read::Empty => return Some((bytes, cursor)),
-            Read::NoRoom(needed) => panic!("{needed} bytes do not fit"),
+            Read::NeedsCapacity(needed) => panic!("{needed} bytes do not fit"),
             Read::Lost => return None,
         }
     }
@@ -432,7 +432,7 @@ fn concurrent_readers_see_every_byte_in_order_or_are_lost() {
                         assert!(found.offset >= middle);
                         cursor = found;
                     }
-                    Read::NoRoom(needed) => panic!("{needed} bytes do not fit"),
+                    Read::NeedsCapacity(needed) => panic!("{needed} bytes do not fit"),
                     Read::Empty => std::thread::yield_now(),
                 }
             }
@@ -483,11 +483,11 @@ fn append_places(writer: &mut LogWriter<Text>, messages: &[(usize, bool)]) {
 }
 
 proptest! {
-    /// Whatever room each read is offered, the same bytes come in the same order, cut between messages only.
+    /// Whatever capacity each read has, the same bytes come in the same order, cut between messages only.
     #[test]
-    fn reads_fit_their_room_and_add_up_to_the_whole(
+    fn reads_fit_their_capacity_and_add_up_to_the_whole(
         segments in prop::collection::vec(prop::collection::vec((1usize..3000, prop::bool::weighted(0.8)), 1..12), 1..12),
-        rooms in prop::collection::vec(0usize..12_000, 1..40),
+        capacities in prop::collection::vec(0usize..12_000, 1..40),
         selects in any::<bool>(),
     ) {
         let (log, mut writer) = new(roomy());
@@ -497,20 +497,20 @@ proptest! {
         let view = || if selects { View::filtered(FORMS[0], Evens) } else { View::all(FORMS[0]) };
         let (all, end) = read_through(&log, Cursor::START, &mut view()).expect("nothing is trimmed");
         let (mut bytes, mut cursor, mut view) = (Vec::new(), Cursor::START, view());
-        let mut rooms = rooms.into_iter().cycle();
-        let mut room = 0;
+        let mut capacities = capacities.into_iter().cycle();
+        let mut capacity = 0;
         while cursor != end {
-            match log.read(&cursor, &mut view, room) {
+            match log.read(&cursor, &mut view, capacity) {
                 Read::Frames(frames, next, _) => {
-                    prop_assert!(frames.len() <= room, "{} bytes in {room}", frames.len());
+                    prop_assert!(frames.len() <= capacity, "{} bytes in {capacity}", frames.len());
                     prop_assert!((next.segment, next.offset) > (cursor.segment, cursor.offset), "no progress");
                     bytes.extend_from_slice(&frames);
                     cursor = next;
-                    room = rooms.next().unwrap_or(1);
+                    capacity = capacities.next().unwrap_or(1);
                 }
-                Read::NoRoom(needed) => {
-                    prop_assert!(needed > room);
-                    room = needed;
+                Read::NeedsCapacity(needed) => {
+                    prop_assert!(needed > capacity);
+                    capacity = needed;
                 }
                 other => panic!("{other:?}"),
             }

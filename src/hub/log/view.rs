@@ -60,7 +60,7 @@ impl<M: Payload> View<M> {
         &mut self,
         segment: &Segment<M>,
         from: u64,
-        room: usize,
+        capacity: usize,
         out: &mut BytesMut,
     ) -> Result<Cursor, usize> {
         let frames = segment.encoded(self.form).each();
@@ -76,14 +76,14 @@ impl<M: Payload> View<M> {
                 Some(filter) => filter.append(entry, &segment.meta(entry), frame, out),
                 None => out.extend_from_slice(frame),
             }
-            if out.len() > room {
+            if out.len() > capacity {
                 break;
             }
             if entry.sequencing() == Sequencing::Assigned {
                 fits = Some((out.len(), entry.offset + 1));
             }
         }
-        if out.len() <= room {
+        if out.len() <= capacity {
             return Ok(segment.end());
         }
         let Some((len, next)) = fits else {

@@ -74,13 +74,13 @@ impl<T: Ticketed> MemberList<T> {
 
     /// Queues a join. If true, the caller must schedule an apply on the shard.
     #[must_use]
-    pub(crate) fn join(&self, member: Arc<T>) -> bool {
+    pub(crate) fn queue_join(&self, member: Arc<T>) -> bool {
         self.change(Change::Join(member))
     }
 
     /// Queues the leave of a member that has joined. If true, as for [`MemberList::join`].
     #[must_use]
-    pub(crate) fn leave(&self, member: Arc<T>) -> bool {
+    pub(crate) fn queue_leave(&self, member: Arc<T>) -> bool {
         self.change(Change::Leave(member))
     }
 
@@ -206,10 +206,10 @@ mod tests {
     fn only_the_first_change_after_an_apply_is_announced() {
         let members = MemberList::new();
         let ann = person();
-        assert!(members.join(ann.clone()));
-        assert!(!members.join(person()));
+        assert!(members.queue_join(ann.clone()));
+        assert!(!members.queue_join(person()));
         assert_eq!(members.apply().len(), 2);
-        assert!(members.leave(ann));
+        assert!(members.queue_leave(ann));
         assert!(members.apply().is_empty());
         assert_eq!(listed(&members).len(), 1);
     }
@@ -218,8 +218,8 @@ mod tests {
     fn member_that_left_before_the_apply_is_never_listed() {
         let members = MemberList::new();
         let ann = person();
-        let _ = members.join(ann.clone());
-        let _ = members.leave(ann);
+        let _ = members.queue_join(ann.clone());
+        let _ = members.queue_leave(ann);
         assert!(members.apply().is_empty());
         assert!(members.snapshot().is_empty());
     }
@@ -228,11 +228,11 @@ mod tests {
     fn join_copies_one_block() {
         let members = MemberList::new();
         for _ in 0..=BLOCK * 10 {
-            let _ = members.join(person());
+            let _ = members.queue_join(person());
         }
         members.apply();
         let before = members.snapshot.load_full();
-        let _ = members.join(person());
+        let _ = members.queue_join(person());
         members.apply();
         let after = members.snapshot.load_full();
         let shared = before.blocks.iter().zip(&after.blocks);
@@ -249,12 +249,12 @@ mod tests {
                 match step {
                     0 if !plain.is_empty() => {
                         let gone = plain.remove(which.index(plain.len()));
-                        let _ = members.leave(gone);
+                        let _ = members.queue_leave(gone);
                     }
                     1 => { members.apply(); }
                     _ => {
                         plain.push(person());
-                        let _ = members.join(plain.last().expect("just pushed").clone());
+                        let _ = members.queue_join(plain.last().expect("just pushed").clone());
                     }
                 }
             }

@@ -14,19 +14,21 @@
 //! ```
 //!
 //! The state is where the room's *writer* is, a box that moves: parked in [`Cycle::resting`]; in a [`Job::Sequence`] in
-//! a shard's queue, or in a timer during a pause; in a shard's [`Round`] while it lingers; on the stack of
-//! [`Cycle::begin_batch`]; parked in [`Cycle::fanning_out`]. There is one box, so there is one writer: the type system
-//! guarantees what a lock would.
+//! a shard's queue, or in a timer during a pause; in a shard's [`Round`] while it lingers; parked in
+//! [`Cycle::fanning_out`]; and on the stack of whoever moves it, such as [`Cycle::begin_batch`], or housekeeping in
+//! [`Cycle::with_resting`]. There is one box, so there is one writer: the type system guarantees what a lock would.
 //!
 //! Guarantees, without a lock:
 //! - A message that was offered is sequenced: either the offer finds the writer at rest, or the writer finds the message
 //!   after it was parked.
-//! - At most one batch of a room is being fanned out, and the next begins when the members woken for it have run on *every*
-//!   shard. What arrives meanwhile gathers in the inbox and becomes the next batch. So batches grow with the load by
-//!   themselves, without a timer and without added latency when the room is idle.
+//! - At most one batch of a room is being fanned out, and the next begins when the members woken for it have had a turn on
+//!   *every* shard. What arrives meanwhile gathers in the inbox and becomes the next batch. So batches grow with the load by
+//!   themselves, without a fixed interval and without added latency when the room is idle. The turns pace batches: on a
+//!   runtime of several threads a member may have its turn later, and nothing is lost.
 //!
 //! Deliberately knows nothing of logs, members or messages: whatever is a [`BatchRoom`] can run through it. Loom runs this
-//! very code in every interleaving of its threads (`room::model`).
+//! very code (`room::model`): in every interleaving of its threads on one shard, and with up to two preemptions on two.
+//! Lingers and pauses are time, which loom does not have.
 
 use crate::hub::room::linger::{LastBatch, Linger};
 use crate::hub::shard::queue::ShardSet;
@@ -144,7 +146,7 @@ impl<W> Cycle<W> {
         }
     }
 
-    /// The members on this shard have run for the current batch. The last shard moves the writer on: to the next batch if
+    /// The members on this shard have had their turn for the current batch. The last shard moves the writer on: to the next batch if
     /// messages wait, to rest if none do.
     fn finish_batch<R: BatchRoom<Writer = W>>(room: &Arc<R>, shard: usize) {
         if room.cycle().shards_due.fetch_sub(1, Ordering::AcqRel) == 1
@@ -255,7 +257,7 @@ impl<T> Handoff<T> {
         self.0.take()
     }
 
-    /// Leaves the box here. The caller then looks for work, and takes the box again if there is some.
+    /// Leaves the box here. A caller that rests then looks for work, and takes the box again if there is some.
     fn park(&self, item: Box<T>) {
         self.0.store(Some(item));
         fence(Ordering::SeqCst);

@@ -99,13 +99,13 @@ pub enum Next {
     /// Messages that the connection does not receive.
     Gap(Gap),
     /// The next message needs this many bytes, and less room was offered.
-    NoRoom(usize),
+    NeedsCapacity(usize),
     /// The connection has ended; see [`Subscription::disconnected`].
     End,
 }
 
 /// Room that a gap event may take (bytes): none is handed out for less.
-const GAP_ROOM: usize = 256;
+const GAP_BYTES: usize = 256;
 
 /// What a read of the log found.
 enum Found {
@@ -158,30 +158,30 @@ impl<M: Payload> Subscription<M> {
         Position { epoch: self.room.epoch(), offset: self.cursor.offset - 1 }
     }
 
-    /// Why the connection has ended, once [`Next::End`] was handed out.
+    /// Why the connection ends, once that is decided; [`Next::End`] comes when it has received what it is owed.
     #[must_use]
     pub fn disconnected(&self) -> Option<&Disconnect> {
         self.member.disconnected()
     }
 
-    /// The next whole messages that fit `room` bytes, or the end.
+    /// The next whole messages that fit `capacity` bytes, or the end.
     ///
-    /// [`Next::NoRoom`] leaves them in the log; then only the end of the connection wakes the task, so the caller
+    /// [`Next::NeedsCapacity`] leaves them in the log; then only the end of the connection wakes the task, so the caller
     /// arranges for a wake when there is more room. A connection that ends because the client left first receives its own
     /// last message; one that ends because the server stops also receives everything that was in the log when its
     /// disconnect was decided.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Next> {
-        let mut found = self.read(room);
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, capacity: usize) -> Poll<Next> {
+        let mut found = self.read(capacity);
         // Registered before the second read: what comes after that wakes us.
         match found {
             Found::Nothing => {
                 self.member.reader().register(cx.waker());
-                found = self.read(room);
+                found = self.read(capacity);
             }
-            Found::Next(Next::NoRoom(_)) => {
+            Found::Next(Next::NeedsCapacity(_)) => {
                 // Not as a reader: every batch would wake a connection that cannot take it.
                 self.member.end_waker().register(cx.waker());
-                found = self.read(room);
+                found = self.read(capacity);
             }
             Found::Next(_) | Found::Filtered => {}
         }
@@ -211,7 +211,7 @@ impl<M: Payload> Subscription<M> {
         }
     }
 
-    fn read(&mut self, room: usize) -> Found {
+    fn read(&mut self, capacity: usize) -> Found {
         loop {
             let has_received_own = || self.member.has_received_own(&self.cursor);
             // A client that asked for history receives it, however soon it has finished publishing.
@@ -224,7 +224,7 @@ impl<M: Payload> Subscription<M> {
             }) {
                 return Found::Next(Next::End);
             }
-            match self.room.log().read(&self.cursor, &mut self.view, room) {
+            match self.room.log().read(&self.cursor, &mut self.view, capacity) {
                 Read::Frames(frames, next, accepted) => {
                     self.count(&next, accepted, frames.len());
                     self.cursor = next;
@@ -234,10 +234,10 @@ impl<M: Payload> Subscription<M> {
                     }
                     return Found::Next(Next::Frames(frames));
                 }
-                Read::NoRoom(needed) => return Found::Next(Next::NoRoom(needed)),
+                Read::NeedsCapacity(needed) => return Found::Next(Next::NeedsCapacity(needed)),
                 Read::Lost if self.member.mode().skips || self.gaps && !self.began => {
-                    if room < GAP_ROOM {
-                        return Found::Next(Next::NoRoom(GAP_ROOM));
+                    if capacity < GAP_BYTES {
+                        return Found::Next(Next::NeedsCapacity(GAP_BYTES));
                     }
                     if let Some(gap) = self.skip() {
                         return Found::Next(Next::Gap(gap));

@@ -1,14 +1,14 @@
 //! How long messages linger before a batch begins, so that more of them are fanned out together (Kafka's `linger.ms`).
 //!
 //! Waking a member and writing to it costs the same for one message as for fifty: with a thousand members, a batch that
-//! begins a moment too early costs thousands of frames. So the messages of a busy room wait, in two places, for a small
-//! part of the time that the last fan-out took. Those of a room that is not busy never wait: the first message after a
-//! rest, and messages that come one by one, are fanned out at once.
+//! begins a moment too early costs thousands of frames. So the messages of a busy room wait for a small part of the time
+//! that the last batch took: in the *linger*, for others to come, and before it in the *pause*, if messages came while the
+//! last batch was fanned out. A room whose last batch had one message does not linger.
 
 use std::time::{Duration, Instant};
 
-/// The linger is the time of the last fan-out divided by this. It is the most that it adds to the latency, and to the time
-/// of the shard's thread. Publishers that wait for the last batch answer it at nearly the same moment; without a linger,
+/// The linger is the time of the last batch divided by this. It is the most that it adds to the latency; the shard's driver
+/// polls that long. Publishers that wait for the last batch answer it at nearly the same moment; without a linger,
 /// the first of them gets a fan-out of its own.
 ///
 /// Measured with 1,000 members saturated, three interleaved rounds: 38 to 39 messages in a frame became 47 to 50; CPU for
@@ -29,7 +29,7 @@ const PAUSE_MIN: Duration = Duration::from_micros(500);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LastBatch {
     pub(crate) messages: u64,
-    /// From taking the batch to the last member's run.
+    /// From taking the batch to the last shard's turn, encoding included.
     pub(crate) took: Duration,
 }
 
@@ -50,7 +50,7 @@ impl LastBatch {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Linger {
     until: Option<Instant>,
-    /// As many messages as the last batch had do not wait.
+    /// The linger ends early at as many messages as the last batch had.
     enough: u64,
 }
 

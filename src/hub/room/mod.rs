@@ -72,7 +72,7 @@ pub struct Room<M> {
     rate: Rate,
     since: SystemTime,
     born: Instant,
-    /// When the last member left, in milliseconds since `born`.
+    /// When the room was last exited, in milliseconds since `born`.
     emptied: AtomicU64,
 }
 
@@ -258,11 +258,12 @@ impl<M: Payload> Room<M> {
             self.presence.add_subscriber(|| self.present());
         }
         self.stats.joined(mode.form, || self.snapshot(&member));
-        if self.members[shard].join(member) {
+        if self.members[shard].queue_join(member) {
             self.push(shard, Job::ApplyMembers(Arc::clone(self)));
         }
     }
 
+    /// Takes a member out of the room: at once for those who ask, and out of its shard's list soon.
     pub(crate) fn leave(self: &Arc<Self>, member: &Arc<Member>) {
         // Before the event is emitted: a watcher that has seen the end must not find the member again.
         member.mark_gone();
@@ -270,7 +271,7 @@ impl<M: Payload> Room<M> {
             self.stats.disconnected(member, disconnect.reason, || self.snapshot(member));
         }
         let shard = member.shard();
-        if self.members[shard].leave(Arc::clone(member)) {
+        if self.members[shard].queue_leave(Arc::clone(member)) {
             self.push(shard, Job::ApplyMembers(Arc::clone(self)));
         }
         self.release_connection();
@@ -307,7 +308,8 @@ impl<M: Payload> Room<M> {
             self.born.elapsed(),
             || self.present(),
             |diff| {
-                M::presence(&diff).is_none_or(|message| self.offer_own(WireForm::default(), message).is_ok())
+                M::presence(&diff)
+                    .is_none_or(|message| self.offer_without_member(WireForm::default(), message).is_ok())
             },
         );
     }
@@ -342,7 +344,7 @@ impl<M: Payload> Room<M> {
     }
 
     /// Offers a message that no member publishes; or returns it if the inbox is full.
-    pub(crate) fn offer_own(self: &Arc<Self>, form: WireForm, message: M) -> Result<(), M> {
+    pub(crate) fn offer_without_member(self: &Arc<Self>, form: WireForm, message: M) -> Result<(), M> {
         let (size, accepted) = (message.size(), Instant::now());
         let offered = self.offer(0, Pending { from: None, form, message, accepted, size });
         offered.map_err(|back| back.message)

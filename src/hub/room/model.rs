@@ -82,7 +82,7 @@ fn newcomer_misses_no_wake() {
             let shard = Arc::clone(&shard);
             thread::spawn(move || {
                 let reader = Reader::new();
-                let is_announced = shard.members.join(Arc::clone(&reader));
+                let is_announced = shard.members.queue_join(Arc::clone(&reader));
                 assert!(is_announced);
                 reader.reads_up_to(&shard.tail, 1);
             })
@@ -108,13 +108,13 @@ fn joins_and_leaves_are_all_applied() {
             let (shard, announced) = (Arc::clone(&shard), Arc::clone(&announced));
             thread::spawn(move || {
                 let reader = Reader::new();
-                let joined = shard.members.join(Arc::clone(&reader));
-                let left = shard.members.leave(reader);
+                let joined = shard.members.queue_join(Arc::clone(&reader));
+                let left = shard.members.queue_leave(reader);
                 announced.fetch_add(usize::from(joined) + usize::from(left), Ordering::AcqRel);
             })
         };
         let stays = Reader::new();
-        let joined = shard.members.join(Arc::clone(&stays));
+        let joined = shard.members.queue_join(Arc::clone(&stays));
         announced.fetch_add(usize::from(joined), Ordering::AcqRel);
         shard.apply();
         shard.append_and_fan_out();

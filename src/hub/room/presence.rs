@@ -23,8 +23,8 @@ fn pause_after(diff: &PresenceDiff) -> Duration {
 pub(crate) struct PresenceTracker {
     /// Members that subscribe to presence.
     subscribers: AtomicUsize,
-    /// The members at the last diff, in order of number; none while nobody subscribes. Only housekeeping and the first
-    /// subscriber lock it, so they hardly ever wait.
+    /// The members at the last diff, in order of number; none while nobody subscribes. Only housekeeping, and the first and
+    /// the last subscriber lock it, so they hardly ever wait.
     last: Mutex<Option<Vec<Arc<Member>>>>,
     /// No diff before this time, in milliseconds since the room was created.
     due: AtomicU64,

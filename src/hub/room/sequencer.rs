@@ -1,8 +1,9 @@
 //! The sequencer: the one writer of a room, the step between "accepted" and "appended".
 //!
-//! It takes everything that waits, numbers it from 1, and appends it as one segment, encoded once in each wire form that a
-//! member of the room uses. Whoever owns the [`Sequencer`] may write; the [batch cycle](crate::hub::room::cycle) moves it
-//! around in a box. Knows nothing of wakers or shards. A replicated order would replace this step and nothing else.
+//! It takes what waits, up to a quarter of a MiB, gives each message the room's next offset (the first has 1), and appends
+//! it in segments of at most one frame's bytes, encoded once in each wire form that a member of the room uses. Whoever owns
+//! the [`Sequencer`] may write; the [batch cycle](crate::hub::room::cycle) moves it around in a box. Does not wake the
+//! room's members. A replicated order would replace this step and nothing else.
 
 use crate::hub::log::budget::Account;
 use crate::hub::log::position::{Epoch, Position};
@@ -46,7 +47,7 @@ struct OpenSegment<M> {
     publishers: Vec<Arc<Member>>,
     /// The publishers of duplicates that are not among the entries.
     of_duplicates: Vec<Arc<Member>>,
-    /// When the oldest entry was accepted.
+    /// When the first entry was published.
     accepted: Instant,
 }
 
@@ -131,7 +132,8 @@ impl<M: Payload> Sequencer<M> {
         while bytes < BATCH_BYTES_MAX {
             let Some(pending) = inbox.take() else { break };
             if messages == 0 {
-                // The queue is in order: no message has waited longer.
+                // The first in the queue stands for the batch. Its time counts from the publish, and so includes a wait
+                // for room in the inbox.
                 let waited = self.batch_began.saturating_duration_since(pending.accepted);
                 metrics.inbox_wait.observe(nanos(waited), 1);
             }
@@ -149,7 +151,8 @@ impl<M: Payload> Sequencer<M> {
             metrics.batch_messages.observe(messages as u64, 1);
             self.keys.trim(self.batch_began);
             if self.writer.budget().is_exceeded() {
-                // As the log does: the keys make room for what this batch has added.
+                // The keys make room for what this batch has added, and for as many more: until the budget is met again,
+                // their share shrinks as the log's does.
                 self.keys.forget(2 * messages);
             }
             self.keys_account.set(self.keys.held());

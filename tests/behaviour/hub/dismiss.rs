@@ -42,7 +42,7 @@ async fn receives(subscription: &mut Subscription<Number>) -> Option<Vec<u64>> {
         Next::Frames(frames) => {
             Some(frames.chunks(8).map(|number| u64::from_be_bytes(number.try_into().unwrap())).collect())
         }
-        Next::Gap(_) | Next::NoRoom(_) | Next::End => None,
+        Next::Gap(_) | Next::NeedsCapacity(_) | Next::End => None,
     }
 }
 

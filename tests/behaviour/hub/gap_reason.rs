@@ -70,7 +70,7 @@ async fn gap(subscription: &mut Subscription<Tick>) -> Gap {
     match poll_fn(|cx| subscription.poll_next(cx, usize::MAX)).await {
         Next::Gap(gap) => gap,
         Next::Frames(frames) => panic!("{} frames and no gap", frames.len()),
-        Next::NoRoom(_) | Next::End => panic!("an end"),
+        Next::NeedsCapacity(_) | Next::End => panic!("an end"),
     }
 }
 
