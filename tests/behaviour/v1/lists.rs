@@ -185,7 +185,10 @@ async fn events_are_paged_from_any_start_and_kind() {
 
 #[tokio::test]
 async fn page_of_large_events_fits_default_message_limit() {
-    let server = Server::start(&["--max-message-bytes", "3MiB", "--retention-bytes", "64MiB"]);
+    // One message alone is more than the default limit of lag.
+    let lag = ["--lag-limit-bytes", "64MiB"];
+    let server =
+        Server::start(&[&["--max-message-bytes", "3MiB", "--retention-bytes", "64MiB"], &lag[..]].concat());
     let mut ann = Guest::joins(&server, hello("blue")).await;
     for len in [600_000, 600_000, 10, 2_500_000, 10, 2_500_000, 2_500_000] {
         ann.publish_and_receive(&"x".repeat(len)).await;
