@@ -33,9 +33,12 @@ use tower::Service;
 
 const UNARY: &str = "/test.Test/Unary";
 const STREAM: &str = "/test.Test/Stream";
+const GROWING: &str = "/test.Test/Growing";
 const PIPE_BYTES: usize = 1024 * 1024;
 const MESSAGE: &[u8] = &[0, 0, 0, 0, 3, 1, 2, 3];
 const CHUNK_BYTES: usize = 1024;
+/// The window of a stream that its client never opens wider.
+const WINDOW: usize = 65_535;
 
 fn limits() -> TransportLimits {
     TransportLimits {
@@ -62,7 +65,7 @@ fn metrics() -> Arc<RpcMetrics> {
     };
     let service = prost_types::ServiceDescriptorProto {
         name: Some("Test".to_owned()),
-        method: vec![method("Unary", false), method("Stream", true)],
+        method: vec![method("Unary", false), method("Stream", true), method("Growing", true)],
         ..Default::default()
     };
     let file = prost_types::FileDescriptorProto {
@@ -80,7 +83,8 @@ impl ByteStream for DuplexStream {
     fn reset_on_close(&self) {}
 }
 
-/// `Unary` responds with OK once it has read the request; `Stream` sends data until [`Transport::stop_stream`].
+/// `Unary` responds with OK once it has read the request; `Stream` sends data until [`Transport::stop_stream`]; `Growing`
+/// sends one message, which needs more than it says at first.
 #[derive(Clone, Default)]
 struct TestService {
     handle: Arc<Mutex<Option<CallHandle>>>,
@@ -104,6 +108,10 @@ impl Service<Request<Body>> for TestService {
             *self.stop.lock() = Some(stop);
             return std::future::ready(Ok(Response::new(TestBody::Endless(stopped)))).boxed();
         }
+        if request.uri().path() == GROWING {
+            return std::future::ready(Ok(Response::new(TestBody::Growing { polls: 0, sent: false })))
+                .boxed();
+        }
         async move {
             let body = request.body_mut();
             while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {}
@@ -117,6 +125,11 @@ enum TestBody {
     Tonic(Body),
     /// Data without end, then a status as soon as the channel is used.
     Endless(oneshot::Receiver<()>),
+    /// One message, larger than the peer's window and larger than it says at first, then a status.
+    Growing {
+        polls: usize,
+        sent: bool,
+    },
 }
 
 impl From<Body> for TestBody {
@@ -129,6 +142,23 @@ impl ResponseBody for TestBody {
     fn poll_chunk(self: Pin<&mut Self>, cx: &mut Context<'_>, room: usize) -> Poll<Chunk> {
         match self.get_mut() {
             Self::Tonic(body) => ResponseBody::poll_chunk(Pin::new(body), cx, room),
+            Self::Growing { polls, sent } => {
+                *polls += 1;
+                assert!(*polls < 100, "the transport polls without end");
+                if *sent {
+                    let status = HeaderValue::from(Code::Ok as i32);
+                    return Poll::Ready(Chunk::Trailers(HeaderMap::from_iter([(
+                        Status::GRPC_STATUS,
+                        status,
+                    )])));
+                }
+                if room < 2 * WINDOW {
+                    let needed = if room > WINDOW { 2 * WINDOW } else { WINDOW + 1 };
+                    return Poll::Ready(Chunk::NeedsCapacity(needed));
+                }
+                *sent = true;
+                Poll::Ready(Chunk::Data(vec![0; 2 * WINDOW].into()))
+            }
             Self::Endless(stopped) => match stopped.poll_unpin(cx) {
                 Poll::Ready(_) => {
                     let status = HeaderValue::from(Code::ResourceExhausted as i32);
@@ -248,6 +278,22 @@ async fn stalled_reader_gets_its_status() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     transport.stop_stream();
     assert_eq!(status(response).await, Code::ResourceExhausted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn message_that_needs_more_than_it_said_is_sent_in_parts() {
+    let (_transport, mut client) = Transport::with_client(limits()).await;
+    let (response, _request) = client.call(GROWING).await;
+    let mut body = response.await.unwrap().into_body();
+    let mut received = 0;
+    while let Some(data) = body.data().await {
+        let len = data.unwrap().len();
+        received += len;
+        body.flow_control().release_capacity(len).unwrap();
+    }
+    assert_eq!(received, 2 * WINDOW);
+    let trailers = body.trailers().await.unwrap().expect("a status");
+    assert_eq!(Code::from_bytes(trailers[Status::GRPC_STATUS].as_bytes()), Code::Ok);
 }
 
 #[tokio::test(start_paused = true)]
