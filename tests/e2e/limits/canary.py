@@ -29,7 +29,7 @@ INTERVAL = 0.005
 NOISE_FLOOR = 0.003
 # The 99th percentile of a busy machine varies between 3.4 and 8.9 ms in runs of one binary, with how its two processors
 # take turns: a few time slices. Below twice this, an attack's is not told from it.
-P99_NOISE_FLOOR = 0.015
+P99_NOISE_FLOOR = 0.02
 
 
 class Canary(Process):
