@@ -6,7 +6,8 @@
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Units a second: 40,000 frames with a few bytes of data, or 20,000 window updates, pings or requests, or 200 resets.
+/// Units a second: 40,000 frames with a few bytes of data, or 20,000 window updates, pings or requests, or 200 resets, or 4
+/// changes of settings.
 const RATE: u32 = 80_000;
 /// Units in a burst: a client may open and drop 1,000 calls in a loop.
 const BURST: u32 = 400_000;
